@@ -1,0 +1,9 @@
+//! Decides. Pure: no async runtime, clock, randomness or I/O; the traits of the adapters live here, beside the
+//! types that they speak in.
+
+pub mod clock;
+pub mod cluster;
+pub mod manifest;
+pub mod names;
+pub mod render;
+pub mod repository;

@@ -1,0 +1,3 @@
+//! Locktender: a release controller for Kubernetes. *Merge to release. Commit to advance. Revert to roll back.*
+
+pub mod core;

@@ -1,0 +1,3 @@
+//! Starts the CLI, nothing else.
+
+fn main() {}
