@@ -5,5 +5,7 @@ pub mod clock;
 pub mod cluster;
 pub mod manifest;
 pub mod names;
+pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod repository;
