@@ -6,5 +6,7 @@ pub mod cluster;
 pub mod ledger;
 pub mod manifest;
 pub mod names;
+pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod repository;
