@@ -9,3 +9,4 @@ pub mod policy;
 pub mod problem;
 pub mod render;
 pub mod repository;
+pub mod yaml;
