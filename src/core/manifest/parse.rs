@@ -224,6 +224,21 @@ impl Reader {
                 self.problem(file, entry.value.span, message).label = Some("put it in quotes".into());
             }
         }
+        if matches!((api_version, kind), (Some("v1"), Some("ConfigMap" | "Secret"))) {
+            self.check_texts(file, document);
+        }
+    }
+
+    /// Refuses values of ConfigMaps and Secrets that are no texts: the most common slip of all.
+    fn check_texts(&mut self, file: &str, document: &Node) {
+        for field in ["data", "stringData", "binaryData"] {
+            let entries = document.get(field).map(Node::entries).unwrap_or_default();
+            for entry in entries.iter().filter(|entry| entry.value.text().is_none() && !entry.value.is_null()) {
+                let message =
+                    format!("values of `{field}` are texts, and `{}` is {}", entry.key, entry.value.type_name());
+                self.problem(file, entry.value.span, message).label = Some("put it in quotes".into());
+            }
+        }
     }
 
     fn required<'n>(&mut self, file: &str, document: &'n Node, name: &str) -> Option<&'n str> {
