@@ -3,7 +3,7 @@
 
 pub mod clock;
 pub mod cluster;
-pub mod ledger;
+pub mod diff;
 pub mod ledger;
 pub mod manifest;
 pub mod names;
@@ -12,3 +12,4 @@ pub mod problem;
 pub mod render;
 pub mod repository;
 pub mod rollout;
+pub mod yaml;

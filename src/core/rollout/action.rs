@@ -15,6 +15,9 @@ pub struct Action {
     pub write: Write,
     /// Why, for logs: `checkout-dca-x2x9k: taken out of service`.
     pub why: String,
+    /// At rest: the object that somebody changed and the state it was seen in, `Kind/name@resourceVersion`. `None` for
+    /// what needs no record of its own there.
+    pub drift: Option<String>,
 }
 
 impl Action {
@@ -24,12 +27,13 @@ impl Action {
             object.set(&["metadata", "resourceVersion"], json!(live.resource_version()));
             object.set(&["metadata", "uid"], json!(live.uid()));
         }
-        Self { write: Write::Apply { object, force, manager: None }, why: why.into() }
+        let drift = Some(seen(&object, live));
+        Self { write: Write::Apply { object, force, manager: None }, why: why.into(), drift }
     }
 
     /// Creates an object.
     pub fn create(object: Object, why: impl Into<String>) -> Self {
-        Self { write: Write::Create { object }, why: why.into() }
+        Self { write: Write::Create { object }, why: why.into(), drift: None }
     }
 
     /// Patches what was seen, by a JSON merge patch.
@@ -48,7 +52,7 @@ impl Action {
             body,
             subresource: None,
         };
-        Self { write, why: why.into() }
+        Self { write, why: why.into(), drift: None }
     }
 
     /// Deletes what was seen.
@@ -60,6 +64,18 @@ impl Action {
             resource_version: Some(live.resource_version().to_owned()),
             orphan,
         };
-        Self { write, why: why.into() }
+        Self { write, why: why.into(), drift: None }
     }
+
+    /// Marks the action as putting back what somebody changed, in the state that does not change meanwhile.
+    #[must_use]
+    pub fn putting_back(mut self, object: &Object) -> Self {
+        self.drift = Some(format!("{}/{}@{}", object.key().kind, object.name(), object.uid()));
+        self
+    }
+}
+
+fn seen(object: &Object, live: Option<&Object>) -> String {
+    let at = live.map_or("absent", Object::resource_version);
+    format!("{}/{}@{at}", object.key().kind, object.name())
 }

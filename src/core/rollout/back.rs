@@ -148,7 +148,12 @@ fn repair_wanted(input: &Input<'_>, state: &State) -> Option<RepairWanted> {
 }
 
 /// Starts going back: one record, which lists the decisions as they are.
-pub(super) fn begin(input: &Input<'_>, cause: Cause, why: String, decided_by: Option<&super::input::DecisionAtHead>) -> Draft {
+pub(super) fn begin(
+    input: &Input<'_>,
+    cause: Cause,
+    why: String,
+    decided_by: Option<&super::input::DecisionAtHead>,
+) -> Draft {
     let listed = input.head.map(|head| files(&head.decisions)).unwrap_or_default();
     Draft::new(Event::Aborting, None, why).listing(listed).with(|evidence| {
         evidence.cause = Some(cause);

@@ -8,8 +8,7 @@ use super::{
     plan::{self, Plan, PlanError, PlanRequest},
     render::Render,
     report::{Activity, Reason, Report, StageReport},
-    rest,
-    sides,
+    rest, sides,
     state::{Outcome, Phase, State},
     steer,
 };
@@ -149,7 +148,8 @@ pub(super) fn open(
     let was_staged = stable.is_some_and(|stable| stable.policy.is_some());
     let has_workloads = stable.is_some_and(|stable| !stable.digests.is_empty());
     if target.is_some() && has_workloads && was_staged != policy.is_some() {
-        let (what, how) = if was_staged { ("removed", "giving running pods back") } else { ("added", "taking running pods over") };
+        let (what, how) =
+            if was_staged { ("removed", "giving running pods back") } else { ("added", "taking running pods over") };
         let why = format!("its policy was {what}, and {how} is not supported yet: undo that change");
         return Err(PlanError::Refused(why));
     }

@@ -380,7 +380,7 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
             name: pod.object.name().to_owned(),
             uid: pod.object.uid().to_owned(),
             unit: pod.unit.to_string(),
-            image: pod.object.text(&["spec"]).to_owned() + first_image(pod.object),
+            image: first_image(pod.object).to_owned(),
             ready: pod.is_ready(),
         }));
     }

@@ -8,7 +8,7 @@ use super::{action::Action, labels, report::Reason, view::View};
 use crate::core::{
     cluster::{Kind, ObjectKey},
     diff,
-    manifest::{Object, health, order},
+    manifest::{Health, Object, health, phase},
     names::AppName,
 };
 
@@ -21,14 +21,6 @@ pub struct Outcome {
     pub reasons: Vec<Reason>,
     /// Whether everything is there and healthy.
     pub done: bool,
-    /// What differs from what is wanted, as `Kind/name@resourceVersion`.
-    pub differs: Vec<String>,
-}
-
-/// Names an object and the state it was seen in.
-fn seen(key: &ObjectKey, live: Option<&Object>) -> String {
-    let at = live.map_or("absent", |live| live.resource_version());
-    format!("{}/{}@{at}", key.kind, key.name)
 }
 
 /// Labels an object as the application's.
@@ -57,8 +49,8 @@ pub fn converge(
     }
     let mut at = 0;
     while at < objects.len() {
-        let rank = order::rank(&objects[at].kind());
-        let group: Vec<&Object> = objects[at..].iter().take_while(|one| order::rank(&one.kind()) == rank).collect();
+        let now = phase(&objects[at].kind().kind);
+        let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
             one(object, app, view, force, &gate, &mut outcome);
@@ -81,8 +73,7 @@ fn make_namespace(namespace: &str, view: &View, outcome: &mut Outcome) {
         Some(_) => {}
         None if view.knows(&kind) => {
             outcome.done = false;
-            let object =
-                Object(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
+            let object = Object(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }));
             outcome.actions.push(Action::create(object, format!("namespace {namespace} is missing")));
         }
         None => outcome.done = false,
@@ -117,14 +108,14 @@ fn one(
             if !gate(object) {
                 return;
             }
-            if let health::Health::NotYet(why) = health::of(live) {
+            if let Health::NotYet(why) = health(live) {
                 outcome.done = false;
-                outcome.reasons.push(Reason::NotHealthy { object: format!("{}/{}", key.kind, key.name), why });
+                let object = format!("{}/{}", key.kind, key.name);
+                outcome.reasons.push(Reason::NotHealthy { object, why: why.to_string() });
             }
         }
         _ => {
             outcome.done = false;
-            outcome.differs.push(seen(&key, live));
             let what = if live.is_some() { "differs from Git" } else { "is missing" };
             let why = format!("{}/{} {what}", key.kind, key.name);
             outcome.actions.push(Action::apply(wanted, live, force, why));

@@ -204,8 +204,7 @@ pub fn totals_of(workload: &Workload, total: u32, batched: &Batched) -> Result<C
         (None, Some(topology)) => topology.unit_replicas.clone(),
         (None, None) => BTreeMap::new(),
     };
-    quota::share_out(total, &units, &shares)
-        .map_err(|error| PlanError::Shares { workload: workload.id.clone(), error })
+    quota::share_out(total, &units, &shares).map_err(|error| PlanError::Shares { workload: workload.id.clone(), error })
 }
 
 /// Makes a plan. The same request gives the same plan.
@@ -273,7 +272,7 @@ fn stage_batched(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPol
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
-    let has_beta = batched.beta.is_some_and(|beta| beta.per_unit > 0);
+    let has_beta = batched.beta.per_unit > 0;
     for index in 0..count {
         let name = match (has_beta, index) {
             (true, 0) => "beta".to_owned(),

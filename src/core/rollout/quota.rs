@@ -63,7 +63,13 @@ pub fn share_out(total: u32, units: &[Unit], shares: &BTreeMap<Unit, Share>) -> 
         let rounded = u32::try_from((u64::from(total) * u64::from(*percent) + 50) / 100).unwrap_or(u32::MAX);
         // 50 % and 50 % of an odd total, or 33/33/34: what rounding gained or lost is not the person's mistake.
         let last = whole && index + 1 == by_percent.len();
-        let count = if last { left } else if whole { rounded.min(left) } else { rounded };
+        let count = if last {
+            left
+        } else if whole {
+            rounded.min(left)
+        } else {
+            rounded
+        };
         asked = asked.saturating_add(count);
         left = left.checked_sub(count).ok_or(ShareError::TooMany { asked, total })?;
         counts.insert((*unit).clone(), count);
@@ -114,7 +120,7 @@ pub fn batches(totals: &Counts, units: &[Unit], policy: &Batched) -> Vec<Counts>
     let total: u32 = totals.values().sum();
     let mut reached: Counts = units.iter().map(|unit| (unit.clone(), 0)).collect();
     let mut stages = Vec::new();
-    let beta = policy.beta.map_or(0, |beta| beta.per_unit);
+    let beta = policy.beta.per_unit;
     if beta > 0 && total > 0 {
         for (unit, count) in &mut reached {
             *count = beta.min(totals.get(unit).copied().unwrap_or(0));
@@ -129,7 +135,9 @@ pub fn batches(totals: &Counts, units: &[Unit], policy: &Batched) -> Vec<Counts>
     while reached.values().sum::<u32>() < total {
         let left = units
             .iter()
-            .map(|unit| (unit.clone(), totals.get(unit).copied().unwrap_or(0) - reached.get(unit).copied().unwrap_or(0)))
+            .map(|unit| {
+                (unit.clone(), totals.get(unit).copied().unwrap_or(0) - reached.get(unit).copied().unwrap_or(0))
+            })
             .collect();
         for (unit, more) in share_batch(size, &left, units) {
             *reached.entry(unit).or_default() += more;
@@ -199,7 +207,7 @@ mod tests {
         Batched {
             update: Update::InPlaceIfPossible,
             topology: None,
-            beta: (beta > 0).then_some(Beta { per_unit: beta }),
+            beta: Beta { per_unit: beta },
             batch_size,
             confirm: Confirm::EveryBatch,
             min_ready: std::time::Duration::ZERO,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::plan::{End, Inputs};
 use crate::core::{
     cluster::ObjectKey,
-    manifest::Object,
+    manifest::{Object, PodChange, pod_change},
     names::{Digest, Revision, Unit},
     policy::{Application, RolloutPolicy, Share},
 };
@@ -44,7 +44,10 @@ impl Workload {
 
     /// Returns why pods of `before` cannot become this version in place; `None` when they can.
     pub fn obstacle_to_in_place(&self, before: &Self) -> Option<String> {
-        crate::core::manifest::workload::in_place_obstacle(before.template(), self.template())
+        match pod_change(before.template(), self.template()) {
+            PodChange::None | PodChange::InPlace(_) => None,
+            PodChange::Recreate(why) => Some(why.join(", ")),
+        }
     }
 
     /// Returns the first container's image.
@@ -79,12 +82,7 @@ impl Render {
     /// Returns this as one end of a plan.
     pub fn end(&self) -> End {
         let images = self.workloads.iter().map(|(id, workload)| (id.clone(), workload.image().to_owned())).collect();
-        End {
-            revision: self.revision.clone(),
-            digest: self.digest,
-            workloads: self.digests.clone(),
-            images,
-        }
+        End { revision: self.revision.clone(), digest: self.digest, workloads: self.digests.clone(), images }
     }
 
     /// Returns the digest of what a change of which is a rollout of its own: the units, or having a policy at all.

@@ -5,23 +5,14 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{input::Input, observe::Observed, plan, quota::Counts, render::Render};
-use crate::core::{
-    ledger::Quota,
-    names::Unit,
-    policy::Batched,
-};
+use crate::core::{ledger::Quota, names::Unit, policy::Batched};
 
 /// New totals and why, if pods have found no room for long enough; and when to look again, if some found none yet.
 type Rescheduled = (Option<(Quota, String)>, Option<Timestamp>);
 
 /// Counts the units' totals anew where pods have found no room for `autoReschedule.initialDelaySeconds`. `None` where
 /// the policy does not ask for it.
-pub(super) fn reschedule(
-    input: &Input<'_>,
-    render: &Render,
-    batched: &Batched,
-    totals: &Quota,
-) -> Option<Rescheduled> {
+pub(super) fn reschedule(input: &Input<'_>, render: &Render, batched: &Batched, totals: &Quota) -> Option<Rescheduled> {
     let delay = SignedDuration::try_from(batched.topology.as_ref()?.auto_reschedule?).ok()?;
     let units = plan::units_of(batched);
     let mut result = totals.clone();

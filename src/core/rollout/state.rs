@@ -126,8 +126,7 @@ impl State {
             }
             Event::StageWaiting => {
                 if let Some(name) = &record.stage {
-                    let waiting =
-                        Waiting { record: record.id, since: record.time, listed: record.decisions.clone() };
+                    let waiting = Waiting { record: record.id, since: record.time, listed: record.decisions.clone() };
                     self.waiting.insert(name.clone(), waiting);
                 }
             }

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     action::Action,
-    labels,
-    objects,
+    labels, objects,
     observe::Observed,
     plan::{self, Method},
     quota::Counts,
@@ -19,6 +18,7 @@ use super::{
     view::View,
 };
 use crate::core::{
+    cluster::ObjectKey,
     diff,
     ledger::Quota,
     manifest::Object,
@@ -83,9 +83,9 @@ pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, vie
     let batched = plan::batched_of(policy);
     let wanted = wanted(workload, view);
     let units = plan::units_of(batched);
-    let kept = recorded
-        .get(&workload.id)
-        .filter(|counts| counts.values().sum::<u32>() == wanted && counts.keys().eq(units.iter().collect::<BTreeSet<_>>()));
+    let kept = recorded.get(&workload.id).filter(|counts| {
+        counts.values().sum::<u32>() == wanted && counts.keys().eq(units.iter().collect::<BTreeSet<_>>())
+    });
     match kept {
         Some(counts) => Some(counts.clone()),
         None => plan::totals_of(workload, wanted, batched).ok(),
@@ -136,29 +136,30 @@ fn report_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &m
 
 fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
     let Some(policy) = course.policy else { return };
-    let none = BTreeMap::new();
-    let new_ones = course.new.map_or(&none, |render| &render.workloads);
-    let old_ones = course.old.map_or(&none, |render| &render.workloads);
-    let ids: BTreeSet<&String> = new_ones.keys().chain(old_ones.keys()).collect();
+    let new_ones = course.new.map(|render| &render.workloads);
+    let old_ones = course.old.map(|render| &render.workloads);
+    let mut configuration = Configuration::new();
+    let ids: BTreeSet<&String> = new_ones.into_iter().chain(old_ones).flat_map(BTreeMap::keys).collect();
     for id in ids {
-        let (new, old) = (new_ones.get(id), old_ones.get(id));
+        let (new, old) = (new_ones.and_then(|all| all.get(id)), old_ones.and_then(|all| all.get(id)));
         // A workload that goes away goes last.
         if new.is_none() && !course.last {
             continue;
         }
-        steer_workload(course, id, new, old, policy, app, view, steered);
+        steer_workload(course, id, (new, old), policy, app, view, &mut configuration, steered);
     }
+    steer_configuration(&configuration, app, view, steered);
 }
 
 #[allow(clippy::too_many_arguments)]
-fn steer_workload(
-    course: &Course<'_>,
+fn steer_workload<'a>(
+    course: &Course<'a>,
     id: &str,
-    new: Option<&Workload>,
-    old: Option<&Workload>,
+    (new, old): (Option<&'a Workload>, Option<&'a Workload>),
     policy: &RolloutPolicy,
     app: &AppName,
     view: &View,
+    configuration: &mut Configuration<'a>,
     steered: &mut Steered,
 ) {
     let Some(key) = new.or(old).map(|workload| &workload.key) else { return };
@@ -219,8 +220,9 @@ fn steer_workload(
     steered.units.insert(id.to_owned(), outcome.units);
     steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
     steered.progress = steered.progress.max(outcome.progress);
-    for workload in [new, old].into_iter().flatten() {
-        steer_configuration(workload, &observed, app, view, steered);
+    let read_by = owners(&[new, old], &observed);
+    for (key, (object, slices)) in read_by {
+        configuration.entry(key).or_insert_with(|| (object, Vec::new())).1.extend(slices);
     }
 }
 
@@ -238,34 +240,44 @@ fn foreign(observed: &Observed<'_>) -> Option<String> {
     })
 }
 
-/// Applies the configuration that slices read, owned by them, so that it goes with the last pod that reads it.
-fn steer_configuration(workload: &Workload, observed: &Observed<'_>, app: &AppName, view: &View, steered: &mut Steered) {
-    let digest = labels::digest_label(&workload.digest);
-    let owners: Vec<Value> = observed
-        .slices
-        .iter()
-        .filter(|slice| slice.digest == digest && !slice.object.is_terminating())
-        .map(|slice| {
-            json!({
-                "apiVersion": "apps/v1",
-                "kind": "ReplicaSet",
-                "name": slice.object.name(),
-                "uid": slice.object.uid(),
+/// Configuration by its key: what it is, and the owner references of the slices whose pods read it.
+type Configuration<'a> = BTreeMap<ObjectKey, (&'a Object, Vec<Value>)>;
+
+fn owners<'a>(versions: &[Option<&'a Workload>], observed: &Observed<'_>) -> Configuration<'a> {
+    let mut read: Configuration<'a> = BTreeMap::new();
+    for workload in versions.iter().copied().flatten() {
+        let digest = labels::digest_label(&workload.digest);
+        let slices = observed.slices.iter().filter(|slice| slice.digest == digest && !slice.object.is_terminating());
+        let owners: Vec<Value> = slices
+            .map(|slice| {
+                json!({
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "name": slice.object.name(),
+                    "uid": slice.object.uid(),
+                })
             })
-        })
-        .collect();
-    if owners.is_empty() {
-        return;
+            .collect();
+        if owners.is_empty() {
+            continue;
+        }
+        for object in &workload.config {
+            read.insert(object.key(), (object, owners.clone()));
+        }
     }
-    for object in &workload.config {
+    read
+}
+
+/// Applies the configuration that slices read, owned by them, so that it goes with the last pod that reads it.
+fn steer_configuration(configuration: &Configuration<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    for (key, (object, owners)) in configuration {
         let mut wanted = objects::labelled(object, app);
         wanted.set(&["metadata", "ownerReferences"], json!(owners));
-        let live = view.by_key(&wanted.key());
+        let live = view.by_key(key);
         if live.is_some_and(|live| !diff::differs(&wanted, live)) {
             continue;
         }
         steered.done = false;
-        let why = format!("{} is read by pods of {}", wanted.key(), workload.id);
-        steered.actions.push(Action::apply(wanted, live, true, why));
+        steered.actions.push(Action::apply(wanted, live, true, format!("{key} is read by pods of {app}")));
     }
 }

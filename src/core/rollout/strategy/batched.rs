@@ -22,7 +22,7 @@ use crate::core::{
     rollout::{
         action::Action,
         labels,
-        observe::{Observed, Pod, Slice},
+        observe::{Observed, Pod, Slice, images},
         plan::Method,
         quota::{Counts, may_be_unavailable},
         render::Workload,
@@ -201,6 +201,13 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
+/// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
+fn is_at(pod: &Pod<'_>, workload: &Workload) -> bool {
+    let have = pod.images();
+    pod.digest == labels::digest_label(&workload.digest)
+        && images(&workload.template()["spec"]).iter().all(|(name, image)| have.get(name) == Some(image))
+}
+
 /// One workload in one unit.
 struct UnitStep<'a, 'b> {
     task: &'a Task<'a>,
@@ -248,15 +255,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         }
     }
 
-    fn new_digest(&self) -> Option<String> {
-        self.task.new.map(|new| labels::digest_label(&new.digest))
-    }
-
     /// Returns the pods at the new version.
     fn at_new(&self) -> Vec<&'a Pod<'a>> {
-        let digest = self.new_digest();
         let pods = self.home.into_iter().flat_map(|home| &home.pods);
-        pods.filter(|pod| Some(pod.digest) == digest.as_deref()).collect()
+        pods.filter(|pod| self.task.new.is_some_and(|new| is_at(pod, new))).collect()
     }
 
     /// Tells how far the unit is.
@@ -359,8 +361,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// Returns how many more pods there is room for in the unit, beside what runs or is still on its way out.
     fn room(&self) -> u32 {
         let everything = self.others.iter().copied().chain(self.home);
-        let there: u32 =
-            everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + slice.terminating).sum();
+        let there: u32 = everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + slice.terminating).sum();
         self.total.saturating_sub(there)
     }
 
@@ -470,7 +471,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let becoming = |pod: &Pod<'_>| match pod.moving_to() {
             Some("away") => false,
             Some(to) => to == digest,
-            None => pod.digest == digest,
+            None => is_at(pod, new),
         };
         let shrinking = home.replicas > self.home_size();
         let mut have = count(home.pods.iter().filter(|pod| becoming(pod)).count());
@@ -478,10 +479,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             if leaving(pod) && shrinking {
                 continue;
             }
-            let is_new = pod.digest == digest;
+            let is_new = is_at(pod, new);
             let goes = becoming(pod);
             // Which side it should end on: as it is going, unless there are too few or too many.
-            let goal_is_new = if goes && have > self.quota && !self.keeps(pod, &digest) {
+            let goal_is_new = if goes && have > self.quota && !self.keeps(is_new) {
                 have -= 1;
                 false
             } else if !goes && have < self.quota {
@@ -497,7 +498,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             };
             match (goal_is_new, is_new) {
                 (true, true) => self.settle(pod),
-                (true, false) => self.step(pod, Goal::Version(new), goes),
+                (true, false) => self.step(pod, Goal::Version(new)),
                 (false, true) => self.back(pod, home),
                 // A pod of the version before, or of one in between, that stays what it is.
                 (false, false) => self.settle(pod),
@@ -518,21 +519,23 @@ impl<'a, 'b> UnitStep<'a, 'b> {
 
     /// Returns whether a pod of too many at the new version is left as it is: where only recreating brings back the
     /// old one, making the slice smaller does it.
-    fn keeps(&self, pod: &Pod<'_>, digest: &str) -> bool {
+    fn keeps(&self, is_new: bool) -> bool {
         let patchable = matches!(self.task.method, Method::InPlace) && self.task.old.is_some();
-        pod.digest == digest && !patchable
+        is_new && !patchable
     }
 
     fn may_move(&mut self, pod: &Pod<'_>) -> bool {
         !self.task.still && self.budget.take(pod, self.task.now, self.min_ready)
     }
 
-    fn step(&mut self, pod: &'a Pod<'a>, goal: Goal<'_>, begun: bool) {
+    fn step(&mut self, pod: &'a Pod<'a>, goal: Goal<'_>) {
         self.outcome.done = false;
-        // A pod that was only being taken out of service for another goal is out of the budget already.
-        let _ = begun;
-        let removable = self.outcome.take(self.drain.step(pod, goal));
-        debug_assert!(!removable, "only pods that go away are removable");
+        match self.drain.step(pod, goal) {
+            Step::Act(action) => self.outcome.actions.push(action.putting_back(pod.object)),
+            other => {
+                self.outcome.take(other);
+            }
+        }
     }
 
     /// Takes a pod of too many at the new version back to the old one.
@@ -543,7 +546,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         };
         let begun = pod.moving_to() == Some(labels::digest_label(&old.digest).as_str());
         if begun || self.budget.take(pod, self.task.now, self.min_ready) {
-            self.step(pod, Goal::Version(old), begun);
+            self.step(pod, Goal::Version(old));
         }
         self.outcome.done = false;
     }
@@ -559,14 +562,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
 
     /// Returns whether a pod is done: ready for long enough, in service, and back in its load balancers.
     fn is_done(&self, pod: &Pod<'_>) -> bool {
-        let back = pod.object.annotation(labels::HAD_FINALIZERS).is_none_or(|had| {
-            had.split(',').all(|name| pod.finalizers().any(|finalizer| finalizer == name))
-        });
+        let back = pod
+            .object
+            .annotation(labels::HAD_FINALIZERS)
+            .is_none_or(|had| had.split(',').all(|name| pod.finalizers().any(|finalizer| finalizer == name)));
         let settled = pod.moving_to().is_none() && pod.object.annotation(labels::UPDATED_FROM).is_none();
-        pod.is_available(self.task.now, self.min_ready)
-            && settled
-            && back
-            && (pod.served || !self.is_selected(pod))
+        pod.is_available(self.task.now, self.min_ready) && settled && back && (pod.served || !self.is_selected(pod))
     }
 
     /// Returns whether a Service of the application sends requests to the pod.

@@ -102,8 +102,7 @@ impl Drain<'_> {
         }
         // Among ready pods the ReplicaSet controller takes the cheapest.
         annotations[labels::DELETION_COST] = if matches!(goal, Goal::Away) { json!("-1000") } else { Value::Null };
-        let body =
-            json!({ "metadata": { "labels": { labels::IN_SERVICE: Value::Null }, "annotations": annotations } });
+        let body = json!({ "metadata": { "labels": { labels::IN_SERVICE: Value::Null }, "annotations": annotations } });
         Action::merge(pod.object, body, format!("{}: taken out of service", pod.object.name()))
     }
 

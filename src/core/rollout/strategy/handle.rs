@@ -58,23 +58,15 @@ fn is_paused(handle: &Object) -> bool {
 }
 
 /// Brings the handle to owning nothing, paused, with the template of `workload`.
-pub(super) fn let_go(
-    observed: &Observed<'_>,
-    workload: &Workload,
-    app: &AppName,
-    notes: &[(&str, String)],
-) -> Handle {
+pub(super) fn let_go(observed: &Observed<'_>, workload: &Workload, app: &AppName, notes: &[(&str, String)]) -> Handle {
     let wanted = slice::handle(workload, app, true, notes);
     let Some(live) = observed.handle else {
         let action = Action::apply(wanted, None, true, format!("{} is created, paused", workload.id));
         return Handle::Act(vec![action], true);
     };
     let selector = strings(live.at(&["spec", "selector", "matchLabels"]));
-    let bound: Vec<&Slice<'_>> = observed
-        .slices
-        .iter()
-        .filter(|slice| is_owned(slice, live) || has_matching_labels(slice, &selector))
-        .collect();
+    let bound: Vec<&Slice<'_>> =
+        observed.slices.iter().filter(|slice| is_owned(slice, live) || has_matching_labels(slice, &selector)).collect();
     if bound.is_empty() {
         return match apply(wanted, Some(live), "the handle follows, paused") {
             Some(action) => Handle::Act(vec![action], false),
@@ -91,8 +83,7 @@ pub(super) fn let_go(
     let mut actions = Vec::new();
     for slice in bound {
         if has_matching_labels(slice, &selector) {
-            let off: serde_json::Map<String, Value> =
-                selector.keys().map(|name| (name.clone(), Value::Null)).collect();
+            let off: serde_json::Map<String, Value> = selector.keys().map(|name| (name.clone(), Value::Null)).collect();
             let body = json!({ "metadata": { "labels": off } });
             actions.push(Action::merge(slice.object, body, format!("{} is let go", slice.object.name())));
         }

@@ -22,9 +22,12 @@ pub(super) fn template(workload: &Workload, app: &AppName) -> Value {
     let mut template = Object(workload.template().clone());
     let digest = labels::digest_label(&workload.digest);
     let name = labels::label_value(&workload.key.name);
-    for (label, value) in
-        [(labels::APP, app.as_str()), (labels::WORKLOAD, &name), (labels::DIGEST, &digest), (labels::IN_SERVICE, "true")]
-    {
+    for (label, value) in [
+        (labels::APP, app.as_str()),
+        (labels::WORKLOAD, &name),
+        (labels::DIGEST, &digest),
+        (labels::IN_SERVICE, "true"),
+    ] {
         template.set(&["metadata", "labels", label], json!(value));
     }
     template.0
