@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::{End, Inputs};
@@ -13,7 +14,7 @@ use crate::core::{
 };
 
 /// A Deployment that is staged.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// `Deployment/checkout`.
     pub id: String,
@@ -57,7 +58,7 @@ impl Workload {
 }
 
 /// An application as rendered at one revision.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Render {
     /// The commit.
     pub revision: Revision,
