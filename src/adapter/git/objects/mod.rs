@@ -114,6 +114,15 @@ impl<'r> Objects<'r> {
         Ok(Bytes::copy_from_slice(object.data()))
     }
 
+    /// Succeeds when the commit `at` and its root directory are here and readable.
+    ///
+    /// # Errors
+    ///
+    /// They are not.
+    pub fn root_is_here(self, at: &Revision) -> Result<()> {
+        self.tree_at(at, "").map(drop)
+    }
+
     /// Finds the tree of the directory `path` at `at`; `None` where there is none, or something else.
     fn tree_at(self, at: &Revision, path: &str) -> Result<Option<Tree<'r>>> {
         let commit = self.commit(at)?;

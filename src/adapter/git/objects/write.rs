@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{ObjectError, Objects, Result, corrupt, name_fault, push_name};
 use crate::core::names::Revision;
+use crate::core::repository::CommitDraft;
 
 /// The mode of a file that nobody may execute.
 const PLAIN_FILE: i32 = 0o100_644;
@@ -65,6 +66,24 @@ impl Objects<'_> {
         let parents: Vec<_> = parents.iter().collect();
         let made = self.repository.commit(None, &who, &who, message, &tree, &parents);
         made.map(|id| Revision::new(id.to_string())).map_err(|e| unwritable("a commit", &e))
+    }
+
+    /// Makes `drafts` as a chain of commits on `onto`; drafts that name no author are `own`'s.
+    ///
+    /// # Errors
+    ///
+    /// As [`Objects::make_commit`].
+    pub fn make_chain(self, onto: &Revision, drafts: &[CommitDraft], own: &Who) -> Result<Vec<Revision>> {
+        let mut commits = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let author = match &draft.author {
+                Some((name, email)) => &Who { name: name.clone(), email: email.clone() },
+                None => own,
+            };
+            let parent = commits.last().unwrap_or(onto).clone();
+            commits.push(self.make_commit(&[parent], &draft.edits, author, &draft.message, draft.time)?);
+        }
+        Ok(commits)
     }
 
     /// Returns the id of the tree without entries.
