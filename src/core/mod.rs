@@ -3,7 +3,10 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod ledger;
 pub mod manifest;
 pub mod names;
+pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod repository;
