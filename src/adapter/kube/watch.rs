@@ -159,7 +159,7 @@ impl Watcher {
                 continue;
             }
             if !reply.is_success() {
-                return Err(self.shared.refused(&reply, &self.subject(&name)).await);
+                return Err(self.shared.refused(&reply, &self.subject(format!("list {name}"))).await);
             }
             let page: Page = serde_json::from_slice(&reply.body)
                 .map_err(|_| ClusterError::Unreachable(format!("list {name}: the answer is no list")))?;
@@ -213,7 +213,7 @@ impl Watcher {
             Ok(Opened::Lines(lines)) => lines,
             Ok(Opened::Refused(reply)) if reply.status == 410 => return Some(Over::Relist),
             Ok(Opened::Refused(reply)) => {
-                let subject = self.subject(&format!("{:?}", self.kind));
+                let subject = self.subject(format!("watch {:?}", self.kind));
                 return Some(Over::Failed(self.shared.refused(&reply, &subject).await));
             }
             Err(error) => return Some(Over::Failed(error)),
@@ -323,8 +323,8 @@ impl Watcher {
         }
     }
 
-    fn subject(&self, name: &str) -> Subject {
-        Subject { what: name.to_owned(), kind: self.kind.clone(), json_patch: false }
+    fn subject(&self, what: String) -> Subject {
+        Subject { what, kind: self.kind.clone(), json_patch: false }
     }
 
     /// Returns the time to the next list, up to a tenth longer than set, so that kinds do not all come at once.
