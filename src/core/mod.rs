@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod kustomize;
 pub mod manifest;
 pub mod names;
 pub mod render;
