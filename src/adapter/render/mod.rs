@@ -96,7 +96,7 @@ impl Renderer for KustomizeRenderer {
         if output.success {
             Ok(output.stdout)
         } else {
-            Err(RenderError::Refused(workspace.from_root(&program::complaint(&output.stderr))))
+            Err(RenderError::Refused(workspace.relative_to_root(&program::complaint(&output.stderr))))
         }
     }
 
@@ -148,7 +148,7 @@ impl Workspace {
     }
 
     /// Writes paths from the repository's root instead of where the files happen to lie.
-    fn from_root(&self, text: &str) -> String {
+    fn relative_to_root(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for root in [fs::canonicalize(self.repository()).ok(), Some(self.repository())].into_iter().flatten() {
             let root = root.display().to_string();
