@@ -6,5 +6,8 @@ pub mod cluster;
 pub mod kustomize;
 pub mod manifest;
 pub mod names;
+pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod repository;
+pub mod yaml;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use locktender::{
     adapter::render::{KustomizeRenderer, RenderSettings},
     core::{
-        kustomize::references,
+        kustomize,
         render::{Files, RenderError, Renderer},
     },
 };
@@ -63,19 +63,27 @@ async fn refusal(path: &str, files: &Files) -> String {
     }
 }
 
-/// Adds what is missing, as the controller does, until the directory renders or a path is not there either.
+/// What is read when nothing is known to be absent.
+fn references(path: &str, files: &Files) -> Result<BTreeSet<String>, RenderError> {
+    kustomize::references(path, files, &BTreeSet::new())
+}
+
+/// Adds what is missing, as the controller does, until there is an answer.
 fn gather(path: &str, repository: &Files) -> Result<Files, RenderError> {
-    let mut gathered = Files::new();
-    let mut asked = BTreeSet::new();
+    let (mut gathered, mut absent) = (Files::new(), BTreeSet::new());
     loop {
-        let missing = match references(path, &gathered) {
-            Err(RenderError::Missing(missing)) if asked.insert(missing.clone()) => missing,
+        let missing = match kustomize::references(path, &gathered, &absent) {
+            Err(RenderError::Missing(missing)) => missing,
             other => return other.map(|_| gathered),
         };
         let prefix = if missing.is_empty() { String::new() } else { format!("{missing}/") };
         let direct = |file: &str| file.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/'));
+        let had = gathered.len();
         let found = repository.iter().filter(|(file, _)| **file == missing || direct(file));
         gathered.extend(found.map(|(file, content)| (file.clone(), content.clone())));
+        if gathered.len() == had {
+            assert!(absent.insert(missing), "asked for in vain, twice");
+        }
     }
 }
 
@@ -124,7 +132,20 @@ fn what_is_missing_is_asked_for_until_nothing_is() {
 
     let mut broken = shop();
     broken.remove("base/palette.txt");
-    assert_eq!(gather("apps/one", &broken), Err(RenderError::Missing("base/palette.txt".into())));
+    assert_eq!(
+        gather("apps/one", &broken).unwrap_err().to_string(),
+        "base/kustomization.yaml:4:11: error: `configMapGenerator`: there is no file `base/palette.txt` in the repository"
+    );
+    broken.insert("empty/deeper/file".into(), Bytes::new());
+    broken.insert("base/kustomization.yaml".into(), "resources: [../empty]".into());
+    assert_eq!(
+        gather("apps/one", &broken).unwrap_err().to_string(),
+        "base/kustomization.yaml:1:13: error: `resources`: there is no file `empty`, and no directory `empty` with a kustomization.yaml"
+    );
+    assert_eq!(
+        gather("apps/none", &broken).unwrap_err().to_string(),
+        "apps/none: error: there is no kustomization.yaml in it"
+    );
 }
 
 #[test]
@@ -185,14 +206,15 @@ images: [{name: web, newTag: https-is-no-file}]
     "generators: [\"apiVersion: builtin\\nkind: HelmChartInflationGenerator\\nmetadata: {name: x}\"]",
     "is no plugin"
 )]
-#[case("reſources: ['https://example.com/x.yaml']", "there is no field")]
-#[case("[a, b]", "it is no map")]
-#[case("resources: [a\nb", "apps/web/kustomization.yaml: ")]
+#[case("reſources: ['https://example.com/x.yaml']", "there is no such field")]
+#[case("[a, b]", "it is a list, not a map")]
+#[case("resources: [a\nb", "")]
 #[tokio::test]
 async fn what_must_not_be_followed_is_refused_before_anything_runs(#[case] text: &str, #[case] expected: &str) {
     let refused = references("apps/web", &files(&[("apps/web/kustomization.yaml", text)])).unwrap_err();
-    let RenderError::Refused(why) = refused else { unreachable!("{refused:?}") };
-    assert!(why.starts_with("apps/web/kustomization.yaml: ") && why.contains(expected), "{why}");
+    let RenderError::Wrong(problem) = refused else { unreachable!("{refused:?}") };
+    assert_eq!((problem.file.as_str(), problem.line > 0), ("apps/web/kustomization.yaml", true));
+    assert!(problem.message.contains(expected), "{problem}");
 }
 
 #[test]
@@ -202,24 +224,26 @@ fn directories_that_build_on_each_other_are_refused() {
         ("b/kustomization.yaml", "resources: [../c]"),
         ("c/kustomization.yaml", "resources: [../a]"),
     ]);
-    let expected = "these directories build on each other: a → b → c → a";
-    assert_eq!(references("a", &loops), Err(RenderError::Refused(expected.into())));
+    assert_eq!(
+        references("a", &loops).unwrap_err().to_string(),
+        "c/kustomization.yaml:1:13: error: `resources`: these directories build on each other: a → b → c → a"
+    );
 
     let chain: Vec<(String, String)> =
         (0..1_000).map(|i| (format!("d{i}/kustomization.yaml"), format!("resources: [../d{}]", i + 1))).collect();
     let chain: Vec<(&str, &str)> = chain.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    assert!(matches!(references("d0", &files(&chain)), Err(RenderError::Refused(_))));
+    assert!(matches!(references("d0", &files(&chain)), Err(RenderError::Wrong(_))));
 }
 
 #[test]
 fn a_directory_has_exactly_one_kustomization_file() {
     let two = files(&[("a/kustomization.yaml", ""), ("a/Kustomization", "")]);
     assert_eq!(
-        references("a", &two),
-        Err(RenderError::Refused("a/kustomization.yaml: there is a/Kustomization beside it".into()))
+        references("a", &two).unwrap_err().to_string(),
+        "a/kustomization.yaml: error: there is a/Kustomization beside it"
     );
     let none = files(&[("a/deployment.yaml", "")]);
-    assert_eq!(references("a", &none), Err(RenderError::Refused("a: there is no kustomization.yaml in it".into())));
+    assert_eq!(references("a", &none).unwrap_err().to_string(), "a: error: there is no kustomization.yaml in it");
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ impl Default for KustomizeRenderer {
 #[async_trait]
 impl Renderer for KustomizeRenderer {
     async fn kustomize(&self, path: &str, files: &Files) -> Result<Vec<u8>, RenderError> {
-        let read = references(path, files)?;
+        let read = references(path, files, &BTreeSet::new())?;
         let program = self.program().await?;
         // Never closed; without a permit it runs all the same.
         let _permit = self.runs.acquire().await.ok();
