@@ -2,8 +2,8 @@
 //!
 //! # Flow
 //!
-//! A write is resolved to a resource ([`discovery`]), put into one request ([`requests`]), sent ([`transport`]), and
-//! its answer read ([`refusal`]). A watched kind has a task of its own ([`watch`]) that lists, then watches from the
+//! A write is resolved to a resource (`discovery`), put into one request (`requests`), sent (`transport`), and
+//! its answer read (`refusal`). A watched kind has a task of its own (`watch`) that lists, then watches from the
 //! list's resource version, and says what it sees in one queue.
 //!
 //! # Guarantees
@@ -144,7 +144,7 @@ pub struct KubeCluster {
 }
 
 impl KubeCluster {
-    /// Wraps a client. It must not retry by itself: [`connect`] makes one that does not.
+    /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect`] makes one that does not.
     pub fn new(client: kube::Client, settings: Settings) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let shared = Shared {

@@ -183,7 +183,9 @@ impl Watcher {
                 over = self.watch_once(&mut version) => over,
                 () = tokio::time::sleep_until(heals_at) => return Over::Relist,
             };
-            if version != before || opened.elapsed() >= STANDS {
+            // An answer that never came also takes long.
+            let stood = opened.elapsed() >= STANDS && !matches!(over, Some(Over::Failed(_)));
+            if version != before || stood {
                 failures = 0;
                 self.backoff = backoff(&self.shared);
             } else {

@@ -206,7 +206,7 @@ async fn fault_18_a_missed_event_heals_by_the_next_list() {
 #[tokio::test]
 async fn a_watch_that_falls_silent_is_opened_again_from_its_last_bookmark() {
     let mut watches = 0;
-    let fake = scripted(Settings { watch_silence: Duration::from_millis(50), ..settings() }, move |seen| {
+    let fake = scripted(Settings { watch_silence: Duration::from_millis(200), ..settings() }, move |seen| {
         if !seen.is_watch() {
             return list("7", &[]);
         }
@@ -257,4 +257,33 @@ async fn fault_30_a_kind_that_is_not_served_is_lost_and_watched_as_soon_as_it_is
     definitions.send(line("ADDED", &definition)).unwrap();
     assert_eq!(short(&next(&fake).await), "applied things.example.com at 5");
     assert_eq!(short(&next(&fake).await), "listed  at 6");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_answering_is_lost() {
+    let fake = scripted(Settings { request_timeout: Duration::from_millis(400), ..settings() }, |seen| {
+        if seen.is_watch() { Answer::Hang } else { list("7", &[]) }
+    })
+    .await;
+    let events = events(&fake, 3).await;
+    assert_eq!(events[1], "lost: the API server cannot be reached: watch pods: no answer within 400ms");
+    assert_eq!(events[2], "listed  at 7");
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_dropped_watches_no_more() {
+    let (answer, watch) = Answer::open_watch(&[]);
+    let mut answer = Some(answer);
+    let mut fake = scripted(settings(), move |seen| match seen.is_watch() {
+        true => answer.take().unwrap_or(Answer::Hang),
+        false => list("7", &[]),
+    })
+    .await;
+    assert_eq!(events(&fake, 1).await, ["listed  at 7"]);
+    watch.send(line("ADDED", &pod("a", "8"))).unwrap();
+    assert_eq!(short(&next(&fake).await), "applied a at 8");
+    let other = fake.directory.path().join("kubeconfig");
+    fake.cluster = locktender::adapter::kube::connect(Some(&other), None).await.unwrap();
+    // The server notices that nobody listens, and drops its end.
+    tokio::time::timeout(Duration::from_secs(20), watch.closed()).await.expect("the watch is closed");
 }
