@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod cluster;
 pub mod diff;
+pub mod kustomize;
 pub mod ledger;
 pub mod manifest;
 pub mod names;

@@ -2,4 +2,6 @@
 
 mod git;
 mod input;
+mod kube_adapter;
+mod render;
 mod support;
