@@ -1,4 +1,5 @@
 //! Locktender: a release controller for Kubernetes. *Merge to release. Commit to advance. Revert to roll back.*
 
 pub mod adapter;
+pub mod controller;
 pub mod core;
