@@ -111,41 +111,22 @@ impl Remote {
     fn failure(&self, output: &Output) -> Failure {
         let text = output.stderr.replace('\n', "; ");
         let text = if text.is_empty() { format!("git ended with {:?}", output.code) } else { text };
-        let lower = text.to_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-        Failure::Other(if has(&["couldn't find remote ref"]) {
-            RepositoryError::NoBranch(self.branch.as_str().to_owned())
-        } else if has(&["shallow update not allowed", "shallow roots are not allowed"]) {
-            RepositoryError::Damaged(format!(
-                "{} is a shallow clone, without the history that is needed",
-                self.program.url
-            ))
-        } else if has(&["returned error: 30", "redirection"]) {
-            RepositoryError::Denied(format!("{} redirects elsewhere, which is not followed: {text}", self.program.url))
-        } else if has(&[
-            "authentication failed",
-            "could not read username",
-            "could not read password",
-            "returned error: 401",
-            "returned error: 403",
-            "access denied",
-            "service not enabled",
-            "dubious ownership",
-        ]) || has(&["repository '", "not found"]) && has(&["fatal: repository '"])
-        {
-            RepositoryError::Denied(text)
-        } else if has(&[
-            "no space left",
-            "read-only file system",
-            "insufficient permission",
-            "unable to create",
-            "cannot lock",
-        ]) {
-            RepositoryError::Mirror(text)
-        } else if has(DAMAGE) {
-            return Failure::Damage(text);
-        } else {
-            RepositoryError::Unreachable(text)
+        // Said after most failures, whatever they were.
+        let lower = text.to_lowercase().replace("could not read from remote repository", "");
+        let sign = SIGNS.iter().find(|(words, _)| words.iter().any(|word| lower.contains(word))).map(|(_, sign)| sign);
+        let url = &self.program.url;
+        Failure::Other(match sign {
+            Some(Sign::NoBranch) => RepositoryError::NoBranch(self.branch.as_str().to_owned()),
+            Some(Sign::Shallow) => {
+                RepositoryError::Damaged(format!("{url} is a shallow clone, without the history that is needed"))
+            }
+            Some(Sign::Redirect) => {
+                RepositoryError::Denied(format!("{url} redirects elsewhere, which is not followed: {text}"))
+            }
+            Some(Sign::Denied) => RepositoryError::Denied(text),
+            Some(Sign::Mirror) => RepositoryError::Mirror(text),
+            Some(Sign::Damage) => return Failure::Damage(text),
+            None => RepositoryError::Unreachable(text),
         })
     }
 
@@ -158,26 +139,61 @@ impl Remote {
     }
 }
 
-/// What git says when objects, here or there, are not what they should be.
-const DAMAGE: &[&str] = &[
-    "corrupt",
-    "bad object",
-    "did not send all necessary objects",
-    "index-pack failed",
-    "unpack-objects failed",
-    "inflate",
-    "collision",
-    "bad pack",
-    "bad tree",
-    "hash mismatch",
-    "sha1 mismatch",
-    "invalid index-pack",
-    "missing blob",
-    "missing tree",
-    "unable to read",
-    "could not read",
-    "failed to traverse",
-    "not a git repository: '/",
+/// What a failure's words point to.
+enum Sign {
+    NoBranch,
+    Shallow,
+    Redirect,
+    Denied,
+    Mirror,
+    Damage,
+}
+
+/// What git says, in lower case, and what it means; the first that fits counts.
+const SIGNS: &[(&[&str], Sign)] = &[
+    (&["couldn't find remote ref"], Sign::NoBranch),
+    (&["shallow update not allowed", "shallow roots are not allowed"], Sign::Shallow),
+    (&["returned error: 30", "redirection"], Sign::Redirect),
+    (
+        &[
+            "authentication failed",
+            "could not read username",
+            "could not read password",
+            "returned error: 401",
+            "returned error: 403",
+            "/' not found",
+            "access denied",
+            "service not enabled",
+            "dubious ownership",
+        ],
+        Sign::Denied,
+    ),
+    (
+        &["no space left", "read-only file system", "insufficient permission", "unable to create", "cannot lock"],
+        Sign::Mirror,
+    ),
+    (
+        &[
+            "corrupt",
+            "bad object",
+            "did not send all necessary objects",
+            "index-pack failed",
+            "unpack-objects failed",
+            "inflate",
+            "collision",
+            "bad pack",
+            "bad tree",
+            "hash mismatch",
+            "sha1 mismatch",
+            "missing blob",
+            "missing tree",
+            "unable to read",
+            "could not read",
+            "failed to traverse",
+            "not a git repository: '/",
+        ],
+        Sign::Damage,
+    ),
 ];
 
 /// Puts what the server's hooks said before git's summary of it.
