@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod diff;
+pub mod kustomize;
 pub mod ledger;
 pub mod manifest;
 pub mod names;
@@ -10,3 +12,5 @@ pub mod policy;
 pub mod problem;
 pub mod render;
 pub mod repository;
+pub mod rollout;
+pub mod yaml;

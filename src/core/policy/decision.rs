@@ -2,7 +2,14 @@
 
 use std::fmt;
 
-use crate::core::names::{Digest, StageName};
+use super::{
+    Sourced,
+    read::{Fields, Reader, read_document},
+};
+use crate::core::{
+    names::{Digest, StageName},
+    problem::Problem,
+};
 
 /// What a person decides by a file in a rollout's directory. The path says which; the content only adds to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,5 +93,87 @@ impl DigestPrefix {
 impl fmt::Display for DigestPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.0)
+    }
+}
+
+/// The fields of a decision.
+pub(super) const FIELDS: &[&str] = &["planHash", "record", "message"];
+
+/// Reads a decision's file. An empty one, or one of comments alone, is fine and says nothing.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file.
+pub fn read_decision(file: &str, bytes: &[u8]) -> Result<DecisionBody, Vec<Problem>> {
+    let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    if std::str::from_utf8(bytes).is_ok_and(|text| text.lines().all(is_blank)) {
+        return Ok(DecisionBody::default());
+    }
+    let read: Sourced<DecisionBody> = read_document(file, bytes, |reader, document| {
+        let fields = reader.fields(document, FIELDS)?;
+        Some(DecisionBody {
+            plan_hash: digest(reader, &fields, "planHash"),
+            record: digest(reader, &fields, "record"),
+            message: fields.get("message").and_then(|node| reader.text(node)).map(str::to_owned),
+        })
+    })?;
+    Ok(read.value)
+}
+
+fn digest(reader: &mut Reader<'_>, fields: &Fields<'_>, name: &str) -> Option<DigestPrefix> {
+    let node = fields.get(name)?;
+    let text = reader.text(node)?;
+    let digest = DigestPrefix::parse(text);
+    if digest.is_none() {
+        reader.problem(node.span, format!("`{text}` is no digest")).label =
+            Some("`sha256:` and its first 8 to 64 hexadecimal digits".to_owned());
+    }
+    digest
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_says_what_is_decided() {
+        let table = [
+            ("confirm/beta.yaml", Some(Decision::Confirm(StageName::new("beta")))),
+            ("promote.yaml", Some(Decision::Promote)),
+            ("abort.yaml", Some(Decision::Abort)),
+            ("pause.yaml", Some(Decision::Pause)),
+            ("retry.yaml", Some(Decision::Retry)),
+            ("plan.yaml", None),
+            ("confirm/.yaml", None),
+            ("confirm/a/b.yaml", None),
+            ("confirm/beta.yml", None),
+        ];
+        for (path, expected) in table {
+            let decision = Decision::from_path(path);
+            assert_eq!(decision, expected, "{path}");
+            assert!(decision.is_none_or(|decision| decision.path() == path), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_empty_decision_is_a_decision() {
+        for bytes in [&b""[..], b"\n\n", b"# looks good\n"] {
+            assert_eq!(read_decision("confirm/beta.yaml", bytes).unwrap(), DecisionBody::default());
+        }
+    }
+
+    #[test]
+    fn what_a_decision_names_must_be_a_digest() {
+        let body = read_decision("abort.yaml", b"planHash: sha256:9a41c07e\nmessage: too slow\n").unwrap();
+        let plan = Digest::parse(&format!("sha256:9a41c07e{}", "0".repeat(56))).unwrap();
+        assert!(body.plan_hash.unwrap().matches(&plan));
+        assert_eq!(body.message.as_deref(), Some("too slow"));
+        let problems = read_decision("abort.yaml", b"planhash: 9a41c07e\nrecord: 41d7\n").unwrap_err();
+        let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            ["abort.yaml:1:1: error: unknown field `planhash`", "abort.yaml:2:9: error: `41d7` is no digest"]
+        );
     }
 }

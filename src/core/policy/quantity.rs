@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Percent(u8);
 
 impl Percent {
+    /// 25 %.
+    pub const QUARTER: Self = Self(25);
+    /// 50 %.
+    pub const HALF: Self = Self(50);
+
     /// Returns `None` for more than 100.
     pub const fn new(percent: u8) -> Option<Self> {
         if percent <= 100 { Some(Self(percent)) } else { None }

@@ -127,8 +127,8 @@ pub struct Batched {
     pub update: Update,
     /// The units; `None` is one unit, unnamed.
     pub topology: Option<Topology>,
-    /// The first batch; `None` starts with the first full batch.
-    pub beta: Option<Beta>,
+    /// The first batch.
+    pub beta: Beta,
     /// Pods of one batch, over all units together. A count is at least 1, a percentage at least 1 %.
     pub batch_size: IntOrPercent,
     /// Which batches wait for a person.
@@ -172,7 +172,7 @@ pub struct Topology {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Beta {
-    /// How many pods of every unit, at least 1.
+    /// How many pods of every unit; 0 is no beta group.
     pub per_unit: u32,
 }
 
