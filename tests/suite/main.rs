@@ -1,1 +1,3 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
+
+mod sandbox_api;
