@@ -300,16 +300,11 @@ impl Container {
 
     fn ask_probes(&mut self, since: Timestamp, pod: &Value, behaviour: &Behaviour, host: &mut Host<'_>) {
         let held_back = self.waits_for_startup();
-        let slow = behaviour.slow.is_some_and(|slow| host.now < since + slow.unwrap_or(host.pace.slow));
         for probe in &mut self.probes {
             if held_back && probe.kind != ProbeKind::Startup || !held_back && probe.kind == ProbeKind::Startup {
                 continue;
             }
-            let fails = match probe.kind {
-                ProbeKind::Startup => slow,
-                ProbeKind::Readiness => slow || behaviour.never_ready,
-                ProbeKind::Liveness => behaviour.unhealthy,
-            };
+            let fails = is_told_to_fail(probe.kind, since, behaviour, host);
             match probe.ask(host.now) {
                 Ask::Nothing => {}
                 _ if fails => probe.answer(false),
@@ -396,13 +391,24 @@ impl Container {
                 let end = self.end_of_run(*since, behaviour, host.pace).map(|(at, _)| at);
                 let slow = behaviour.slow.map(|slow| *since + slow.unwrap_or(host.pace.slow));
                 let slow = slow.filter(|at| *at > host.now);
-                let holds = !host.runtime.is_real() && slow.is_none();
+                let modelled = !host.runtime.is_real();
+                let foreseen = |probe: &Probe| modelled.then(|| !is_told_to_fail(probe.kind, *since, behaviour, host));
                 let held_back = self.waits_for_startup();
                 let probes = self.probes.iter().filter(|probe| (probe.kind == ProbeKind::Startup) == held_back);
-                let asked = probes.filter_map(|probe| probe.next_due(holds));
+                let asked = probes.filter_map(|probe| probe.next_due(foreseen(probe)));
                 end.into_iter().chain(slow).chain(asked).min()
             }
         }
+    }
+}
+
+/// Returns whether faults make a probe fail now, whatever the container would say.
+fn is_told_to_fail(kind: ProbeKind, since: Timestamp, behaviour: &Behaviour, host: &Host<'_>) -> bool {
+    let slow = behaviour.slow.is_some_and(|slow| host.now < since + slow.unwrap_or(host.pace.slow));
+    match kind {
+        ProbeKind::Startup => slow,
+        ProbeKind::Readiness => slow || behaviour.never_ready,
+        ProbeKind::Liveness => behaviour.unhealthy,
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Probe {
     asked: bool,
     successes: i64,
     failures: i64,
+    last: Option<bool>,
     passed: Option<bool>,
 }
 
@@ -59,6 +60,7 @@ impl Probe {
             asked: false,
             successes: 0,
             failures: 0,
+            last: None,
             passed: None,
         })
     }
@@ -86,6 +88,7 @@ impl Probe {
     /// Counts an answer.
     pub fn answer(&mut self, well: bool) {
         self.asked = false;
+        self.last = Some(well);
         if well {
             self.failures = 0;
             self.successes += 1;
@@ -101,15 +104,10 @@ impl Probe {
         }
     }
 
-    /// Returns when to ask next. With `holds`, the next answer would be like the last one: once there is a verdict,
-    /// asking again is pointless.
-    pub fn next_due(&self, holds: bool) -> Option<Timestamp> {
-        let settled = match self.passed {
-            Some(true) => self.failures == 0,
-            Some(false) => self.successes == 0,
-            None => false,
-        };
-        (!self.asked && !(holds && settled)).then_some(self.due)
+    /// Returns when to ask next. Where every further answer is `foreseen`, asking is pointless once the verdict is that.
+    pub fn next_due(&self, foreseen: Option<bool>) -> Option<Timestamp> {
+        let settled = foreseen.is_some() && self.passed == foreseen && self.last == foreseen;
+        (!self.asked && !settled).then_some(self.due)
     }
 }
 
@@ -164,7 +162,7 @@ mod tests {
         assert_eq!(probe.passed(), Some(true));
         probe.answer(false);
         assert_eq!(probe.passed(), Some(false));
-        assert_eq!(probe.next_due(true), None);
-        assert!(probe.next_due(false).is_some());
+        assert_eq!(probe.next_due(Some(false)), None);
+        assert!(probe.next_due(Some(true)).is_some() && probe.next_due(None).is_some());
     }
 }

@@ -73,7 +73,7 @@ fn cordons_and_taints_keep_pods_away_until_they_are_lifted() {
 
 #[test]
 fn a_hard_spread_constraint_holds() {
-    let mut cluster = Cluster::with(NodeSpec::of_units([("dca", 1), ("dcb", 1)], 2), Pace::simulated());
+    let mut cluster = Cluster::with(NodeSpec::of_units([("dca", 1), ("dcb", 1)], 3), Pace::simulated());
     let spread = |pod_name: &str| {
         let mut pod = pod(pod_name, "checkout:1.0");
         pod["spec"]["topologySpreadConstraints"] = json!([{
