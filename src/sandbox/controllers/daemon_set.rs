@@ -90,9 +90,9 @@ fn tolerant(pod: &Value) -> Value {
         ("pid-pressure", "NoSchedule"),
         ("unschedulable", "NoSchedule"),
     ];
-    tolerations.extend(added.map(|(taint, effect)| {
-        json!({"key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": effect})
-    }));
+    tolerations.extend(added.map(
+        |(taint, effect)| json!({"key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": effect}),
+    ));
     value::set(&mut pod, &["spec", "tolerations"], tolerations);
     pod
 }
@@ -109,13 +109,17 @@ fn step(set: &Value, by_node: &BTreeMap<String, Vec<&Arc<Value>>>, fitting: &[&s
     let mut writes = Vec::new();
     for node in fitting {
         let pods = by_node.get(*node).map(Vec::as_slice).unwrap_or_default();
-        writes.extend(pods.iter().filter(|pod| pods::is_finished(pod) && !value::is_terminating(pod)).map(|pod| delete(pod)));
+        writes.extend(
+            pods.iter().filter(|pod| pods::is_finished(pod) && !value::is_terminating(pod)).map(|pod| delete(pod)),
+        );
         if pods.is_empty() {
             writes.push(create(set, node, view.cache));
         }
     }
     let misplaced = by_node.iter().filter(|(node, _)| !fitting.contains(&node.as_str()));
-    let cordoned = |node: &String| view.cache.get("nodes", "", node).is_some_and(|node| placement::wants(&set["spec"]["template"], node));
+    let cordoned = |node: &String| {
+        view.cache.get("nodes", "", node).is_some_and(|node| placement::wants(&set["spec"]["template"], node))
+    };
     let misplaced = misplaced.filter(|(node, _)| !cordoned(node)).flat_map(|(_, pods)| pods);
     writes.extend(misplaced.filter(|pod| !value::is_terminating(pod)).map(|pod| delete(pod)));
     if writes.is_empty() && value::text(set, &["spec", "updateStrategy", "type"]) != "OnDelete" {
@@ -131,9 +135,8 @@ fn update(set: &Value, by_node: &BTreeMap<String, Vec<&Arc<Value>>>, fitting: &[
     let mut most = value::int_or_percent(bound, total, true, "0%").max(1);
     let min_ready = value::number(set, &["spec", "minReadySeconds"]);
     let pods = || by_node.values().flatten();
-    let is_available = |pod: &Value| {
-        !value::is_terminating(pod) && pods::availability(pod, min_ready, now) == pods::Availability::Now
-    };
+    let is_available =
+        |pod: &Value| !value::is_terminating(pod) && pods::availability(pod, min_ready, now) == pods::Availability::Now;
     let old = || pods().filter(|pod| !is_updated(set, pod) && !value::is_terminating(pod));
     let mut writes: Vec<Write> = old().filter(|pod| !is_available(pod)).map(|pod| delete(pod)).collect();
     most -= i64::try_from(pods().filter(|pod| !is_available(pod)).count()).unwrap_or(i64::MAX);

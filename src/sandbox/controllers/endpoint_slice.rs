@@ -70,8 +70,7 @@ fn has_selector(service: &Value) -> bool {
 
 /// Returns whether a Service selects a pod.
 pub fn selects(service: &Value, pod: &Value) -> bool {
-    has_selector(service)
-        && selector::includes(value::at(service, &["spec", "selector"]), selector::labels_of(pod))
+    has_selector(service) && selector::includes(value::at(service, &["spec", "selector"]), selector::labels_of(pod))
 }
 
 /// The endpoints that are wanted, by the ports that they have (a named port may differ from pod to pod), by pod UID.

@@ -52,7 +52,7 @@ impl Controller for GarbageCollector {
     }
 }
 
-fn owners<'a>(object: Option<&'a Arc<Value>>) -> &'a [Value] {
+fn owners(object: Option<&Arc<Value>>) -> &[Value] {
     object.map(|object| value::items(object, &["metadata", "ownerReferences"])).unwrap_or_default()
 }
 

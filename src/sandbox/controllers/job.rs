@@ -45,9 +45,8 @@ impl Controller for JobController {
 }
 
 fn run(job: &Value, pods: &[&Arc<Value>], view: &View<'_>) -> Outcome {
-    let count = |phase: &str| {
-        i64::try_from(pods.iter().filter(|pod| pods::phase(pod) == phase).count()).unwrap_or(i64::MAX)
-    };
+    let count =
+        |phase: &str| i64::try_from(pods.iter().filter(|pod| pods::phase(pod) == phase).count()).unwrap_or(i64::MAX);
     let (succeeded, failed) = (count("Succeeded"), count("Failed"));
     let active: Vec<&&Arc<Value>> = pods.iter().filter(|pod| pods::is_active(pod)).collect();
     let running = i64::try_from(active.len()).unwrap_or(i64::MAX);
@@ -79,7 +78,12 @@ fn run(job: &Value, pods: &[&Arc<Value>], view: &View<'_>) -> Outcome {
     status["ready"] = ready.into();
     if is_complete {
         status["completionTime"] = value::stamp(view.now);
-        status["conditions"] = ended(&["SuccessCriteriaMet", "Complete"], "CompletionsReached", "Reached expected number of succeeded pods", view);
+        status["conditions"] = ended(
+            &["SuccessCriteriaMet", "Complete"],
+            "CompletionsReached",
+            "Reached expected number of succeeded pods",
+            view,
+        );
     } else if has_failed {
         let message = "Job has reached the specified backoff limit";
         status["conditions"] = ended(&["FailureTarget", "Failed"], "BackoffLimitExceeded", message, view);

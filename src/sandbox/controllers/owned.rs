@@ -85,8 +85,8 @@ pub fn keys_of_pod(change: &Change<'_>, cache: &Cache, kind: &str, resource: &Ar
         && value::controller_of(pod).is_none()
     {
         let workloads = cache.list(resource, value::namespace(pod));
-        let may_adopt = workloads
-            .filter(|it| selector::selects(value::at(it, &["spec", "selector"]), selector::labels_of(pod)));
+        let may_adopt =
+            workloads.filter(|it| selector::selects(value::at(it, &["spec", "selector"]), selector::labels_of(pod)));
         keys.extend(may_adopt.map(|it| Key::of(resource, it)));
     }
     keys

@@ -111,11 +111,8 @@ pub fn set_condition(conditions: &mut Vec<Value>, mut wanted: Value, now: Timest
         conditions.push(wanted);
         return true;
     };
-    wanted["lastTransitionTime"] = if found["status"] == wanted["status"] {
-        found["lastTransitionTime"].clone()
-    } else {
-        value::stamp(now)
-    };
+    wanted["lastTransitionTime"] =
+        if found["status"] == wanted["status"] { found["lastTransitionTime"].clone() } else { value::stamp(now) };
     let changed = *found != wanted;
     *found = wanted;
     changed

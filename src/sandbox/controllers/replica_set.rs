@@ -149,7 +149,8 @@ fn status(set: &Value, active: &[&Arc<Value>], now: Timestamp) -> (Value, Option
         ("availableReplicas", counts.available),
         ("observedGeneration", value::number(set, &["metadata", "generation"])),
     ];
-    status.extend(optional.into_iter().filter(|(_, count)| *count != 0).map(|(name, count)| (name.into(), count.into())));
+    status
+        .extend(optional.into_iter().filter(|(_, count)| *count != 0).map(|(name, count)| (name.into(), count.into())));
     if let Some(conditions) = value::at(set, &["status", "conditions"]) {
         status.insert("conditions".into(), conditions.clone());
     }

@@ -216,8 +216,7 @@ impl Constraint {
     fn of(constraint: &Value, pod: &Value, cache: &Cache) -> Self {
         let key = value::text(constraint, &["topologyKey"]).to_owned();
         let wanted = value::at(constraint, &["labelSelector"]);
-        let keys: Vec<&str> =
-            value::items(constraint, &["matchLabelKeys"]).iter().filter_map(Value::as_str).collect();
+        let keys: Vec<&str> = value::items(constraint, &["matchLabelKeys"]).iter().filter_map(Value::as_str).collect();
         let like = |other: &Value| {
             selector::selects(wanted, selector::labels_of(other))
                 && keys.iter().all(|key| value::label(other, key) == value::label(pod, key))

@@ -209,7 +209,8 @@ fn status(set: &Value, pods: &BTreeMap<i64, &Arc<Value>>, view: &View<'_>) -> (V
         ("updatedReplicas", updated),
     ];
     let mut status = Map::new();
-    status.extend(numbers.into_iter().filter(|(_, count)| *count != 0).map(|(name, count)| (name.into(), count.into())));
+    status
+        .extend(numbers.into_iter().filter(|(_, count)| *count != 0).map(|(name, count)| (name.into(), count.into())));
     status.insert("replicas".into(), counts.total.into());
     status.insert("availableReplicas".into(), counts.available.into());
     status.insert("currentRevision".into(), current.into());

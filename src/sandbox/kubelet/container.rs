@@ -246,7 +246,14 @@ impl Container {
         self.state = State::Running { since: host.now };
     }
 
-    fn spec(&self, pod: &Value, spec: &Value, behaviour: &Behaviour, address: String, node: &NodeSpec) -> ContainerSpec {
+    fn spec(
+        &self,
+        pod: &Value,
+        spec: &Value,
+        behaviour: &Behaviour,
+        address: String,
+        node: &NodeSpec,
+    ) -> ContainerSpec {
         let declared = value::items(spec, &["ports"]).iter().filter(|port| value::text(port, &["protocol"]) != "UDP");
         let mut ports: Vec<u16> =
             declared.filter_map(|port| value::number(port, &["containerPort"]).try_into().ok()).collect();

@@ -161,7 +161,8 @@ impl Runtime for ListenerRuntime {
 /// Asks for a path and returns the status code.
 async fn get(address: &str, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut line = String::new();
     BufReader::new(stream).take(LONGEST_LINE).read_line(&mut line).await?;
@@ -189,7 +190,8 @@ impl Page {
             "unit": container.unit,
             "node": container.node,
         });
-        let labels = format!("app=\"{}\",pod=\"{}\",version=\"{}\"", container.app, container.pod, version(&container.image));
+        let labels =
+            format!("app=\"{}\",pod=\"{}\",version=\"{}\"", container.app, container.pod, version(&container.image));
         Self {
             body: format!("{body}\n"),
             server_errors: container.server_errors,

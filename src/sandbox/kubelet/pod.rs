@@ -39,7 +39,15 @@ impl Pod {
         };
         let mut containers = of("initContainers", true);
         containers.extend(of("containers", false));
-        Self { object: object.clone(), since: now, containers, address: None, sent: None, removal_sent: false, ended: false }
+        Self {
+            object: object.clone(),
+            since: now,
+            containers,
+            address: None,
+            sent: None,
+            removal_sent: false,
+            ended: false,
+        }
     }
 
     /// Returns the pod as last seen.
@@ -99,7 +107,8 @@ impl Pod {
         let mut wake: Option<Timestamp> = None;
         for (container, behaviour) in &mut self.containers {
             // Once its containers have run, a pod does not go back to initialising.
-            let turn = may_start || container.role == Role::Main && container.runs > 0 && !value::is_terminating(object);
+            let turn =
+                may_start || container.role == Role::Main && container.runs > 0 && !value::is_terminating(object);
             container.advance(object, spec_of(object, container).1, behaviour, turn, host);
             if let Some(due) = container.next_due(behaviour, turn, host) {
                 wake = Some(wake.map_or(due, |wake| wake.min(due)));

@@ -141,7 +141,8 @@ mod tests {
 
     fn probe(spec: Value) -> Probe {
         let container = json!({"readinessProbe": spec, "ports": [{"name": "http", "containerPort": 9080}]});
-        Probe::new(ProbeKind::Readiness, &container, "10.0.0.1", Timestamp::UNIX_EPOCH).unwrap_or_else(|| unreachable!())
+        Probe::new(ProbeKind::Readiness, &container, "10.0.0.1", Timestamp::UNIX_EPOCH)
+            .unwrap_or_else(|| unreachable!())
     }
 
     #[test]

@@ -146,9 +146,10 @@ impl Facts<'_> {
             let kind = value::text(gate, &["conditionType"]);
             match condition(self.pod, kind) {
                 None => Some(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
-                Some(found) if found["status"] != "True" => {
-                    Some(format!("the status of pod readiness gate \"{kind}\" is not \"True\", but {}", value::text(found, &["status"])))
-                }
+                Some(found) if found["status"] != "True" => Some(format!(
+                    "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
+                    value::text(found, &["status"])
+                )),
                 Some(_) => None,
             }
         };
@@ -194,7 +195,9 @@ impl Facts<'_> {
         };
         match &container.state {
             State::Waiting if self.with_role(true).next().is_some() => waiting("PodInitializing", String::new()),
-            State::Waiting | State::Pulling { .. } | State::Starting { .. } => waiting("ContainerCreating", String::new()),
+            State::Waiting | State::Pulling { .. } | State::Starting { .. } => {
+                waiting("ContainerCreating", String::new())
+            }
             State::PullFailed { at, .. } if self.now < back_off_shown(*at) => {
                 let image = &container.image;
                 waiting("ErrImagePull", format!("failed to pull and unpack image \"{image}\": not found"))
@@ -258,12 +261,16 @@ fn qos_class(pod: &Value) -> &'static str {
     let containers = || ["containers", "initContainers"].into_iter().flat_map(|it| value::items(pod, &["spec", it]));
     let of = |container: &Value, part: &str, name: &str| value::at(container, &["resources", part, name]).cloned();
     let names = ["cpu", "memory"];
-    let any = containers().any(|it| ["requests", "limits"].iter().any(|part| names.iter().any(|name| of(it, part, name).is_some())));
+    let any = containers()
+        .any(|it| ["requests", "limits"].iter().any(|part| names.iter().any(|name| of(it, part, name).is_some())));
     if !any {
         return "BestEffort";
     }
     let guaranteed = containers().all(|it| {
-        names.iter().all(|name| of(it, "limits", name).is_some() && of(it, "requests", name).is_none_or(|r| Some(r) == of(it, "limits", name)))
+        names.iter().all(|name| {
+            of(it, "limits", name).is_some()
+                && of(it, "requests", name).is_none_or(|r| Some(r) == of(it, "limits", name))
+        })
     });
     if guaranteed { "Guaranteed" } else { "Burstable" }
 }

@@ -54,7 +54,8 @@ fn a_daemon_set_has_one_pod_on_every_node() {
     let status = cluster.get("daemonsets.apps", "agent")["status"].clone();
     let counts = ["desiredNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"];
     assert_eq!(counts.map(|it| &status[it]), [6, 6, 6, 6]);
-    let nodes: std::collections::BTreeSet<_> = cluster.pods().iter().map(|pod| pod["spec"]["nodeName"].to_string()).collect();
+    let nodes: std::collections::BTreeSet<_> =
+        cluster.pods().iter().map(|pod| pod["spec"]["nodeName"].to_string()).collect();
     assert_eq!(nodes.len(), 6);
 }
 

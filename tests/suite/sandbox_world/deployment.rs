@@ -111,7 +111,10 @@ fn going_back_finds_the_old_set_again_with_a_new_revision() {
     }
     assert_eq!(sets(&cluster).len(), 2);
     let set = cluster.get("replicasets.apps", &first);
-    assert_eq!((&set["spec"]["replicas"], &set["metadata"]["annotations"]["deployment.kubernetes.io/revision"]), (&json!(2), &json!("3")));
+    assert_eq!(
+        (&set["spec"]["replicas"], &set["metadata"]["annotations"]["deployment.kubernetes.io/revision"]),
+        (&json!(2), &json!("3"))
+    );
 }
 
 #[test]

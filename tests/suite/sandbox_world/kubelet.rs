@@ -37,7 +37,10 @@ fn a_pod_comes_up_with_everything_that_the_real_one_says() {
         assert!(condition["lastTransitionTime"].is_string(), "{kind}");
     }
     let status = container(&pod);
-    assert_eq!((&status["restartCount"], &status["started"], &status["ready"]), (&json!(0), &json!(true), &json!(true)));
+    assert_eq!(
+        (&status["restartCount"], &status["started"], &status["ready"]),
+        (&json!(0), &json!(true), &json!(true))
+    );
     assert!(status["imageID"].as_str().unwrap().starts_with("registry.example/checkout@sha256:"));
     assert!(status["containerID"].as_str().unwrap().starts_with("containerd://"));
 }

@@ -82,7 +82,8 @@ fn a_pod_is_available_once_it_was_ready_for_long_enough() {
     cluster.create(set);
     cluster.until(|it| it.ready_pods() == 1);
     cluster.react();
-    let available = |cluster: &Cluster| cluster.get("replicasets.apps", "checkout")["status"]["availableReplicas"].clone();
+    let available =
+        |cluster: &Cluster| cluster.get("replicasets.apps", "checkout")["status"]["availableReplicas"].clone();
     assert_eq!(available(&cluster), Value::Null);
     cluster.run(28);
     assert_eq!(available(&cluster), Value::Null);

@@ -78,14 +78,22 @@ fn a_pod_patched_and_labelled_with_the_update_revision_is_not_restarted() {
     cluster.create(stateful_set(1, "db:1"));
     cluster.until(is_settled);
     let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 1}});
-    cluster.merge("statefulsets.apps", "db", json!({"spec": {"template": template("db:2"), "updateStrategy": strategy}}));
+    cluster.merge(
+        "statefulsets.apps",
+        "db",
+        json!({"spec": {"template": template("db:2"), "updateStrategy": strategy}}),
+    );
     cluster.run(5);
     let uid = cluster.get("pods", "db-0")["metadata"]["uid"].clone();
     let revision = set(&cluster)["status"]["updateRevision"].clone();
-    cluster.strategic("pods", "db-0", json!({
-        "metadata": {"labels": {"controller-revision-hash": revision}},
-        "spec": {"containers": [{"name": "checkout", "image": "db:2"}]},
-    }));
+    cluster.strategic(
+        "pods",
+        "db-0",
+        json!({
+            "metadata": {"labels": {"controller-revision-hash": revision}},
+            "spec": {"containers": [{"name": "checkout", "image": "db:2"}]},
+        }),
+    );
     let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
     cluster.merge("statefulsets.apps", "db", json!({"spec": {"updateStrategy": strategy}}));
     cluster.run(30);

@@ -52,9 +52,8 @@ impl Controller for DeploymentController {
         let namespace = value::namespace(deployment);
         let uid = value::uid(deployment);
         let sets = || view.cache.list("replicasets.apps", namespace);
-        let mine = sets().filter(|set| {
-            value::controller_of(set).is_some_and(|owner| value::text(owner, &["uid"]) == uid)
-        });
+        let mine =
+            sets().filter(|set| value::controller_of(set).is_some_and(|owner| value::text(owner, &["uid"]) == uid));
         let claim = owned::claim(deployment, mine, sets().filter(|set| value::controller_of(set).is_none()));
         if !claim.writes.is_empty() {
             return claim.writes.into();

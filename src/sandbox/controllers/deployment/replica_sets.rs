@@ -248,7 +248,9 @@ pub(super) fn clean_up(deployment: &Value, family: &Family) -> Vec<Write> {
     let surplus = sets.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
     let settled = |set: &&Member| {
         let seen = value::number(&set.object, &["status", "observedGeneration"]);
-        set.replicas == 0 && set.status("replicas") == 0 && value::number(&set.object, &["metadata", "generation"]) <= seen
+        set.replicas == 0
+            && set.status("replicas") == 0
+            && value::number(&set.object, &["metadata", "generation"]) <= seen
     };
     let gone = sets.into_iter().take(surplus).filter(settled);
     let delete = |set: &Member| Write::Delete {

@@ -80,9 +80,7 @@ fn only_active_or_latest(family: &Family) -> Option<&Member> {
 
 fn is_saturated(family: &Family, wanted: i64) -> bool {
     family.new.as_ref().is_some_and(|new| {
-        new.replicas == wanted
-            && new.desired_annotation() == Some(wanted)
-            && new.status("availableReplicas") == wanted
+        new.replicas == wanted && new.desired_annotation() == Some(wanted) && new.status("availableReplicas") == wanted
     })
 }
 
