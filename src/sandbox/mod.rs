@@ -4,6 +4,6 @@
 //! both know of Kubernetes' types.
 
 pub mod api;
-// pub mod http;
-// pub mod kubeconfig;
+pub mod http;
+pub mod kubeconfig;
 pub mod schema;
