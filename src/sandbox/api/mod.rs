@@ -10,24 +10,24 @@
 
 pub mod defaults;
 mod delete;
-// mod discovery;
-// mod events;
+mod discovery;
+mod events;
 pub mod fields;
-// mod handle;
+mod handle;
 pub mod managed;
-// mod openapi;
+mod openapi;
 pub mod patch;
-// mod query;
+mod query;
 mod random;
 pub mod resources;
-// mod scale;
+mod scale;
 pub mod selector;
 pub mod status;
 pub mod store;
-// mod tables;
+mod tables;
 pub mod time;
 pub mod validate;
-// mod watch;
+mod watch;
 mod write;
 
 use std::sync::Arc;
@@ -37,12 +37,12 @@ use serde_json::{Value, json};
 
 pub use self::{
     delete::{DeleteOptions, Propagation},
-    // handle::{Request, Response},
+    handle::{Request, Response},
     patch::PatchKind,
     selector::Labels,
     status::{Cause, Status},
     store::{EventKind, WatchEvent},
-    // watch::{Frame, Watch},
+    watch::{Frame, Watch},
     write::{FieldValidation, PatchRequest, WriteOptions},
 };
 use self::{random::Random, resources::Registry, store::Store};

@@ -415,6 +415,9 @@ impl Api {
 
     pub(super) fn patch_in(&mut self, resource: &Arc<Resource>, request: PatchRequest) -> Result<Arc<Value>, Status> {
         let subresource = request.subresource.as_deref().unwrap_or_default();
+        if subresource == "scale" {
+            return self.patch_scale(resource, &request);
+        }
         let namespace = if resource.namespaced { request.namespace.as_str() } else { "" };
         let live = self.store.get(&resource.key, namespace, &request.name).cloned();
         if request.kind == PatchKind::Apply {

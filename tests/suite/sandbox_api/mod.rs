@@ -1,5 +1,6 @@
 //! The sandbox's API machinery and how it is served.
 
+mod kubectl;
 mod objects;
 
 use locktender::sandbox::api::{Api, ApiOptions, PatchKind, PatchRequest, Status, WriteOptions};
