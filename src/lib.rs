@@ -3,3 +3,4 @@
 pub mod adapter;
 pub mod controller;
 pub mod core;
+pub mod sandbox;
