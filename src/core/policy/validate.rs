@@ -105,13 +105,12 @@ pub fn validate(
     found
 }
 
-/// Returns the files directly in a directory, or at `<directory>/*/<name>`.
+/// Returns the files below a directory, with their paths from it.
 fn below<'f>(files: &'f Files, directory: &str) -> impl Iterator<Item = (&'f String, &'f [u8], &'f str)> {
     let prefix = format!("{directory}/");
-    files.iter().filter_map(move |(path, bytes)| {
-        let offset = path.strip_prefix(&prefix).map(|_| prefix.len())?;
-        Some((path, bytes.as_ref(), &path[offset..]))
-    })
+    let length = prefix.len();
+    let inside = files.range(prefix.clone()..).take_while(move |(path, _)| path.starts_with(&prefix));
+    inside.map(move |(path, bytes)| (path, bytes.as_ref(), &path[length..]))
 }
 
 /// Reads the policies; returns the names of those that do not read.
