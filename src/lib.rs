@@ -1,3 +1,4 @@
 //! Locktender: a release controller for Kubernetes. *Merge to release. Commit to advance. Revert to roll back.*
 
+pub mod adapter;
 pub mod core;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Drift, Share, Sourced,
@@ -16,7 +16,7 @@ use crate::core::{
 };
 
 /// One directory of manifests that is released as a unit, with one policy.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Application {
     /// The directory's name and `metadata.name`.
@@ -36,7 +36,7 @@ pub struct Application {
 }
 
 /// What is different for one workload of an application.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadOverride {
     /// Replaces the policy's `unitReplicas`.
@@ -44,7 +44,7 @@ pub struct WorkloadOverride {
 }
 
 /// Where an application's manifests come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
     /// Every `.yaml`, `.yml` and `.json` file below a directory, `app.yaml` aside.
