@@ -11,7 +11,6 @@ mod read_policy;
 mod rollout_policy;
 pub mod schema;
 mod settings;
-mod validate;
 
 pub use application::{Application, Source, WorkloadOverride, read_application};
 pub use check::{Policies, check_applications};
@@ -25,7 +24,6 @@ pub use rollout_policy::{
     RolloutPolicy, Strategy, Topology, Update,
 };
 pub use settings::{Freeze, Identity, Paths, Settings, read_freeze, read_settings};
-pub use validate::{Validated, validate};
 
 /// The version of everything that people write.
 pub const API_VERSION: &str = "locktender.dev/v1alpha1";

@@ -1,6 +1,7 @@
 //! What people write, and what is made of it.
 #![allow(clippy::unwrap_used)]
 
+mod anything;
 mod differences;
 mod files;
 mod health;

@@ -7,8 +7,10 @@ use locktender::core::{
     names::AppName,
     policy::{
         Batched, Confirm, Drift, IntOrPercent, OnAbort, OnFailure, OnNewRevision, RollbackStages, RolloutPolicy, Share,
-        Strategy, Update, read_policy, validate,
+        Strategy, Update, read_policy,
     },
+    problem::Problem,
+    validate::validate,
 };
 
 use super::files::{directories, package, read};
@@ -87,7 +89,7 @@ fn a_policys_digest_is_of_what_it_means() {
 }
 
 /// Renders what an example's Kustomize directories hold, as the renderer does.
-fn rendered(root: &std::path::Path) -> BTreeMap<AppName, Result<Vec<u8>, String>> {
+fn rendered(root: &std::path::Path) -> BTreeMap<AppName, Result<Vec<u8>, Problem>> {
     let kustomized =
         directories(&root.join("apps")).into_iter().filter(|path| path.join("kustomization.yaml").exists());
     let render = |path: std::path::PathBuf| {
@@ -105,7 +107,7 @@ fn every_example_is_a_valid_release_repository() {
     assert_eq!(names, ["configuration", "kustomize", "small", "two-data-centers"]);
     for example in &examples {
         let found = validate(&read(example), &rendered(example), |_| None);
-        assert_eq!(found.all_problems(), Vec::<&locktender::core::problem::Problem>::new(), "{}", example.display());
+        assert_eq!(found.all_problems(), Vec::<&Problem>::new(), "{}", example.display());
         assert!(!found.applications.is_empty(), "{}", example.display());
         for (name, (_, manifests)) in &found.applications {
             assert!(!manifests.is_empty(), "{name} of {} renders nothing", example.display());

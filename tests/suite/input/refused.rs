@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Instant};
 
-use locktender::core::policy::validate;
+use locktender::core::validate::validate;
 
 use super::files::{directories, package, read};
 

@@ -141,6 +141,7 @@ const BEYOND: &[&str] = &[
     "fault_59_durations/input/apps/shop/app.yaml",
     "fault_59_durations/input/policies/never.yaml",
     "names_and_later/input/policies/short.yml",
+    "placement/input/apps/over/app.yaml",
     "units/input/apps/cart/app.yaml",
     "units/input/apps/checkout/app.yaml",
     "units/input/apps/pay/app.yaml",
@@ -149,7 +150,7 @@ const BEYOND: &[&str] = &[
 
 #[test]
 fn what_is_wrong_in_structure_is_refused_by_the_schema_too() {
-    use locktender::core::policy::validate;
+    use locktender::core::validate::validate;
     let root = package("fixtures");
     for case in directories(&root) {
         let files = read(&case.join("input"));

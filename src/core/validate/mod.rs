@@ -1,8 +1,12 @@
 //! Checks a whole release repository: what `locktender validate` says, and what a controller asks before it acts.
 
+mod workloads;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
+use workloads::check_workloads;
+
+use super::policy::{
     Application, Decision, Freeze, Policies, RolloutPolicy, Settings, Source, Sourced, check_applications,
     read_application, read_decision, read_freeze, read_policy, read_settings,
 };
@@ -63,7 +67,7 @@ impl Validated {
 /// live, as far as is known.
 pub fn validate(
     files: &Files,
-    rendered: &BTreeMap<AppName, Result<Vec<u8>, String>>,
+    rendered: &BTreeMap<AppName, Result<Vec<u8>, Problem>>,
     scope: impl Fn(&Kind) -> Option<Scope>,
 ) -> Validated {
     let mut found = Validated::default();
@@ -85,7 +89,16 @@ pub fn validate(
     let mut manifests: BTreeMap<AppName, Vec<Manifest>> = BTreeMap::new();
     for (name, application) in &read {
         match read_manifests(application, files, rendered.get(name), &scope) {
-            Ok(read) => drop(manifests.insert(name.clone(), read)),
+            Ok(read) => {
+                let policy = application.value.policy.as_deref().and_then(|name| policies.get(name).copied().flatten());
+                let is_rendered =
+                    matches!(application.value.source, Source::Plain { .. }) || rendered.contains_key(name);
+                let problems = if is_rendered { check_workloads(application, policy, &read) } else { Vec::new() };
+                if !problems.is_empty() {
+                    refused.entry(name.clone()).or_default().extend(problems);
+                }
+                manifests.insert(name.clone(), read);
+            }
             Err(problems) => refused.entry(name.clone()).or_default().extend(problems),
         }
     }
@@ -172,7 +185,7 @@ fn read_applications(files: &Files, found: &mut Validated) -> BTreeMap<AppName, 
 fn read_manifests(
     application: &Sourced<Application>,
     files: &Files,
-    rendered: Option<&Result<Vec<u8>, String>>,
+    rendered: Option<&Result<Vec<u8>, Problem>>,
     scope: impl Fn(&Kind) -> Option<Scope>,
 ) -> Result<Vec<Manifest>, Vec<Problem>> {
     let namespace = application.value.namespace.as_deref().unwrap_or("default");
@@ -185,9 +198,7 @@ fn read_manifests(
         }
         (Source::Kustomize { .. }, None) => return Ok(Vec::new()),
         (Source::Kustomize { .. }, Some(Ok(bytes))) => Files::from([(path.to_owned(), bytes.clone().into())]),
-        (Source::Kustomize { .. }, Some(Err(message))) => {
-            return Err(vec![Problem::in_file(&format!("{path}/kustomization.yaml"), message.clone())]);
-        }
+        (Source::Kustomize { .. }, Some(Err(problem))) => return Err(vec![problem.clone()]),
     };
     parse(&sources, namespace, scope)
 }
