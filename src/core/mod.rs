@@ -13,4 +13,5 @@ pub mod problem;
 pub mod render;
 pub mod repository;
 pub mod rollout;
+pub mod validate;
 pub mod yaml;

@@ -88,6 +88,11 @@ fn overlaps(selected: &[Selected<'_>]) -> Vec<(AppName, Problem)> {
             let message = format!("the selector of {name} matches the pods of {}", other.manifest.object.key());
             let label = format!("which is at {}:{}", other.manifest.file, other.manifest.span.line);
             found.push((workload.app.clone(), workload.manifest.problem(message).label(label)));
+            if other.app != workload.app {
+                let message = format!("the pods of {} match the selector of {name}", other.manifest.object.key());
+                let label = format!("which is at {}:{}", workload.manifest.file, workload.manifest.span.line);
+                found.push((other.app.clone(), other.manifest.problem(message).label(label)));
+            }
         }
     }
     found

@@ -200,8 +200,10 @@ impl Reader {
         }
         let api_version = self.required(file, document, "apiVersion");
         let kind = self.required(file, document, "kind");
-        if let (Some(api_version), Some(kind)) = (api_version, kind) {
-            self.check_group(file, document, api_version, kind);
+        if let (Some(api_version), Some(kind)) = (api_version, kind)
+            && self.is_foreign(file, document, api_version, kind)
+        {
+            return;
         }
         let metadata = document.get("metadata");
         let name = metadata.and_then(|metadata| metadata.get("name")).and_then(Node::text).unwrap_or_default();
@@ -249,16 +251,17 @@ impl Reader {
         text
     }
 
-    /// Refuses what is no manifest although it looks like one.
-    fn check_group(&mut self, file: &str, document: &Node, api_version: &str, kind: &str) {
+    /// Refuses what is no manifest although it looks like one; returns whether it is.
+    fn is_foreign(&mut self, file: &str, document: &Node, api_version: &str, kind: &str) -> bool {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let label = match group {
             "locktender.dev" => "only `app.yaml`, and files in the policies' directory, are read by Locktender itself",
             "kustomize.config.k8s.io" => "write `source: {kustomize: {}}` into app.yaml",
-            _ => return,
+            _ => return false,
         };
         let message = format!("a {kind} cannot be applied");
         self.problem(file, document.place(&["kind"]), message).label = Some(label.into());
+        true
     }
 }
 

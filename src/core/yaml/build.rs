@@ -70,7 +70,7 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Node>, Pro
                 let plain = style == ScalarStyle::Plain;
                 let is_merge = plain && tag == Tag::None && text == "<<";
                 let data = scalar::resolve(&text, plain, tag)
-                    .map_err(|message| Problem::at(file, place.into(), message).label("write it in quotes"))?;
+                    .map_err(|message| Problem::at(file, place.into(), message).label("a text goes into quotes"))?;
                 builder.scalar(Node { span: place, data }, anchor, is_merge)?;
             }
             Event::SequenceStart(_, anchor, _) => builder.open(place, anchor, Part::List(Vec::new()))?,
@@ -375,7 +375,7 @@ mod tests {
             (b"a: x\0y\n", "a.yaml:1:5: error: there is a NUL character"),
             (b"a: x\nb: \xff\n", "a.yaml:2:4: error: byte 0xff is no UTF-8"),
             (b"\xff\xfea\0", "a.yaml: error: it is UTF-16"),
-            (b"a: .inf\n", "a.yaml:1:4: error: `.inf` is no number that Kubernetes can take (write it in quotes)"),
+            (b"a: .inf\n", "a.yaml:1:4: error: `.inf` is no number that Kubernetes can take (a text goes into quotes)"),
             (b"{a: 1}: 2\n", "a.yaml:1:1: error: a key must be a text, not a list or a map"),
             (b"? [a]\n: 3\n", "a.yaml:1:3: error: a key must be a text, not a list or a map"),
             (b"~: 1\n", "a.yaml:1:1: error: nothing cannot be a key: put it in quotes"),
