@@ -4,4 +4,5 @@ mod git;
 mod input;
 mod kube_adapter;
 mod render;
+mod sandbox_api;
 mod support;
