@@ -307,7 +307,7 @@ impl Source {
         inputs.files.insert(file.clone(), entry.id.clone());
         let files = match &source {
             Where::Plain { path } => {
-                let below = join(directory, path);
+                let below = path.trim_end_matches('/');
                 let mut files = Files::new();
                 let mut problems = Vec::new();
                 for entry in &entries {
@@ -332,8 +332,7 @@ impl Source {
                 if problems.is_empty() { Ok(files) } else { Err(problems) }
             }
             Where::Kustomize { path } => {
-                let below = join(directory, path);
-                self.kustomize(at, &below, directory, &mut inputs, &mut read.outside).await?
+                self.kustomize(at, path, directory, &mut inputs, &mut read.outside).await?
             }
         };
         let scope = |kind: &Kind| Some(self.scopes.get(kind).copied().unwrap_or_else(|| builtin_scope(kind)));
@@ -477,14 +476,6 @@ fn content(
             problems.extend(wrong.iter().cloned());
             HeadContent::Broken(problems)
         }
-    }
-}
-
-/// Joins an application's directory and its source's path, `.` being the directory itself.
-fn join(directory: &str, path: &str) -> String {
-    match path.trim_start_matches("./").trim_end_matches('/') {
-        "" | "." => directory.to_owned(),
-        path => format!("{directory}/{path}"),
     }
 }
 

@@ -6,4 +6,5 @@ mod kube_adapter;
 mod render;
 mod sandbox_api;
 mod sandbox_world;
+mod simulation;
 mod support;
