@@ -92,3 +92,88 @@ async fn an_install_goes_in_batches_and_waits_for_confirms() {
         println!("{subject}");
     }
 }
+
+/// Installs 1.9 and returns when it is stable.
+pub async fn installed() -> Sim {
+    let mut sim = checkout();
+    confirm(&mut sim, 1, "beta").await;
+    confirm(&mut sim, 1, "batch-1").await;
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
+    sim
+}
+
+/// Name, UID, node and address of every pod: what an update in place never changes.
+fn identities(sim: &Sim) -> Vec<String> {
+    let pods = sim.cluster.with(|world| world.api.list("pods").cloned().collect::<Vec<_>>());
+    let mut identities: Vec<String> = pods
+        .iter()
+        .map(|pod| {
+            let meta = &pod["metadata"];
+            format!("{} {} {} {}", meta["name"], meta["uid"], pod["spec"]["nodeName"], pod["status"]["podIP"])
+        })
+        .collect();
+    identities.sort();
+    identities
+}
+
+/// How many pods there are at each image's tag.
+fn versions(sim: &Sim) -> Vec<(String, usize)> {
+    let pods = sim.cluster.with(|world| world.api.list("pods").cloned().collect::<Vec<_>>());
+    let mut versions: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    for pod in pods {
+        let image = pod["spec"]["containers"][0]["image"].as_str().unwrap();
+        *versions.entry(image.rsplit(':').next().unwrap().to_owned()).or_default() += 1;
+    }
+    versions.into_iter().collect()
+}
+
+fn counted(list: &[(&str, usize)]) -> Vec<(String, usize)> {
+    list.iter().map(|(tag, count)| ((*tag).to_owned(), *count)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_goes_in_place_steps_back_and_is_aborted() {
+    let mut sim = installed().await;
+    let before = identities(&sim);
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    sim.until("checkout", "waiting at beta", |report| waits(report, "beta")).await;
+    assert_eq!(versions(&sim), counted(&[("1.9", 8), ("2.0", 2)]));
+    confirm(&mut sim, 2, "beta").await;
+    sim.until("checkout", "waiting at batch-1", |report| waits(report, "batch-1")).await;
+    assert_eq!(versions(&sim), counted(&[("1.9", 4), ("2.0", 6)]));
+
+    sim.git.commit("Revert \"confirm beta\"", &[("rollouts/checkout/0002/confirm/beta.yaml", None)]);
+    sim.until("checkout", "waiting at beta again", |report| waits(report, "beta")).await;
+    assert_eq!(versions(&sim), counted(&[("1.9", 8), ("2.0", 2)]));
+    confirm(&mut sim, 2, "beta").await;
+    sim.until("checkout", "waiting at batch-1", |report| waits(report, "batch-1")).await;
+    assert_eq!(versions(&sim), counted(&[("1.9", 4), ("2.0", 6)]));
+
+    sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some("message: error rate\n"))]);
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable).await;
+    assert_eq!(versions(&sim), counted(&[("1.9", 10)]));
+    assert_eq!(identities(&sim), before, "an update in place changes no pod's name, UID, node or address");
+    assert_eq!(sim.git.file(DEPLOYMENT).unwrap(), manifest("1.9"), "Git is repaired");
+    let subjects = sim.git.subjects();
+    let subjects: Vec<&str> = subjects.iter().map(String::as_str).take(15).collect();
+    assert_eq!(
+        subjects,
+        [
+            "checkout 0002: aborted, Git repaired",
+            "checkout: back towards 6dd5fdf after 0002 was aborted",
+            "checkout 0002: aborting",
+            "abort",
+            "checkout 0002: batch-1 waiting for confirm",
+            "checkout 0002: beta confirmed, batch-1 started",
+            "confirm beta",
+            "checkout 0002: back to beta",
+            "Revert \"confirm beta\"",
+            "checkout 0002: batch-1 waiting for confirm",
+            "checkout 0002: beta confirmed, batch-1 started",
+            "confirm beta",
+            "checkout 0002: beta waiting for confirm",
+            "checkout 0002: opened, 1.9 → 2.0 in 3 stages, beta started",
+            "checkout 2.0",
+        ]
+    );
+}
