@@ -4,4 +4,6 @@ mod git;
 mod input;
 mod kube_adapter;
 mod render;
+mod sandbox_api;
+mod sandbox_world;
 mod support;

@@ -4,15 +4,21 @@
 //! records that we pushed must stay readable when somebody rewrites the branch that had them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use flate2::bufread::ZlibDecoder;
 use git2::{ErrorCode, Repository, RepositoryInitOptions, RepositoryOpenFlags};
 
 use super::objects::{ObjectError, Objects};
 use super::remote::TIP;
 use crate::core::names::Revision;
 use crate::core::repository::RepositoryError;
+
+/// How long to wait for the process that has the mirror to leave.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An open mirror. Belongs to one process at a time.
 pub(super) struct Mirror {
@@ -37,7 +43,9 @@ impl Mirror {
             fs::write(&label, remote).map_err(|e| unusable("write", &label, &e))?;
         }
         tidy(&directory);
-        let repository = match open(&directory) {
+        remove_broken_objects(&directory);
+        let usable = open(&directory).and_then(|repository| tip_of(&repository).map(|_| repository));
+        let repository = match usable {
             Ok(repository) => repository,
             Err(_) => {
                 remove(&directory)?;
@@ -50,11 +58,7 @@ impl Mirror {
 
     /// Returns the tip that was fetched last.
     pub fn tip(&self) -> Result<Option<Revision>, RepositoryError> {
-        match self.repository.refname_to_id(TIP) {
-            Ok(id) => Ok(Some(Revision::new(id.to_string()))),
-            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
-            Err(error) => Err(RepositoryError::Mirror(format!("{TIP} cannot be read: {}", error.message()))),
-        }
+        tip_of(&self.repository)
     }
 
     /// Moves the tip after a push, if it still is where the push started.
@@ -117,15 +121,20 @@ pub(super) fn local_tip(path: &Path, branch: &str) -> Result<Option<Revision>, R
     }
 }
 
+/// Takes the lock, and asks again for a while: a controller that is replaced by another may be just leaving.
 fn lock(path: &Path) -> Result<File, RepositoryError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|e| unusable("open", path, &e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(RepositoryError::Mirror(format!("{} is in use by another process", path.display())))
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < patience => std::thread::sleep(LOCK_PATIENCE / 50),
+            Err(TryLockError::WouldBlock) => {
+                return Err(RepositoryError::Mirror(format!("{} is in use by another process", path.display())));
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable("lock", path, &error)),
         }
-        Err(TryLockError::Error(error)) => Err(unusable("lock", path, &error)),
     }
 }
 
@@ -147,6 +156,14 @@ fn open(directory: &Path) -> Result<Repository, RepositoryError> {
     Ok(repository)
 }
 
+fn tip_of(repository: &Repository) -> Result<Option<Revision>, RepositoryError> {
+    match repository.refname_to_id(TIP) {
+        Ok(id) => Ok(Some(Revision::new(id.to_string()))),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(RepositoryError::Mirror(format!("{TIP} cannot be read: {}", error.message()))),
+    }
+}
+
 /// Removes what a killed git left behind: nobody else uses the mirror while we hold its lock.
 fn tidy(directory: &Path) {
     let leftovers = |folder: PathBuf, is_leftover: fn(&str) -> bool| {
@@ -159,6 +176,25 @@ fn tidy(directory: &Path) {
     leftovers(directory.join("objects/pack"), |name| name.starts_with("tmp_"));
     leftovers(directory.to_owned(), |name| name.ends_with(".lock"));
     leftovers(directory.join("refs/locktender"), |name| name.ends_with(".lock"));
+}
+
+/// Removes the objects that a crash of the machine left cut short, so that they count as missing.
+///
+/// libgit2 1.9 never returns from reading one: it asks zlib again and again for bytes that are not there. Only files of
+/// single objects are looked at; there are at most some thousands before they are packed.
+fn remove_broken_objects(directory: &Path) {
+    let folders = fs::read_dir(directory.join("objects")).into_iter().flatten().flatten();
+    for folder in folders.filter(|folder| folder.file_name().len() == 2) {
+        for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+            let whole = File::open(file.path())
+                .and_then(|file| io::copy(&mut ZlibDecoder::new(io::BufReader::new(file)), &mut io::sink()));
+            if let Err(error) = whole {
+                tracing::warn!(object = %file.path().display(), %error, "removing a damaged object from the mirror");
+                // Where even that fails, reading it will tell.
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
 }
 
 fn remove(directory: &Path) -> Result<(), RepositoryError> {

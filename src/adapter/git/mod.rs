@@ -30,7 +30,7 @@ use self::mirror::Mirror;
 use self::notice::Notice;
 use self::objects::{ObjectError, Objects, Who};
 use self::program::Program;
-use self::remote::{Pushed, Remote};
+use self::remote::{Failure, Pushed, Remote};
 use self::thread::MirrorThread;
 use self::url::{Branch, RemoteUrl};
 use crate::core::names::{BlobId, Revision};
@@ -49,7 +49,7 @@ pub struct GitOptions {
     pub poll: Duration,
     /// How long a fetch or a push may take.
     pub time_limit: Duration,
-    /// How many bytes one fetch may bring.
+    /// How many bytes any file that a fetch writes, and so a pack, may have.
     pub size_limit: u64,
     /// A directory for the mirror alone: made where it is missing, readable by its owner only, one process at a time.
     pub mirror_dir: PathBuf,
@@ -57,7 +57,7 @@ pub struct GitOptions {
 
 impl GitOptions {
     /// Watches `branch` of `url` through a mirror in `mirror_dir`, with the defaults for everything else: asks every
-    /// 30 s, a fetch or push takes at most 60 s and brings at most 4 GiB.
+    /// 30 s, a fetch or push takes at most 60 s, and no pack may have more than 4 GiB.
     pub fn new(url: RemoteUrl, branch: Branch, mirror_dir: PathBuf) -> Self {
         Self {
             url,
@@ -137,10 +137,8 @@ impl GitRepository {
         if let Err(error) = self.remote.fetch(&fresh).await {
             // The remote may be back later: then it is worth another try.
             *self.cured_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            return Err(match error {
-                RepositoryError::Damaged(_) => error,
-                _ => RepositoryError::Damaged(format!("{what}; fetching it anew failed: {error}")),
-            });
+            let error = RepositoryError::from(error);
+            return Err(RepositoryError::Damaged(format!("{what}; fetching it anew failed: {error}")));
         }
         self.thread.ask(move |mirror| mirror.replace(&fresh)).await?
     }
@@ -173,17 +171,16 @@ impl Repository for GitRepository {
                 return Ok(there);
             }
         }
-        let fetched = match self.remote.fetch(&self.mirror).await {
-            Ok(()) => self.whole_tip().await,
-            Err(error) => Err(error),
+        let damage = match self.remote.fetch(&self.mirror).await {
+            Ok(()) => match self.whole_tip().await {
+                Err(RepositoryError::Damaged(what)) => what,
+                whole => return whole,
+            },
+            Err(Failure::Damage(what)) => what,
+            Err(Failure::Other(error)) => return Err(error),
         };
-        match fetched {
-            Err(RepositoryError::Damaged(what)) => {
-                self.cure(&what).await?;
-                self.whole_tip().await
-            }
-            fetched => fetched,
-        }
+        self.cure(&damage).await?;
+        self.whole_tip().await
     }
 
     async fn tip(&self) -> Result<Option<Revision>, RepositoryError> {

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use crate::core::names::Revision;
 
+/// A shorter poll would do nothing but ask.
+const SHORTEST_POLL: Duration = Duration::from_millis(10);
+
 /// When to look at the remote again, and whether what was seen there is news.
 pub(super) struct Notice {
     /// Stays set until somebody waits, so that no event is lost; a hundred events are one.
@@ -34,6 +37,7 @@ type Seen = Option<Revision>;
 impl Notice {
     /// Watches the repository at `local`, if it is one on this machine, and asks every `poll` in any case.
     pub fn new(local: Option<&Path>, poll: Duration) -> Self {
+        let poll = poll.max(SHORTEST_POLL);
         let events = Arc::new(Notify::new());
         let watcher = local.and_then(|path| {
             watch(path, Arc::clone(&events))

@@ -28,13 +28,37 @@ pub(super) enum Pushed {
     },
 }
 
+/// Why git did not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Objects are damaged, here or there: another copy may be whole.
+    Damage(String),
+    /// Everything else.
+    Other(RepositoryError),
+}
+
+impl From<Failure> for RepositoryError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Damage(text) => Self::Damaged(text),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        Self::Other(error)
+    }
+}
+
 impl Remote {
     /// Asks where the branch is, without bringing anything here.
     pub async fn tip(&self, mirror: &Path) -> Result<Revision, RepositoryError> {
         let reference = self.branch.reference();
         let output = self.program.run(mirror, &["ls-remote", "--refs", REMOTE, &reference]).await?;
         if output.code != Some(0) {
-            return Err(self.failure(&output));
+            return Err(self.failure(&output).into());
         }
         // The pattern also matches the ends of longer names.
         let line = output.stdout.lines().find_map(|line| line.split_once('\t').filter(|(_, name)| *name == reference));
@@ -42,11 +66,11 @@ impl Remote {
     }
 
     /// Brings the branch's objects into `mirror` and sets [`TIP`] there; on any error `TIP` stays.
-    pub async fn fetch(&self, mirror: &Path) -> Result<(), RepositoryError> {
+    pub async fn fetch(&self, mirror: &Path) -> Result<(), Failure> {
         let refspec = format!("+{}:{TIP}", self.branch.reference());
         let args = [
             "fetch",
-            "--progress",
+            "--quiet",
             "--no-tags",
             "--no-write-fetch-head",
             "--no-auto-maintenance",
@@ -55,8 +79,10 @@ impl Remote {
             REMOTE,
             &refspec,
         ];
-        let output = self.program.run(mirror, &args).await?;
-        if output.code == Some(0) { Ok(()) } else { Err(self.failure(&output)) }
+        let output = self.program.run_limited(mirror, &args).await?;
+        // Git leaves out what a shallow remote cannot give, and calls that a success.
+        let left_out = output.stderr.contains("shallow roots are not allowed");
+        if output.code == Some(0) && !left_out { Ok(()) } else { Err(self.failure(&output)) }
     }
 
     /// Pushes `commit`, which must be in `mirror`, if the branch is at `onto` and stays there until the server swaps.
@@ -77,50 +103,31 @@ impl Remote {
                 Ok(Pushed::Rejected { reason: reason(summary, &output.stderr), stale })
             }
             Some((" " | "=" | "+", _)) if output.code == Some(0) => Ok(Pushed::Accepted),
-            _ => Err(self.failure(&output)),
+            _ => Err(self.failure(&output).into()),
         }
     }
 
     /// Tells from git's words what went wrong.
-    fn failure(&self, output: &Output) -> RepositoryError {
+    fn failure(&self, output: &Output) -> Failure {
         let text = output.stderr.replace('\n', "; ");
         let text = if text.is_empty() { format!("git ended with {:?}", output.code) } else { text };
-        let lower = text.to_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-        if has(&["couldn't find remote ref"]) {
-            RepositoryError::NoBranch(self.branch.as_str().to_owned())
-        } else if has(&["shallow update not allowed"]) {
-            RepositoryError::Damaged(format!(
-                "{} is a shallow clone, without the history that is needed",
-                self.program.url
-            ))
-        } else if has(&["returned error: 30", "redirection"]) {
-            RepositoryError::Denied(format!("{} redirects elsewhere, which is not followed: {text}", self.program.url))
-        } else if has(&[
-            "authentication failed",
-            "could not read username",
-            "could not read password",
-            "returned error: 401",
-            "returned error: 403",
-            "access denied",
-            "service not enabled",
-            "dubious ownership",
-        ]) || has(&["repository '", "not found"]) && has(&["fatal: repository '"])
-        {
-            RepositoryError::Denied(text)
-        } else if has(&[
-            "no space left",
-            "read-only file system",
-            "insufficient permission",
-            "unable to create",
-            "cannot lock",
-        ]) {
-            RepositoryError::Mirror(text)
-        } else if has(DAMAGE) {
-            RepositoryError::Damaged(text)
-        } else {
-            RepositoryError::Unreachable(text)
-        }
+        // Said after most failures, whatever they were.
+        let lower = text.to_lowercase().replace("could not read from remote repository", "");
+        let sign = SIGNS.iter().find(|(words, _)| words.iter().any(|word| lower.contains(word))).map(|(_, sign)| sign);
+        let url = &self.program.url;
+        Failure::Other(match sign {
+            Some(Sign::NoBranch) => RepositoryError::NoBranch(self.branch.as_str().to_owned()),
+            Some(Sign::Shallow) => {
+                RepositoryError::Damaged(format!("{url} is a shallow clone, without the history that is needed"))
+            }
+            Some(Sign::Redirect) => {
+                RepositoryError::Denied(format!("{url} redirects elsewhere, which is not followed: {text}"))
+            }
+            Some(Sign::Denied) => RepositoryError::Denied(text),
+            Some(Sign::Mirror) => RepositoryError::Mirror(text),
+            Some(Sign::Damage) => return Failure::Damage(text),
+            None => RepositoryError::Unreachable(text),
+        })
     }
 
     /// Returns where the repository of a local remote is.
@@ -132,26 +139,61 @@ impl Remote {
     }
 }
 
-/// What git says when objects, here or there, are not what they should be.
-const DAMAGE: &[&str] = &[
-    "corrupt",
-    "bad object",
-    "did not send all necessary objects",
-    "index-pack failed",
-    "unpack-objects failed",
-    "inflate",
-    "collision",
-    "bad pack",
-    "bad tree",
-    "hash mismatch",
-    "sha1 mismatch",
-    "invalid index-pack",
-    "missing blob",
-    "missing tree",
-    "unable to read",
-    "could not read",
-    "failed to traverse",
-    "not a git repository: '/",
+/// What a failure's words point to.
+enum Sign {
+    NoBranch,
+    Shallow,
+    Redirect,
+    Denied,
+    Mirror,
+    Damage,
+}
+
+/// What git says, in lower case, and what it means; the first that fits counts.
+const SIGNS: &[(&[&str], Sign)] = &[
+    (&["couldn't find remote ref"], Sign::NoBranch),
+    (&["shallow update not allowed", "shallow roots are not allowed"], Sign::Shallow),
+    (&["returned error: 30", "redirection"], Sign::Redirect),
+    (
+        &[
+            "authentication failed",
+            "could not read username",
+            "could not read password",
+            "returned error: 401",
+            "returned error: 403",
+            "/' not found",
+            "access denied",
+            "service not enabled",
+            "dubious ownership",
+        ],
+        Sign::Denied,
+    ),
+    (
+        &["no space left", "read-only file system", "insufficient permission", "unable to create", "cannot lock"],
+        Sign::Mirror,
+    ),
+    (
+        &[
+            "corrupt",
+            "bad object",
+            "did not send all necessary objects",
+            "index-pack failed",
+            "unpack-objects failed",
+            "inflate",
+            "collision",
+            "bad pack",
+            "bad tree",
+            "hash mismatch",
+            "sha1 mismatch",
+            "missing blob",
+            "missing tree",
+            "unable to read",
+            "could not read",
+            "failed to traverse",
+            "not a git repository: '/",
+        ],
+        Sign::Damage,
+    ),
 ];
 
 /// Puts what the server's hooks said before git's summary of it.

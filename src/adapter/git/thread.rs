@@ -1,6 +1,7 @@
 //! The mirror's own thread: libgit2 blocks, and its handle is for one thread at a time.
 
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
@@ -9,9 +10,22 @@ use crate::core::repository::RepositoryError;
 
 type Request = Box<dyn FnOnce(&mut Mirror) + Send>;
 
-/// Sends questions to the thread that has the mirror. The thread ends when this is dropped.
+/// Sends questions to the thread that has the mirror. Dropping this ends the thread, after the question in hand, and
+/// waits for it: the mirror can be opened again then.
 pub(super) struct MirrorThread {
-    requests: mpsc::Sender<Request>,
+    /// `None` only while it is dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for MirrorThread {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told to whoever asked.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl MirrorThread {
@@ -33,12 +47,12 @@ impl MirrorThread {
                 request(&mut mirror);
             }
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("git-mirror".to_owned())
             .spawn(body)
             .map_err(|error| RepositoryError::Mirror(format!("cannot start its thread: {error}")))?;
         outcome.await.map_err(|_| gone())??;
-        Ok(Self { requests })
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
     /// Asks `question` on the thread, after all that were asked before.
@@ -49,7 +63,7 @@ impl MirrorThread {
         let (answer, answered) = oneshot::channel();
         // Whoever asked may have gone away meanwhile.
         let request: Request = Box::new(move |mirror| drop(answer.send(question(mirror))));
-        self.requests.send(request).map_err(|_| gone())?;
+        self.requests.as_ref().ok_or_else(gone)?.send(request).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())
     }
 }

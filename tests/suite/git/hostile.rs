@@ -128,6 +128,23 @@ async fn fault_48_a_blob_over_the_limit_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn fault_48_a_directory_with_too_many_files_is_refused_and_others_go_on() {
+    let remote = Remote::with_files(&[("apps/fine/app.yaml", "fine\n")]);
+    let blob = remote.raw_object("blob", b"x");
+    let entry = |n: u32| raw_entry("100644", format!("{n:06}").as_bytes(), &blob);
+    let huge = remote.raw_object("tree", &(0..=200_000).flat_map(entry).collect::<Vec<_>>());
+    let fine = remote.rev("main:apps/fine");
+    let apps = [raw_entry("40000", b"fine", &fine), raw_entry("40000", b"huge", &huge)].concat();
+    let apps = remote.raw_object("tree", &apps);
+    let root = remote.raw_object("tree", &raw_entry("40000", b"apps", &apps));
+    remote.commit_tree(&root, "huge");
+    let (repository, tip, _directory) = fetched(&remote).await;
+    let error = repository.files(&tip, "apps/huge").await.unwrap_err();
+    assert!(matches!(&error, RepositoryError::Damaged(text) if text.starts_with("apps/huge/:")), "{error:?}");
+    assert_eq!(repository.files(&tip, "apps/fine").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn fault_42_a_shallow_remote_is_refused_clearly() {
     let remote = Remote::with_files(&[("a", "1")]);
     remote.clone_as("Ada").release("a", "2", "second");

@@ -67,7 +67,8 @@ async fn a_mirror_of_another_remote_is_not_taken_for_this_one() {
 
 #[tokio::test]
 async fn fault_42_a_damaged_mirror_is_thrown_away_and_fetched_anew() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 5] = [
         ("bytes flipped in every object", |mirror| {
             for file in object_files(mirror) {
                 overwrite(&file, |bytes| {

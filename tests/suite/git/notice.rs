@@ -93,8 +93,8 @@ async fn a_wait_that_is_given_up_loses_nothing() {
     let person = remote.clone_as("Ada");
     let _ = tokio::time::timeout(Duration::from_millis(1), repository.changed()).await;
     person.release("a", "2", "while nobody waits");
-    let _ = tokio::time::timeout(Duration::ZERO, repository.changed()).await;
-    assert!(noticed(&repository).await);
+    let at_once = tokio::time::timeout(Duration::ZERO, repository.changed()).await.is_ok();
+    assert!(at_once || noticed(&repository).await);
 }
 
 #[tokio::test]

@@ -130,6 +130,10 @@ async fn fault_41_refused_credentials_are_denied_and_not_unreachable() {
         assert!(matches!(error, RepositoryError::Denied(_)), "{status}: {error:?}");
         assert!(server.requests().len() <= before + 4, "no storm of retries: {:?}", server.requests());
     }
+    let (other, _directory) = open(&server.url().replace("release.git", "other.git")).await;
+    server.set_fault(None);
+    let error = other.fetch().await.unwrap_err();
+    assert!(matches!(error, RepositoryError::Denied(_)), "not found is how servers hide what is private: {error:?}");
     server.set_fault(Some(Fault::Status(503)));
     assert!(matches!(repository.fetch().await, Err(RepositoryError::Unreachable(_))));
 }

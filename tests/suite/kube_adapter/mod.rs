@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;
+mod sandbox;
 mod watches;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,227 @@
+//! Reads what was sent as Go's structs would: wrong types are errors, unknown fields are reported and dropped, empty
+//! fields that Go leaves out are left out, so that an update that says nothing new changes nothing.
+
+use serde_json::{Map, Value};
+
+use super::{Field, Scalar, Shape, Type, quantity};
+
+/// How to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// An object: empty fields are left out, structs that Go always writes are added.
+    Object,
+    /// What was given to server-side apply: only nulls are left out.
+    Applied,
+}
+
+/// What was found wrong while reading.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Paths of fields that the type does not have, `spec.foo`.
+    pub unknown: Vec<String>,
+    /// The first value of a wrong type, in the words of Go's JSON decoder.
+    pub wrong: Option<String>,
+}
+
+/// Reads `value` as `shape` in place.
+pub fn decode(value: &mut Value, shape: &Shape, mode: Mode) -> Report {
+    let mut reader = Reader { mode, path: Vec::new(), owner: String::new(), report: Report::default() };
+    reader.value(value, shape);
+    reader.report
+}
+
+struct Reader {
+    mode: Mode,
+    path: Vec<String>,
+    owner: String,
+    report: Report,
+}
+
+impl Reader {
+    fn value(&mut self, value: &mut Value, shape: &Shape) {
+        match shape {
+            Shape::Any { .. } => {}
+            Shape::Scalar(scalar) => self.scalar(value, *scalar),
+            Shape::Map { of, .. } => match value {
+                Value::Object(members) => {
+                    for (name, member) in members.iter_mut() {
+                        self.path.push(name.clone());
+                        self.value(member, of);
+                        self.path.pop();
+                    }
+                }
+                other => self.wrong(other, &format!("map[string]{}", go_name(of))),
+            },
+            Shape::List { of, .. } => match value {
+                Value::Array(items) => {
+                    for (index, item) in items.iter_mut().enumerate() {
+                        let place = format!("[{index}]");
+                        self.path.push(place);
+                        self.value(item, of);
+                        self.path.pop();
+                    }
+                }
+                other => self.wrong(other, &format!("[]{}", go_name(of))),
+            },
+            Shape::Builtin(_) | Shape::Inline(_) => {
+                let Some(of) = shape.as_type() else { return };
+                match value {
+                    Value::Object(members) => self.members(members, of),
+                    other => self.wrong(other, &go_name(shape)),
+                }
+            }
+        }
+    }
+
+    fn members(&mut self, members: &mut Map<String, Value>, of: &Type) {
+        let outer = std::mem::replace(&mut self.owner, short(&of.name).to_owned());
+        let (path, report) = (&self.path, &mut self.report);
+        members.retain(|name, value| {
+            let known = of.open || of.fields.contains_key(name);
+            if !known {
+                report.unknown.push(dotted(path, name));
+            }
+            known && !value.is_null()
+        });
+        for (name, value) in members.iter_mut() {
+            if let Some(field) = of.fields.get(name) {
+                self.path.push(name.clone());
+                self.value(value, &field.shape);
+                self.path.pop();
+            }
+        }
+        if self.mode == Mode::Object {
+            members.retain(|name, value| of.fields.get(name).is_none_or(|field| !is_left_out(value, field)));
+            for (name, field) in of.fields.iter().filter(|(_, field)| field.always_written) {
+                if !members.contains_key(name) {
+                    let mut made = Value::Object(Map::new());
+                    self.value(&mut made, &field.shape);
+                    members.insert(name.clone(), made);
+                }
+            }
+        }
+        self.owner = outer;
+    }
+
+    fn scalar(&mut self, value: &mut Value, scalar: Scalar) {
+        let right = match scalar {
+            Scalar::Text | Scalar::Time | Scalar::MicroTime | Scalar::Bytes => value.is_string(),
+            Scalar::Bool => value.is_boolean(),
+            Scalar::Int32 => whole(value).is_some_and(|number| i32::try_from(number).is_ok()),
+            Scalar::Int64 => whole(value).is_some(),
+            Scalar::Number => value.is_number(),
+            Scalar::IntOrString => value.is_string() || whole(value).is_some(),
+            Scalar::Quantity => {
+                let text = match &*value {
+                    Value::String(text) => text.clone(),
+                    Value::Number(number) => number.to_string(),
+                    _ => String::new(),
+                };
+                match quantity::canonical(&text) {
+                    Some(canonical) => {
+                        *value = Value::String(canonical);
+                        true
+                    }
+                    None => {
+                        self.report.wrong.get_or_insert_with(|| {
+                            "quantities must match the regular expression \
+                             '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+                                .to_owned()
+                        });
+                        return;
+                    }
+                }
+            }
+        };
+        if !right {
+            self.wrong(value, go_scalar(scalar));
+        }
+    }
+
+    fn wrong(&mut self, value: &Value, wanted: &str) {
+        let found = match value {
+            Value::Null => return,
+            Value::Bool(_) => "bool".to_owned(),
+            Value::Number(number) if wanted.starts_with("int") => format!("number {number}"),
+            Value::Number(_) => "number".to_owned(),
+            Value::String(_) => "string".to_owned(),
+            Value::Array(_) => "array".to_owned(),
+            Value::Object(_) => "object".to_owned(),
+        };
+        let path: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| !part.starts_with('[')).collect();
+        let place = format!("{}.{}", self.owner, path.join("."));
+        self.report.wrong.get_or_insert_with(|| {
+            format!("json: cannot unmarshal {found} into Go struct field {place} of type {wanted}")
+        });
+    }
+}
+
+fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let float = value.as_f64()?;
+        #[allow(clippy::cast_possible_truncation)]
+        (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64)
+    })
+}
+
+fn is_left_out(value: &Value, field: &Field) -> bool {
+    if !field.omit_empty || field.always_written {
+        return false;
+    }
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty() && matches!(field.shape, Shape::Map { .. }),
+        Value::String(text) => text.is_empty() && !field.pointer,
+        Value::Bool(yes) => !yes && !field.pointer,
+        Value::Number(number) => {
+            let plain = matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64));
+            plain && !field.pointer && number.as_i64() == Some(0)
+        }
+        Value::Null => true,
+    }
+}
+
+fn dotted(path: &[String], name: &str) -> String {
+    let mut text = String::new();
+    for part in path.iter().map(String::as_str).chain([name]) {
+        if !text.is_empty() && !part.starts_with('[') {
+            text.push('.');
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+fn go_name(shape: &Shape) -> String {
+    match shape {
+        Shape::Scalar(scalar) => go_scalar(*scalar).to_owned(),
+        Shape::Any { .. } => "interface {}".to_owned(),
+        Shape::Map { of, .. } => format!("map[string]{}", go_name(of)),
+        Shape::List { of, .. } => format!("[]{}", go_name(of)),
+        Shape::Builtin(_) | Shape::Inline(_) => {
+            let name = shape.as_type().map(|of| of.name.as_str()).unwrap_or_default();
+            let mut parts = name.rsplit('.');
+            let (kind, package) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            format!("{package}.{kind}")
+        }
+    }
+}
+
+fn go_scalar(scalar: Scalar) -> &'static str {
+    match scalar {
+        Scalar::Text => "string",
+        Scalar::Bool => "bool",
+        Scalar::Int32 => "int32",
+        Scalar::Int64 => "int64",
+        Scalar::Number => "float64",
+        Scalar::Quantity => "resource.Quantity",
+        Scalar::IntOrString => "intstr.IntOrString",
+        Scalar::Time => "v1.Time",
+        Scalar::MicroTime => "v1.MicroTime",
+        Scalar::Bytes => "[]uint8",
+    }
+}
