@@ -25,12 +25,17 @@ pub struct FieldChange {
 /// Returns what applying `desired` as `manager` would change of `live`; empty when it would change nothing.
 ///
 /// What `desired` does not say and `manager` does not own is not looked at. Inside of atomic lists a field that is
-/// added by the server cannot be told from one that is no longer sent: there, a list that `manager` does not own must be
-/// the same throughout.
+/// added by the server cannot be told from one that is no longer sent; but where `manager` applied the object and does
+/// not own such a list (any more), the list must be the same throughout.
 pub fn owned_differs(desired: &Object, live: &Object, manager: &str) -> Vec<FieldChange> {
     let owned = owned_fields(live, manager);
-    let mut comparison =
-        Comparison { changes: Vec::new(), secret: is_secret(desired), builtin: is_builtin(desired), whole: false };
+    let mut comparison = Comparison {
+        changes: Vec::new(),
+        secret: is_secret(desired),
+        builtin: is_builtin(desired),
+        applied: owned.is_some(),
+        whole: false,
+    };
     comparison.map(&Path::Root, desired.0.as_object(), live.0.as_object(), owned);
     comparison.changes
 }
@@ -227,6 +232,8 @@ struct Comparison {
     secret: bool,
     /// Whether the tables of lists hold.
     builtin: bool,
+    /// Whether we applied the live object before: then a list that we do not own was taken over by somebody.
+    applied: bool,
     /// Whether this is inside of an atomic list, where every list is one.
     whole: bool,
 }
@@ -355,10 +362,10 @@ impl Comparison {
     /// Compares a list that only goes as a whole.
     fn atomic(&mut self, path: &Path<'_>, desired: &[Value], live: &[Value], owned: Option<&Value>) {
         let same_one = |desired: &Value, live: &Value| {
-            if owned.is_none() && !self.whole {
+            if owned.is_none() && self.applied && !self.whole {
                 return desired == live || same_scalar(path, desired, live);
             }
-            let mut inner = Self { changes: Vec::new(), secret: false, builtin: self.builtin, whole: true };
+            let mut inner = Self { changes: Vec::new(), secret: false, whole: true, ..*self };
             inner.value(&Path::Item(path, String::new()), desired, Some(live), None);
             inner.changes.is_empty()
         };
