@@ -6,6 +6,7 @@ mod deployment;
 mod endpoints;
 mod garbage;
 mod kubelet;
+mod live;
 mod nodes;
 mod replica_set;
 mod scheduler;
