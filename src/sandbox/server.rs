@@ -14,7 +14,7 @@ use tokio::{
     net::TcpListener,
     runtime::Handle,
     sync::{Notify, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 use super::{
@@ -73,7 +73,8 @@ pub struct Sandbox {
     live: Arc<Live>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<io::Result<()>>,
-    clock: JoinHandle<()>,
+    /// Aborted when it is dropped.
+    clock: JoinSet<()>,
 }
 
 impl Sandbox {
@@ -111,7 +112,8 @@ impl Sandbox {
             let _ = stopped.await;
         };
         let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), stopped));
-        let clock = tokio::spawn(live.clone().run());
+        let mut clock = JoinSet::new();
+        clock.spawn(live.clone().run());
         Ok(Self { url, token, kubeconfig: options.kubeconfig, live, stop, server, clock })
     }
 
@@ -124,8 +126,8 @@ impl Sandbox {
 
     /// Stops everything: watches end, pods stop listening.
     pub async fn shutdown(self) {
-        let Self { live, stop, mut server, clock, .. } = self;
-        clock.abort();
+        let Self { live, stop, mut server, mut clock, .. } = self;
+        clock.shutdown().await;
         // Fails only where the server has ended by itself.
         let _ = stop.send(());
         if tokio::time::timeout(FAREWELL, &mut server).await.is_err() {

@@ -112,5 +112,9 @@ async fn a_person_sets_faults_with_kubectl_and_takes_them_back() {
     assert_eq!(ask(&address(&pod), "/").await.unwrap().0, 500);
     assert_eq!(ask(&address(&pod), "/health").await.unwrap().1, r#"{"healthy":true}"#);
     kubectl(&kubeconfig, &["-n", "kube-system", "delete", "configmap", "locktender-sandbox-faults"], "").await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while ask(&address(&pod), "/").await.unwrap().0 != 200 {
+        assert!(std::time::Instant::now() < deadline, "it still answers with 500");
+    }
     sandbox.shutdown().await;
 }
