@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod pace;
 pub mod schema;
 pub mod selector;
+pub mod server;
 pub mod value;
 pub mod world;
 pub mod write;

@@ -196,8 +196,8 @@ impl World {
         let outcome = controller.reconcile(key, &view);
         let mut refused = false;
         for write in &outcome.writes {
-            if let Err(status) = self.write(write) {
-                tracing::debug!(key = ?key, %status, "a controller's write was refused");
+            if let Err(reason) = self.write(write) {
+                tracing::debug!(key = ?key, reason, "a controller's write was refused");
                 refused = true;
             }
         }
@@ -216,39 +216,39 @@ impl World {
 
     fn write_for_kubelet(&mut self, writes: Vec<Write>, now: Timestamp) {
         for write in writes {
-            if let Err(status) = self.write(&write) {
-                tracing::debug!(%status, "a kubelet's write was refused");
+            if let Err(reason) = self.write(&write) {
+                tracing::debug!(reason, "a kubelet's write was refused");
                 self.kubelet.refused(&write, now);
             }
         }
     }
 
-    fn write(&mut self, write: &Write) -> Result<(), Status> {
+    fn write(&mut self, write: &Write) -> Result<(), Refused> {
         match write {
-            Write::Create(object) => self.api.create(object.clone()).map(drop),
-            Write::Update(object) => self.api.update(object.clone(), None).map(drop),
-            Write::Status(object) => self.api.update(object.clone(), Some("status")).map(drop),
+            Write::Create(object) => done(self.api.create(object.clone())),
+            Write::Update(object) => done(self.api.update(object.clone(), None)),
+            Write::Status(object) => done(self.api.update(object.clone(), Some("status"))),
             Write::Bind { pod, uid, node } => self.bind(pod, uid, node),
             Write::Delete { key, uid, dependents, now } => self.delete(key, uid, *dependents, *now),
             Write::Finalize(namespace) => {
                 let mut namespace = namespace.clone();
                 value::set(&mut namespace, &["spec", "finalizers"], json!([]));
-                self.api.update(namespace, Some("finalize")).map(drop)
+                done(self.api.update(namespace, Some("finalize")))
             }
         }
     }
 
-    fn bind(&mut self, pod: &Key, uid: &str, node: &str) -> Result<(), Status> {
+    fn bind(&mut self, pod: &Key, uid: &str, node: &str) -> Result<(), Refused> {
         let Some(live) = self.api.get("pods", &pod.namespace, &pod.name) else { return Ok(()) };
         if value::uid(&live) != uid {
             return Ok(());
         }
         let mut bound = Value::clone(&live);
         value::set(&mut bound, &["spec", "nodeName"], node);
-        self.api.update(bound, Some("binding")).map(drop)
+        done(self.api.update(bound, Some("binding")))
     }
 
-    fn delete(&mut self, key: &Key, uid: &str, dependents: Dependents, at_once: bool) -> Result<(), Status> {
+    fn delete(&mut self, key: &Key, uid: &str, dependents: Dependents, at_once: bool) -> Result<(), Refused> {
         let options = DeleteOptions {
             propagation: Some(match dependents {
                 Dependents::After => Propagation::Background,
@@ -261,7 +261,14 @@ impl World {
         match self.api.delete(&key.resource, &key.namespace, &key.name, options) {
             // Somebody else was faster.
             Err(status) if status.code == 404 => Ok(()),
-            result => result.map(drop),
+            result => done(result),
         }
     }
+}
+
+/// What the API server said against a write.
+type Refused = String;
+
+fn done<T>(result: Result<T, Status>) -> Result<(), Refused> {
+    result.map(drop).map_err(|status| status.to_string())
 }

@@ -31,16 +31,25 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
+/// What is sent in an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// JSON.
+    Json(Value),
+    /// Plain text.
+    Text(&'static str),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The HTTP status code.
     pub status: u16,
-    /// JSON, or a text where it is a JSON string and `plain` is set.
-    pub body: Value,
-    /// Whether the body is sent as plain text.
-    pub plain: bool,
-    /// The type of a JSON body.
+    /// What is sent.
+    pub body: Body,
+    /// The body's media type.
     pub content_type: &'static str,
     /// For the header `Warning`.
     pub warnings: Vec<String>,
@@ -49,11 +58,20 @@ pub struct Response {
 impl Response {
     /// Builds an answer in JSON.
     pub fn json(status: u16, body: Value) -> Self {
-        Self { status, body, plain: false, content_type: "application/json", warnings: Vec::new() }
+        Self { status, body: Body::Json(body), content_type: "application/json", warnings: Vec::new() }
     }
 
-    fn text(body: &str) -> Self {
-        Self { plain: true, ..Self::json(200, body.into()) }
+    fn text(body: &'static str) -> Self {
+        let content_type = "text/plain; charset=utf-8";
+        Self { status: 200, body: Body::Text(body), content_type, warnings: Vec::new() }
+    }
+
+    /// Returns the body where it is JSON; null where it is not.
+    pub fn value(&self) -> &Value {
+        match &self.body {
+            Body::Json(value) => value,
+            _ => &Value::Null,
+        }
     }
 }
 
@@ -405,15 +423,14 @@ impl Api {
             return Err(Status::method_not_allowed());
         }
         let options = request.delete_options()?;
-        let mut all = self.answer_list(request, target, Form::Object)?;
-        for object in all.body["items"].as_array().into_iter().flatten() {
+        let all = self.answer_list(request, target, Form::Object)?;
+        for object in all.value()["items"].as_array().into_iter().flatten() {
             match self.delete(&target.resource.key, space(object), name(object), options.clone()) {
                 Ok(_) => {}
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
             }
         }
-        all.body["metadata"]["resourceVersion"] = self.revision().to_string().into();
         Ok(all)
     }
 

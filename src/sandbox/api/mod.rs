@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     delete::{DeleteOptions, Propagation},
-    handle::{Request, Response},
+    handle::{Body, Request, Response},
     patch::PatchKind,
     selector::Labels,
     status::{Cause, Status},

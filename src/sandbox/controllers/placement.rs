@@ -92,9 +92,7 @@ fn milli(quantity: &Value) -> i128 {
 
 /// Returns why a pod may not be on a node because of labels, cordons and taints; `None` where it may.
 pub fn refusal(pod: &Value, node: &Value) -> Option<&'static str> {
-    let unschedulable = value::flag(node, &["spec", "unschedulable"]);
-    let cordon = serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
-    if unschedulable && !tolerates(pod, &cordon) {
+    if value::flag(node, &["spec", "unschedulable"]) && !tolerates_cordon(pod) {
         return Some(UNSCHEDULABLE);
     }
     let taints = value::items(node, &["spec", "taints"]).iter();
@@ -103,6 +101,10 @@ pub fn refusal(pod: &Value, node: &Value) -> Option<&'static str> {
         return Some(TAINTED);
     }
     (!wants(pod, node)).then_some(NO_AFFINITY)
+}
+
+fn tolerates_cordon(pod: &Value) -> bool {
+    tolerates(pod, &serde_json::json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
 }
 
 /// Returns whether a pod tolerates a taint.

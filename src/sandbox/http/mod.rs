@@ -12,7 +12,6 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::Response as HttpResponse,
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use self::backend::{Backend, Shared};
-use super::api::{Api, Request, Response, Status};
+use super::api::{Api, Body, Request, Response, Status};
 
 /// Longest body of a request, in bytes, as the real server has it.
 const LONGEST_BODY: usize = 3 * 1024 * 1024;
@@ -115,7 +114,8 @@ async fn answer<B: Backend>(
 
 /// Links between documents are absolute paths, so they have to have the token, too.
 fn prefix_links(response: &mut Response, prefix: &str) {
-    for (_, link) in response.body["paths"].as_object_mut().into_iter().flatten() {
+    let Body::Json(body) = &mut response.body else { return };
+    for (_, link) in body["paths"].as_object_mut().into_iter().flatten() {
         if let Some(url) = link["serverRelativeURL"].as_str() {
             link["serverRelativeURL"] = format!("{prefix}{url}").into();
         }
@@ -183,15 +183,15 @@ fn decoded(text: &str, query: bool) -> String {
 }
 
 fn finished(response: Response) -> HttpResponse {
-    let (body, kind) = match (&response.body, response.plain) {
-        (serde_json::Value::String(text), true) => (text.clone(), "text/plain; charset=utf-8"),
-        (json, _) => (json.to_string(), response.content_type),
-    };
-    let retry_after = response.body["details"]["retryAfterSeconds"].as_u64();
-    let mut made = HttpResponse::new(Body::from(body));
+    let retry_after = response.value()["details"]["retryAfterSeconds"].as_u64();
+    let mut made = HttpResponse::new(match response.body {
+        Body::Json(value) => value.to_string().into(),
+        Body::Text(text) => text.into(),
+        Body::Bytes(bytes) => bytes.into(),
+    });
     *made.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = made.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(response.content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     for warning in &response.warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");

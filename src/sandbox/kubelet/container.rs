@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     probe::{Ask, Probe},
-    runtime::{ContainerSpec, ProbeId, ProbeKind, Runtime},
+    runtime::{ContainerSpec, Manner, ProbeId, ProbeKind, Runtime},
 };
 use crate::sandbox::{faults::Behaviour, nodes::NodeSpec, pace::Pace, value};
 
@@ -272,8 +272,14 @@ impl Container {
             unit: node.unit().to_owned(),
             address,
             ports: if self.role == Role::Init { Vec::new() } else { ports },
-            server_errors: behaviour.server_errors,
-            never_ready: behaviour.never_ready,
+            manner: manner(behaviour),
+        }
+    }
+
+    /// Is told that faults changed how it behaves.
+    pub fn behave(&self, pod_uid: &str, behaviour: &Behaviour, host: &mut Host<'_>) {
+        if self.is_running() {
+            host.runtime.behave(pod_uid, &self.name, manner(behaviour));
         }
     }
 
@@ -407,6 +413,10 @@ impl Container {
             }
         }
     }
+}
+
+fn manner(behaviour: &Behaviour) -> Manner {
+    Manner { server_errors: behaviour.server_errors, never_ready: behaviour.never_ready }
 }
 
 /// Returns whether faults make a probe fail now, whatever the container would say.

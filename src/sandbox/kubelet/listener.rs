@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +24,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::runtime::{ContainerSpec, HttpGet, ProbeId, Runtime};
+use super::runtime::{ContainerSpec, HttpGet, Manner, ProbeId, Runtime};
 
 const LONGEST_LINE: u64 = 16 << 10;
 const LONGEST_BODY: u64 = 4 << 20;
@@ -44,6 +44,7 @@ pub struct ListenerRuntime {
 
 struct Listening {
     address: SocketAddr,
+    page: Arc<Page>,
     task: JoinHandle<()>,
 }
 
@@ -83,7 +84,7 @@ impl ListenerRuntime {
         });
         let listener = prepared.map_err(|error| format!("cannot listen on {address}: {error}"))?;
         let task = self.handle.spawn(serve(listener, page.clone()));
-        Ok(Some(Listening { address, task }))
+        Ok(Some(Listening { address, page: page.clone(), task }))
     }
 }
 
@@ -121,6 +122,11 @@ impl Runtime for ListenerRuntime {
         }
         self.running.insert((container.pod_uid.clone(), container.container.clone()), listening);
         Ok(())
+    }
+
+    fn behave(&mut self, pod_uid: &str, container: &str, manner: Manner) {
+        let listening = self.running.get(&(pod_uid.to_owned(), container.to_owned()));
+        listening.into_iter().flatten().for_each(|it| it.page.behave(manner));
     }
 
     fn stop(&mut self, pod_uid: &str, container: &str) {
@@ -173,8 +179,8 @@ async fn get(address: &str, path: &str) -> io::Result<u16> {
 /// What a container answers.
 struct Page {
     body: String,
-    server_errors: bool,
-    never_ready: bool,
+    server_errors: AtomicBool,
+    never_ready: AtomicBool,
     labels: String,
     requests: AtomicU64,
     errors: AtomicU64,
@@ -194,12 +200,17 @@ impl Page {
             format!("app=\"{}\",pod=\"{}\",version=\"{}\"", container.app, container.pod, version(&container.image));
         Self {
             body: format!("{body}\n"),
-            server_errors: container.server_errors,
-            never_ready: container.never_ready,
+            server_errors: AtomicBool::new(container.manner.server_errors),
+            never_ready: AtomicBool::new(container.manner.never_ready),
             labels,
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         }
+    }
+
+    fn behave(&self, manner: Manner) {
+        self.server_errors.store(manner.server_errors, Ordering::Relaxed);
+        self.never_ready.store(manner.never_ready, Ordering::Relaxed);
     }
 
     /// Returns code, content type and body of the answer to a request for `path`.
@@ -217,12 +228,12 @@ impl Page {
                 (200, "text/plain; version=0.0.4", text)
             }
             "/healthz" | "/readyz" | "/health" | "/livez" => {
-                let code = if self.never_ready { 503 } else { 200 };
-                (code, JSON, json!({"healthy": !self.never_ready}).to_string())
+                let healthy = !self.never_ready.load(Ordering::Relaxed);
+                (if healthy { 200 } else { 503 }, JSON, json!({"healthy": healthy}).to_string())
             }
             _ => {
                 self.requests.fetch_add(1, Ordering::Relaxed);
-                if self.server_errors {
+                if self.server_errors.load(Ordering::Relaxed) {
                     self.errors.fetch_add(1, Ordering::Relaxed);
                     return (500, JSON, json!({"error": "told to fail"}).to_string());
                 }

@@ -27,7 +27,7 @@ use super::{controllers::pods, faults::Faults, nodes::NodeSpec, pace::Pace, valu
 
 pub use listener::ListenerRuntime;
 pub use model::ModelRuntime;
-pub use runtime::{ContainerSpec, HttpGet, ProbeId, ProbeKind, Runtime};
+pub use runtime::{ContainerSpec, HttpGet, Manner, ProbeId, ProbeKind, Runtime};
 
 /// The namespace of the nodes' leases.
 pub const LEASES: &str = "kube-node-lease";

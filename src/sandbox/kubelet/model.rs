@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::runtime::{ContainerSpec, HttpGet, ProbeId, Runtime};
+use super::runtime::{ContainerSpec, HttpGet, Manner, ProbeId, Runtime};
 
 /// Runs nothing. What faults do is decided by the kubelet, so there is nothing left to model.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ impl Runtime for ModelRuntime {
     fn start(&mut self, _: &ContainerSpec) -> Result<(), String> {
         Ok(())
     }
+
+    fn behave(&mut self, _: &str, _: &str, _: Manner) {}
 
     fn stop(&mut self, _: &str, _: &str) {}
 

@@ -90,8 +90,13 @@ impl Pod {
             self.address = Some(host.runtime.address(value::uid(&object)));
         }
         for (container, behaviour) in &mut self.containers {
-            *behaviour = faults.of_container(&object, spec_of(&object, container).0);
-            container.wanted = spec_of(&object, container).0.to_owned();
+            let image = spec_of(&object, container).0;
+            image.clone_into(&mut container.wanted);
+            let told = faults.of_container(&object, image);
+            if told != *behaviour {
+                *behaviour = told;
+                container.behave(value::uid(&object), behaviour, host);
+            }
         }
         if value::is_terminating(&object) {
             self.stop_all(host);

@@ -23,9 +23,16 @@ pub struct ContainerSpec {
     pub address: String,
     /// The ports that it listens on.
     pub ports: Vec<u16>,
-    /// It answers requests with 500.
+    /// How it answers.
+    pub manner: Manner,
+}
+
+/// How a container answers requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// With 500.
     pub server_errors: bool,
-    /// It says of itself that it is not ready.
+    /// Asked whether it is well, it says that it is not ready.
     pub never_ready: bool,
 }
 
@@ -80,6 +87,9 @@ pub trait Runtime: Send {
     ///
     /// Says why it could not be started; it is tried again.
     fn start(&mut self, container: &ContainerSpec) -> Result<(), String>;
+
+    /// Changes how a running container answers.
+    fn behave(&mut self, pod_uid: &str, container: &str, manner: Manner);
 
     /// Stops a container; nothing where it does not run.
     fn stop(&mut self, pod_uid: &str, container: &str);

@@ -75,3 +75,46 @@ fn a_daemon_set_is_updated_node_by_node() {
     }
     assert!(cluster.pods().iter().all(|pod| pod["spec"]["containers"][0]["image"] == "agent:2"));
 }
+
+/// Real applications, as they are published.
+#[test]
+fn everything_in_the_corpus_comes_up() {
+    use serde::Deserialize as _;
+    let mut cluster = Cluster::new();
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
+    let mut folders = vec![corpus];
+    let mut objects = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "yaml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let documents = serde_yaml::Deserializer::from_str(&text);
+                objects.extend(documents.filter_map(|document| Value::deserialize(document).ok()));
+            }
+        }
+    }
+    let mut workloads = 0;
+    for mut object in objects {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        if !matches!(
+            kind.as_str(),
+            "Deployment" | "Service" | "StatefulSet" | "DaemonSet" | "ConfigMap" | "ServiceAccount"
+        ) {
+            continue;
+        }
+        object["metadata"]["namespace"] = "default".into();
+        // The same application comes in several files.
+        if cluster.world.api.create(object).is_ok() && kind == "Deployment" {
+            workloads += 1;
+        }
+    }
+    assert!(workloads > 5, "{workloads}");
+    cluster.run(300);
+    for deployment in cluster.list("deployments.apps") {
+        let progress = condition(&deployment, "Progressing").unwrap();
+        assert_eq!(progress["reason"], "NewReplicaSetAvailable", "{}", name(&deployment));
+    }
+}

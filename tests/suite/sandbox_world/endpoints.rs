@@ -140,6 +140,26 @@ fn a_budget_counts_what_its_controllers_ask_for() {
 }
 
 #[test]
+fn fault_69_an_eviction_waits_for_the_budget() {
+    let mut cluster = Cluster::new();
+    cluster.create(replica_set("checkout", 2, "checkout:1.0"));
+    cluster.create(json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "checkout", "namespace": "default"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "checkout"}}},
+    }));
+    cluster.until(|it| it.ready_pods() == 2);
+    cluster.react();
+    let names: Vec<_> = cluster.pods().iter().map(|pod| name(pod)).collect();
+    cluster.world.api.evict("default", &names[0], &json!({}), false).unwrap();
+    cluster.react();
+    let refused = cluster.world.api.evict("default", &names[1], &json!({}), false).unwrap_err();
+    assert_eq!((refused.code, refused.reason), (429, "TooManyRequests"));
+    cluster.run(10);
+    cluster.world.api.evict("default", &names[1], &json!({}), false).unwrap();
+}
+
+#[test]
 fn the_load_balancer_protects_the_pods_that_it_serves_and_lets_go_late() {
     let mut cluster = Cluster::new();
     let mut balanced = service();

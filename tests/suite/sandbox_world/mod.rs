@@ -1,11 +1,12 @@
 //! The cluster behind the API, under a virtual clock: what its controllers and its kubelet do.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod batch;
 mod deployment;
 mod endpoints;
 mod garbage;
 mod kubelet;
+mod live;
 mod nodes;
 mod replica_set;
 mod scheduler;
@@ -15,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use locktender::sandbox::{
-    api::{DeleteOptions, PatchKind, PatchRequest, Propagation, Status, WriteOptions},
+    api::{DeleteOptions, PatchKind, PatchRequest, Propagation, WriteOptions},
     nodes::NodeSpec,
     pace::Pace,
     world::{World, WorldOptions},
@@ -92,48 +93,39 @@ impl Cluster {
     }
 
     fn merge(&mut self, resource: &str, name: &str, body: Value) -> Arc<Value> {
-        self.try_merge(resource, name, None, body).unwrap()
+        self.patch(resource, name, None, PatchKind::Merge, body)
     }
 
     fn merge_status(&mut self, resource: &str, name: &str, body: Value) -> Arc<Value> {
-        self.try_merge(resource, name, Some("status"), body).unwrap()
+        self.patch(resource, name, Some("status"), PatchKind::Merge, body)
     }
 
-    fn try_merge(
+    fn strategic(&mut self, resource: &str, name: &str, body: Value) -> Arc<Value> {
+        self.patch(resource, name, None, PatchKind::Strategic, body)
+    }
+
+    fn patch(
         &mut self,
         resource: &str,
         name: &str,
         subresource: Option<&str>,
+        kind: PatchKind,
         body: Value,
-    ) -> Result<Arc<Value>, Status> {
+    ) -> Arc<Value> {
         let namespace = if resource == "nodes" { "" } else { "default" };
-        let patched = self.world.api.patch(PatchRequest {
+        let request = PatchRequest {
             resource: resource.into(),
             namespace: namespace.into(),
             name: name.into(),
             subresource: subresource.map(Into::into),
-            kind: PatchKind::Merge,
-            body,
-            force: false,
-            options: WriteOptions::default(),
-        });
-        self.react();
-        patched
-    }
-
-    fn strategic(&mut self, resource: &str, name: &str, body: Value) {
-        let request = PatchRequest {
-            resource: resource.into(),
-            namespace: "default".into(),
-            name: name.into(),
-            subresource: None,
-            kind: PatchKind::Strategic,
+            kind,
             body,
             force: false,
             options: WriteOptions::default(),
         };
-        self.world.api.patch(request).unwrap();
+        let patched = self.world.api.patch(request).unwrap();
         self.react();
+        patched
     }
 
     /// Changes the image of a pod's first container in place.

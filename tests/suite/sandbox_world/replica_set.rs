@@ -92,6 +92,36 @@ fn a_pod_is_available_once_it_was_ready_for_long_enough() {
 }
 
 #[test]
+fn pods_are_handed_to_the_sets_of_their_units_by_relabelling() {
+    let mut cluster = Cluster::new();
+    cluster.create(replica_set("checkout", 6, "checkout:1.0"));
+    cluster.until(|it| it.ready_pods() == 6);
+    let before = cluster.pods();
+    cluster.delete("replicasets.apps", "checkout", Some(Propagation::Orphan));
+    for pod in &before {
+        let unit = &pod["spec"]["nodeName"].as_str().unwrap()[..3];
+        cluster.merge("pods", &name(pod), json!({"metadata": {"labels": {"pod-template-hash": unit}}}));
+    }
+    for unit in ["dca", "dcb"] {
+        let count = before.iter().filter(|pod| pod["spec"]["nodeName"].as_str().unwrap().starts_with(unit)).count();
+        let mut slice = replica_set(&format!("checkout-{unit}"), u32::try_from(count).unwrap(), "checkout:1.0");
+        let labels = json!({"app": "checkout", "pod-template-hash": unit});
+        slice["spec"]["selector"]["matchLabels"] = labels.clone();
+        slice["spec"]["template"]["metadata"]["labels"] = labels;
+        cluster.create(slice);
+    }
+    cluster.run(30);
+    let identity = |pod: &Arc<Value>| (pod["metadata"]["uid"].clone(), pod["status"]["containerStatuses"].clone());
+    assert_eq!(
+        before.iter().map(identity).collect::<Vec<_>>(),
+        cluster.pods().iter().map(identity).collect::<Vec<_>>()
+    );
+    let owners =
+        cluster.pods().iter().filter(|pod| pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet").count();
+    assert_eq!(owners, 6);
+}
+
+#[test]
 fn a_hundred_pods_take_milliseconds() {
     let mut cluster = Cluster::with(NodeSpec::of_units([("dca", 3), ("dcb", 3)], 110), Pace::simulated());
     let started = std::time::Instant::now();

@@ -110,3 +110,22 @@ fn it_scales_down_from_the_highest() {
     cluster.run(10);
     assert_eq!(cluster.pods().iter().map(|pod| name(pod)).collect::<Vec<_>>(), ["db-0"]);
 }
+
+#[test]
+fn on_delete_a_pod_that_dies_comes_back_new_and_the_current_revision_stays() {
+    let mut cluster = Cluster::new();
+    let mut wanted = stateful_set(2, "db:1");
+    wanted["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+    cluster.create(wanted);
+    cluster.until(is_settled);
+    let current = set(&cluster)["status"]["currentRevision"].clone();
+    cluster.merge("statefulsets.apps", "db", json!({"spec": {"template": template("db:2")}}));
+    cluster.run(30);
+    assert_eq!(images(&cluster), ["db:1", "db:1"]);
+    for pod in ["db-0", "db-1"] {
+        cluster.delete("pods", pod, None);
+        cluster.run(10);
+    }
+    assert_eq!(images(&cluster), ["db:2", "db:2"]);
+    assert_eq!(set(&cluster)["status"]["currentRevision"], current);
+}

@@ -1,17 +1,24 @@
 //! `/openapi/v3`, made from the same schema that objects are merged and validated by. It has no descriptions.
 
+mod v2;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    handle::Response,
+    handle::{Body, Response},
     resources::{Registry, Resource},
 };
 use crate::sandbox::schema::{Field, ListKind, Scalar, Shape, Type};
 
-/// Answers `/openapi/v3` and what is below it.
+/// Answers `/openapi/v2`, `/openapi/v3` and what is below it.
 pub fn answer(registry: &Registry, path: &str) -> Option<Response> {
+    if path == "/openapi/v2" {
+        let content_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+        let body = Body::Bytes(v2::document(registry));
+        return Some(Response { status: 200, body, content_type, warnings: Vec::new() });
+    }
     let rest = path.strip_prefix("/openapi/v3")?;
     if rest.is_empty() {
         let paths: BTreeMap<String, Value> = registry
