@@ -33,10 +33,19 @@ pub(super) enum Handle {
 
 /// Applies the handle where what is owned differs.
 fn apply(wanted: Object, live: Option<&Object>, why: &str) -> Option<Action> {
-    match live {
-        Some(live) if !diff::differs(&wanted, live) => None,
-        _ => Some(Action::apply(wanted, live, true, why)),
+    let Some(live) = live else { return Some(Action::apply(wanted, None, true, why)) };
+    if !diff::differs(&wanted, live) {
+        return None;
     }
+    // Notes follow the records: where only they differ, nobody has changed anything.
+    let mut as_noted = wanted.clone();
+    for note in [labels::ROLLOUT, labels::STAGE] {
+        as_noted.set(&["metadata", "annotations", note], json!(live.annotation(note)));
+    }
+    let only_notes = !diff::differs(&as_noted, live);
+    let mut action = Action::apply(wanted, Some(live), true, why);
+    action.drift = action.drift.filter(|_| !only_notes);
+    Some(action)
 }
 
 fn is_owned(slice: &Slice<'_>, handle: &Object) -> bool {
