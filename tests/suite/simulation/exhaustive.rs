@@ -78,8 +78,10 @@ impl Scenario {
         if matches!(self, Self::Install) {
             return Ok(sim);
         }
+        sim.checker.lock().unwrap().resting = true;
         stages(&sim, 1).await?;
         sim.pass(Duration::from_secs(30)).await;
+        sim.checker.lock().unwrap().resting = false;
         Ok(sim)
     }
 

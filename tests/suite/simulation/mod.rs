@@ -213,12 +213,24 @@ impl Sim {
     /// Waits, in virtual time, until so many records of an event are pushed.
     ///
     /// Reports come from the controller that lives; what was pushed stays true when it dies.
-    pub async fn recorded(&self, app: &str, number: u32, event: Event, stage: &str, times: usize) -> Result<(), String> {
+    pub async fn recorded(
+        &self,
+        app: &str,
+        number: u32,
+        event: Event,
+        stage: &str,
+        times: usize,
+    ) -> Result<(), String> {
         for _ in 0..20_000 {
             let is_it = |record: &&Record| {
                 record.event == event && record.stage.as_ref().map_or("", |stage| stage.as_str()) == stage
             };
-            if self.records(app, number).iter().filter(is_it).count() >= times {
+            let count = {
+                let checker = self.checker.lock().unwrap();
+                let state = checker.rollouts(&AppName::new(app)).and_then(|all| all.get(&number));
+                state.map_or(0, |state| state.records.iter().filter(is_it).count())
+            };
+            if count >= times {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use locktender::core::{names::AppName, rollout::state::State};
+use locktender::core::names::AppName;
 use serde_json::{Map, Value, json};
 
 use super::{Sim, git::BRANCH};
@@ -109,8 +109,7 @@ fn events(sim: &Sim) -> Vec<String> {
     let apps: Vec<AppName> = checker.known_apps();
     let mut lines = Vec::new();
     for app in apps {
-        let states: Vec<&State> = checker.rollouts(&app).into_iter().flat_map(BTreeMap::values).collect();
-        for state in states {
+        for state in checker.rollouts(&app).into_iter().flat_map(BTreeMap::values) {
             for record in &state.records {
                 let stage = record.stage.as_ref().map(ToString::to_string).unwrap_or_default();
                 lines.push(format!("record {} {:?} {stage}", state.plan.rollout, record.event));

@@ -1,6 +1,6 @@
 //! Pushes: invariants 1, 5 and 6.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use locktender::core::{
     ledger::{DecisionFile, Event, Record, journal},
@@ -73,7 +73,7 @@ impl Checker {
             self.true_now(&state, &records[end], now);
         }
         let state = State::fold(plan, records);
-        self.pushed.entry(id.app.clone()).or_default().insert(id.number, state);
+        self.pushed.entry(id.app.clone()).or_default().insert(id.number, Arc::new(state));
     }
 
     /// 5: what can happen only once is recorded once.

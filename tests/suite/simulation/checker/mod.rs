@@ -12,7 +12,7 @@ mod pods;
 mod snapshot;
 mod violations;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use locktender::core::{
     names::{AppName, BlobId},
@@ -50,15 +50,17 @@ impl Default for Strictness {
 #[derive(Default)]
 pub struct Checker {
     /// Every application's rollouts, as pushed.
-    pushed: BTreeMap<AppName, BTreeMap<u32, State>>,
+    pushed: BTreeMap<AppName, BTreeMap<u32, Arc<State>>>,
     /// What anchors add, by application: the anchor's resource version, and its rollouts.
-    anchored: BTreeMap<AppName, (String, BTreeMap<u32, State>)>,
+    anchored: BTreeMap<AppName, (String, BTreeMap<u32, Arc<State>>)>,
     /// By UID: where a pod is.
     placed: BTreeMap<String, pods::Place>,
     pub strictness: Strictness,
     violations: Vec<String>,
     /// How many writes, pushes and steps were judged.
     pub judged: usize,
+    /// Whether only pushes are looked at: what came before is judged elsewhere.
+    pub resting: bool,
 }
 
 impl Checker {
@@ -79,7 +81,7 @@ impl Checker {
     }
 
     /// Returns an application's rollouts as pushed, by number.
-    pub fn rollouts(&self, app: &AppName) -> Option<&BTreeMap<u32, State>> {
+    pub fn rollouts(&self, app: &AppName) -> Option<&BTreeMap<u32, Arc<State>>> {
         self.pushed.get(app)
     }
 
@@ -90,7 +92,7 @@ impl Checker {
 
     /// Returns each application's last pushed record's id.
     pub fn tips(&self) -> BTreeMap<String, String> {
-        let tip = |rollouts: &BTreeMap<u32, State>| {
+        let tip = |rollouts: &BTreeMap<u32, Arc<State>>| {
             rollouts.values().rev().find_map(|state| state.records.last()).map(|record| record.id.to_string())
         };
         self.pushed.iter().filter_map(|(app, rollouts)| Some((app.to_string(), tip(rollouts)?))).collect()
@@ -103,10 +105,10 @@ impl Checker {
     }
 
     /// Returns the last rollout of an application as pushed, or as its anchor keeps it.
-    fn last(&self, app: &AppName) -> Option<&State> {
+    fn last(&self, app: &AppName) -> Option<&Arc<State>> {
         let pushed = self.pushed.get(app).and_then(|rollouts| rollouts.values().next_back());
         let kept = self.anchored.get(app).and_then(|(_, rollouts)| rollouts.values().next_back());
-        let place = |state: &State| (state.plan.rollout.number, state.records.len());
+        let place = |state: &Arc<State>| (state.plan.rollout.number, state.records.len());
         match (pushed, kept) {
             (Some(pushed), Some(kept)) if place(kept) > place(pushed) => Some(kept),
             (pushed, kept) => pushed.or(kept),
