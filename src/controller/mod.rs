@@ -39,7 +39,7 @@ use crate::core::{
     repository::Repository,
     rollout::{
         self,
-        input::{Decision, GitState, Head, HeadContent, Input},
+        input::{Decision, GitState, Head, HeadContent, Input, Neighbours},
         report::{Reason, Report},
         view::{Touched, View},
     },
@@ -148,7 +148,8 @@ struct Controller {
     journals: Journals,
     snapshot: Option<Snapshot>,
     apps: BTreeMap<AppName, App>,
-    others: BTreeMap<ObjectKey, BTreeSet<AppName>>,
+    /// Which applications render an object at HEAD.
+    rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
     ready: bool,
     watching_since: Timestamp,
@@ -177,7 +178,7 @@ impl Controller {
             view: View::default(),
             snapshot: None,
             apps: BTreeMap::new(),
-            others: BTreeMap::new(),
+            rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
             watching_since: now,
@@ -242,15 +243,18 @@ impl Controller {
         if !publications.is_empty() {
             self.publish(publications).await;
         }
-        if let Some(reports) = &self.reports {
-            let all: Reports =
-                self.apps.iter().filter_map(|(name, app)| Some((name.clone(), app.report.clone()?))).collect();
-            reports.send_if_modified(|known| {
-                let changed = *known != all;
-                *known = all;
-                changed
-            });
-        }
+    }
+
+    /// Tells who listens what was decided last for an application.
+    fn tell(&self, name: &AppName, report: &Report) {
+        let Some(reports) = &self.reports else { return };
+        reports.send_if_modified(|known| {
+            let changed = known.get(name) != Some(report);
+            if changed {
+                known.insert(name.clone(), report.clone());
+            }
+            changed
+        });
     }
 
     /// Everything that is always needed has been listed: from here on deadlines run.
@@ -300,12 +304,10 @@ impl Controller {
             copies_intact: app.copies_intact,
         });
         let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
-        let others: BTreeSet<ObjectKey> = self
-            .others
-            .iter()
-            .filter(|(_, apps)| apps.iter().any(|other| other != name))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let elsewhere =
+            |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
+        let neighbours =
+            Neighbours { render: &elsewhere, waits_for: self.waits_for(app), predecessor: self.predecessor(name, app) };
         let repair = app
             .repair
             .as_ref()
@@ -319,7 +321,7 @@ impl Controller {
             view: &self.view,
             watching_since: self.watching_since,
             git: &git,
-            others: &others,
+            neighbours: &neighbours,
             repair,
             now,
         };
@@ -358,7 +360,9 @@ impl Controller {
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
                 "{}", reasons.join("; "));
         }
-        app.report = Some(report);
+        app.report = Some(report.clone());
+        self.tell(name, &report);
+        let app = self.apps.get_mut(name)?;
         let mut actions = std::mem::take(&mut decision.actions);
         actions.extend(anchor);
         if !actions.is_empty() {

@@ -26,8 +26,9 @@ use crate::core::{
     rollout::{
         self,
         action::Action,
-        input::{HeadContent, Repair, RepairWanted, files},
+        input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         labels, plan,
+        state::State,
         view::Touched,
     },
 };
@@ -189,6 +190,7 @@ impl Controller {
                 self.git_failures = 0;
                 for (publication, _) in publications {
                     info!(app = %publication.app, records = publication.records, "pushed");
+                    self.touch_dependents(&publication.app);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
                         app.ledger = publication.ledger;
                         app.repair = None;
@@ -224,6 +226,15 @@ impl Controller {
             Err(error) => {
                 self.keep_urgent(publications).await;
                 self.git_failed(&error);
+            }
+        }
+    }
+
+    /// Those that wait for an application decide again when it has moved.
+    fn touch_dependents(&mut self, moved: &AppName) {
+        for app in self.apps.values_mut() {
+            if let Some(HeadContent::Rendered(render)) = &app.content {
+                app.dirty |= render.application.depends_on.contains(moved);
             }
         }
     }
@@ -327,8 +338,9 @@ impl Controller {
             }
             let content = snapshot.content(name);
             if !same(app.content.as_ref(), &content) {
-                app.content = Some(content);
+                let before = app.content.replace(content.clone());
                 app.dirty = true;
+                note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);
             }
         }
         self.snapshot = Some(snapshot);
@@ -336,11 +348,6 @@ impl Controller {
             self.load_decisions(&name).await?;
         }
         self.learn_kinds().await;
-        self.note_others();
-        if self.ready {
-            // Anchors that were seen before Git could be asked.
-            self.git.rewritten = None;
-        }
         Ok(())
     }
 
@@ -444,17 +451,59 @@ impl Controller {
         }
     }
 
-    /// Notes which application renders which object at HEAD.
-    fn note_others(&mut self) {
-        let mut others: BTreeMap<ObjectKey, BTreeSet<AppName>> = BTreeMap::new();
-        for (name, app) in &self.apps {
-            if let Some(HeadContent::Rendered(render)) = &app.content {
-                for key in render.keys() {
-                    others.entry(key).or_default().insert(name.clone());
+    /// Names an application that this one depends on and that is not complete at HEAD.
+    pub(super) fn waits_for(&self, app: &App) -> Option<String> {
+        let Some(HeadContent::Rendered(render)) = &app.content else { return None };
+        let first = render.application.depends_on.iter().find(|other| {
+            let Some(other) = self.apps.get(*other) else { return true };
+            let complete = other.ledger.states.last().is_some_and(State::is_over);
+            let at_head = match (&other.content, rollout::stable_at(&other.ledger.states)) {
+                (Some(HeadContent::Rendered(head)), Some(at)) => {
+                    other.renders.get(&at.revision).is_some_and(|stable| stable.digests == head.digests)
+                }
+                _ => false,
+            };
+            !(complete && at_head)
+        });
+        first.map(ToString::to_string)
+    }
+
+    /// Finds the application that is gone from HEAD and whose objects this one renders now.
+    pub(super) fn predecessor(&self, name: &AppName, app: &App) -> Option<Predecessor> {
+        let Some(HeadContent::Rendered(render)) = &app.content else { return None };
+        if !app.ledger.states.is_empty() {
+            return None;
+        }
+        let live = render.workloads.values().find_map(|workload| self.view.by_key(&workload.key))?;
+        let other = AppName::new(live.label(labels::APP).filter(|other| *other != name.as_str())?);
+        let before = self.apps.get(&other).filter(|before| matches!(before.content, Some(HeadContent::Removed)))?;
+        let at = rollout::stable_at(&before.ledger.states)?;
+        let stable = before.renders.get(&at.revision)?.clone();
+        Some(Predecessor { app: other, stable })
+    }
+}
+
+/// Notes which application renders which object at HEAD.
+fn note_rendered(
+    rendered_by: &mut BTreeMap<ObjectKey, BTreeSet<AppName>>,
+    name: &AppName,
+    before: Option<&HeadContent>,
+    now: &HeadContent,
+) {
+    if let Some(HeadContent::Rendered(before)) = before {
+        for key in before.keys() {
+            if let Some(apps) = rendered_by.get_mut(&key) {
+                apps.remove(name);
+                if apps.is_empty() {
+                    rendered_by.remove(&key);
                 }
             }
         }
-        self.others = others;
+    }
+    if let HeadContent::Rendered(now) = now {
+        for key in now.keys() {
+            rendered_by.entry(key).or_default().insert(name.clone());
+        }
     }
 }
 

@@ -1,9 +1,6 @@
 //! What a decision is a function of, and what comes out of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -84,6 +81,25 @@ pub struct RepairWanted {
     pub theirs: Revision,
 }
 
+/// An application that is gone from HEAD, and whose objects this one renders now.
+#[derive(Clone, Debug)]
+pub struct Predecessor {
+    /// Its name.
+    pub app: AppName,
+    /// What was stable there: it is handed over with the objects.
+    pub stable: Arc<Render>,
+}
+
+/// The other applications, as far as they matter to one.
+pub struct Neighbours<'a> {
+    /// Whether another application renders an object at HEAD: such are handed over, never pruned.
+    pub render: &'a dyn Fn(&ObjectKey) -> bool,
+    /// The application that must be complete first and is not, with what it waits for.
+    pub waits_for: Option<String>,
+    /// The application that was renamed to this one.
+    pub predecessor: Option<Predecessor>,
+}
+
 /// Everything that a decision about one application depends on.
 pub struct Input<'a> {
     /// The application.
@@ -100,8 +116,8 @@ pub struct Input<'a> {
     pub watching_since: Timestamp,
     /// The repository.
     pub git: &'a GitState,
-    /// Objects that other applications render at HEAD: handed over, never pruned.
-    pub others: &'a BTreeSet<ObjectKey>,
+    /// The other applications at HEAD.
+    pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
     /// Now.
