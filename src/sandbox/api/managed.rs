@@ -224,12 +224,10 @@ pub fn applied(live: &Value, config: &Value, shape: &Shape, writer: Writer<'_>, 
         }
     }
     take_from_others(&mut managers, &difference.added, &difference.modified, &difference.removed, writer, true);
-    if difference.is_empty() && managers[position].set == last {
-        return Ok(live.clone());
+    if made == *live && managers[position].set == last {
+        return Ok(made);
     }
-    if managers[position].set != last || !difference.is_empty() {
-        managers[position].time = at(writer.now);
-    }
+    managers[position].time = at(writer.now);
     write(&mut made, managers);
     Ok(made)
 }
