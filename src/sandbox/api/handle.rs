@@ -367,7 +367,7 @@ impl Api {
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             ));
         }
-        if kind != PatchKind::Apply && request.flag("force") && request.parameter("force").is_some() {
+        if kind != PatchKind::Apply && request.flag("force") {
             return Err(Status::new(
                 422,
                 "Invalid",
@@ -383,7 +383,7 @@ impl Api {
             subresource: subresource.map(str::to_owned),
             kind,
             body: incoming(request.any_body()?, &target.resource),
-            force: request.flag("force") && request.parameter("force").is_some(),
+            force: request.flag("force"),
             options: request.options()?,
         };
         let made = self.patch_in(&resource, patch)?;

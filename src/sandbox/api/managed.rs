@@ -260,7 +260,7 @@ fn refused(conflicts: &[(&Manager, Set)]) -> Status {
     for (manager, paths) in all {
         for field in paths {
             let message = format!("conflict with {manager}");
-            status.causes.push(Cause { reason: "FieldManagerConflict", message, field });
+            status.details.causes.push(Cause { reason: "FieldManagerConflict", message, field });
         }
     }
     status

@@ -56,16 +56,12 @@ pub fn object(object: &Value, resource: &Resource) -> Vec<Cause> {
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(object, resource, &mut problems),
         "Job" => pod_spec(&spec["template"]["spec"], "spec.template.spec", &mut problems),
         "Service" => service(spec, &mut problems),
-        "HorizontalPodAutoscaler" => {
-            if spec["minReplicas"].as_i64().is_some_and(|count| count < 1) {
-                problems.invalid("spec.minReplicas", &spec["minReplicas"], "must be greater than or equal to 1");
-            }
+        "HorizontalPodAutoscaler" if spec["minReplicas"].as_i64().is_some_and(|count| count < 1) => {
+            problems.invalid("spec.minReplicas", &spec["minReplicas"], "must be greater than or equal to 1");
         }
-        "PodDisruptionBudget" => {
-            if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
-                let why = "minAvailable and maxUnavailable cannot be both set";
-                problems.invalid("spec", &json!({}), why);
-            }
+        "PodDisruptionBudget" if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() => {
+            let why = "minAvailable and maxUnavailable cannot be both set";
+            problems.invalid("spec", &json!({}), why);
         }
         "ConfigMap" | "Secret" => {
             for list in ["data", "binaryData"] {
@@ -463,7 +459,8 @@ fn pod_spec(spec: &Value, path: &str, problems: &mut Problems) {
                 problems.add("FieldValueDuplicate", &format!("{place}.name"), format!("Duplicate value: {name}"));
             }
             names.push(name);
-            if name.as_str().is_some_and(|name| !name.is_empty() && !(is_dns_label(name) && name.len() <= 63)) {
+            let given = name.as_str().filter(|name| !name.is_empty());
+            if given.is_some_and(|name| !is_dns_label(name) || name.len() > 63) {
                 problems.invalid(&format!("{place}.name"), name, LABEL);
             }
             if container["image"].as_str().is_none_or(str::is_empty) {

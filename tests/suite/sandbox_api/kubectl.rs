@@ -244,11 +244,9 @@ async fn changes_are_watched_and_waited_for() {
         for mut waiting in [waiting, waiting_by_path] {
             assert!(waiting.wait().unwrap().success());
         }
-        let gone = kubectl.command("wait --for=delete deploy/web --timeout=20s").spawn().unwrap();
+        let mut gone = kubectl.command("wait --for=delete deploy/web --timeout=20s").spawn().unwrap();
         kubectl.run("delete deploy web --cascade=background");
-        for mut waiting in [gone] {
-            assert!(waiting.wait().unwrap().success());
-        }
+        assert!(gone.wait().unwrap().success());
     })
     .await;
 }
