@@ -3,7 +3,15 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod diff;
+pub mod kustomize;
+pub mod ledger;
 pub mod manifest;
 pub mod names;
+pub mod policy;
+pub mod problem;
 pub mod render;
 pub mod repository;
+pub mod rollout;
+pub mod validate;
+pub mod yaml;

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::problem::Problem;
+
 /// Files by their path from the repository's root.
 pub type Files = BTreeMap<String, Bytes>;
 
@@ -14,6 +16,9 @@ pub enum RenderError {
     /// A file that is read is not among those given: read it too and call again.
     #[error("`{0}` is read but was not given")]
     Missing(String),
+    /// A kustomization file names what must not be followed, or cannot be read: says where.
+    #[error("{0}")]
+    Wrong(Problem),
     /// The program refused: what it said, with paths from the repository's root.
     #[error("{0}")]
     Refused(String),

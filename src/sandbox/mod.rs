@@ -1,9 +1,21 @@
 //! The embedded cluster: an API server that a real `kubectl` talks to, and what a rollout needs behind it.
 //!
 //! [`api`] is the API machinery, synchronous and deterministic; [`http`] serves it on loopback; [`schema`] is what
-//! both know of Kubernetes' types.
+//! both know of Kubernetes' types. [`world`] is the cluster behind it: [`controllers`] and [`kubelet`] are functions of
+//! what the watch log said ([`cache`]) to the requests that follow ([`write`]); [`faults`] makes them fail on command,
+//! [`pace`] says how long things take.
 
 pub mod api;
+pub mod cache;
+pub mod controllers;
+pub mod faults;
 pub mod http;
 pub mod kubeconfig;
+pub mod kubelet;
+pub mod nodes;
+pub mod pace;
 pub mod schema;
+pub mod selector;
+pub mod value;
+pub mod world;
+pub mod write;

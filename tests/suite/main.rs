@@ -1,3 +1,9 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
+mod git;
+mod input;
+mod kube_adapter;
+mod render;
 mod sandbox_api;
+mod sandbox_world;
+mod support;

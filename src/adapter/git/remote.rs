@@ -1,0 +1,204 @@
+//! The remote: where its branch is, bringing it here, and pushing to it with compare-and-swap.
+
+use std::path::{Path, PathBuf};
+
+use super::program::{Output, Program, REMOTE};
+use super::url::{Branch, Transport};
+use crate::core::names::Revision;
+use crate::core::repository::RepositoryError;
+
+/// The mirror's one reference: where the remote's branch was when it was last fetched or pushed to.
+pub(super) const TIP: &str = "refs/locktender/tip";
+
+/// One branch of one remote.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    pub program: Program,
+    pub branch: Branch,
+}
+
+/// What the remote did with a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    Accepted,
+    Rejected {
+        reason: String,
+        /// True when the refusal itself says that the branch is elsewhere.
+        stale: bool,
+    },
+}
+
+/// Why git did not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Objects are damaged, here or there: another copy may be whole.
+    Damage(String),
+    /// Everything else.
+    Other(RepositoryError),
+}
+
+impl From<Failure> for RepositoryError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Damage(text) => Self::Damaged(text),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Remote {
+    /// Asks where the branch is, without bringing anything here.
+    pub async fn tip(&self, mirror: &Path) -> Result<Revision, RepositoryError> {
+        let reference = self.branch.reference();
+        let output = self.program.run(mirror, &["ls-remote", "--refs", REMOTE, &reference]).await?;
+        if output.code != Some(0) {
+            return Err(self.failure(&output).into());
+        }
+        // The pattern also matches the ends of longer names.
+        let line = output.stdout.lines().find_map(|line| line.split_once('\t').filter(|(_, name)| *name == reference));
+        line.map(|(id, _)| Revision::new(id)).ok_or_else(|| RepositoryError::NoBranch(self.branch.as_str().to_owned()))
+    }
+
+    /// Brings the branch's objects into `mirror` and sets [`TIP`] there; on any error `TIP` stays.
+    pub async fn fetch(&self, mirror: &Path) -> Result<(), Failure> {
+        let refspec = format!("+{}:{TIP}", self.branch.reference());
+        let args = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-auto-maintenance",
+            "--no-recurse-submodules",
+            "--no-show-forced-updates",
+            REMOTE,
+            &refspec,
+        ];
+        let output = self.program.run_limited(mirror, &args).await?;
+        // Git leaves out what a shallow remote cannot give, and calls that a success.
+        let left_out = output.stderr.contains("shallow roots are not allowed");
+        if output.code == Some(0) && !left_out { Ok(()) } else { Err(self.failure(&output)) }
+    }
+
+    /// Pushes `commit`, which must be in `mirror`, if the branch is at `onto` and stays there until the server swaps.
+    pub async fn push(&self, mirror: &Path, onto: &Revision, commit: &Revision) -> Result<Pushed, RepositoryError> {
+        let reference = self.branch.reference();
+        // The lease alone decides. `commit` descends from `onto`, so nothing that others pushed is ever overwritten.
+        let lease = format!("--force-with-lease={reference}:{onto}");
+        let refspec = format!("{commit}:{reference}");
+        let args = ["push", "--porcelain", "--no-verify", "--recurse-submodules=no", &lease, REMOTE, &refspec];
+        let output = self.program.run(mirror, &args).await?;
+        let line = output.stdout.lines().find(|line| line.split('\t').nth(1).is_some_and(|spec| *spec == refspec));
+        let line = line.map(|line| line.split_at(1));
+        match line {
+            Some(("!", rest)) if !rest.contains("[remote failure]") => {
+                let summary = rest.rsplit('\t').next().unwrap_or(rest);
+                let stale =
+                    ["(stale info)", "(fetch first)", "(non-fast-forward)"].iter().any(|s| summary.ends_with(s));
+                Ok(Pushed::Rejected { reason: reason(summary, &output.stderr), stale })
+            }
+            Some((" " | "=" | "+", _)) if output.code == Some(0) => Ok(Pushed::Accepted),
+            _ => Err(self.failure(&output).into()),
+        }
+    }
+
+    /// Tells from git's words what went wrong.
+    fn failure(&self, output: &Output) -> Failure {
+        let text = output.stderr.replace('\n', "; ");
+        let text = if text.is_empty() { format!("git ended with {:?}", output.code) } else { text };
+        // Said after most failures, whatever they were.
+        let lower = text.to_lowercase().replace("could not read from remote repository", "");
+        let sign = SIGNS.iter().find(|(words, _)| words.iter().any(|word| lower.contains(word))).map(|(_, sign)| sign);
+        let url = &self.program.url;
+        Failure::Other(match sign {
+            Some(Sign::NoBranch) => RepositoryError::NoBranch(self.branch.as_str().to_owned()),
+            Some(Sign::Shallow) => {
+                RepositoryError::Damaged(format!("{url} is a shallow clone, without the history that is needed"))
+            }
+            Some(Sign::Redirect) => {
+                RepositoryError::Denied(format!("{url} redirects elsewhere, which is not followed: {text}"))
+            }
+            Some(Sign::Denied) => RepositoryError::Denied(text),
+            Some(Sign::Mirror) => RepositoryError::Mirror(text),
+            Some(Sign::Damage) => return Failure::Damage(text),
+            None => RepositoryError::Unreachable(text),
+        })
+    }
+
+    /// Returns where the repository of a local remote is.
+    pub fn local_path(&self) -> Option<&PathBuf> {
+        match self.program.url.transport() {
+            Transport::Local(path) => Some(path),
+            Transport::Git | Transport::Http => None,
+        }
+    }
+}
+
+/// What a failure's words point to.
+enum Sign {
+    NoBranch,
+    Shallow,
+    Redirect,
+    Denied,
+    Mirror,
+    Damage,
+}
+
+/// What git says, in lower case, and what it means; the first that fits counts.
+const SIGNS: &[(&[&str], Sign)] = &[
+    (&["couldn't find remote ref"], Sign::NoBranch),
+    (&["shallow update not allowed", "shallow roots are not allowed"], Sign::Shallow),
+    (&["returned error: 30", "redirection"], Sign::Redirect),
+    (
+        &[
+            "authentication failed",
+            "could not read username",
+            "could not read password",
+            "returned error: 401",
+            "returned error: 403",
+            "/' not found",
+            "access denied",
+            "service not enabled",
+            "dubious ownership",
+        ],
+        Sign::Denied,
+    ),
+    (
+        &["no space left", "read-only file system", "insufficient permission", "unable to create", "cannot lock"],
+        Sign::Mirror,
+    ),
+    (
+        &[
+            "corrupt",
+            "bad object",
+            "did not send all necessary objects",
+            "index-pack failed",
+            "unpack-objects failed",
+            "inflate",
+            "collision",
+            "bad pack",
+            "bad tree",
+            "hash mismatch",
+            "sha1 mismatch",
+            "missing blob",
+            "missing tree",
+            "unable to read",
+            "could not read",
+            "failed to traverse",
+            "not a git repository: '/",
+        ],
+        Sign::Damage,
+    ),
+];
+
+/// Puts what the server's hooks said before git's summary of it.
+fn reason(summary: &str, stderr: &str) -> String {
+    let said: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("remote: ")).map(str::trim).collect();
+    let summary = summary.trim();
+    if said.is_empty() { summary.to_owned() } else { format!("{}: {summary}", said.join("; ")) }
+}

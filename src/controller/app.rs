@@ -1,0 +1,85 @@
+//! One application, as the controller keeps it between decisions. Everything here can be rebuilt from Git and the
+//! cluster.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::journals::AppLedger;
+use crate::core::{
+    ledger::DecisionFile,
+    names::{BlobId, Digest, Revision},
+    rollout::{
+        input::{DecisionAtHead, HeadContent, Repair},
+        render::Render,
+        report::Report,
+    },
+};
+
+/// One application.
+#[derive(Default)]
+pub struct App {
+    /// Its rollouts.
+    pub ledger: AppLedger,
+    /// What HEAD renders; `None` before the first fetch.
+    pub content: Option<HeadContent>,
+    /// The tree of its ledger at HEAD.
+    pub ledger_tree: Option<BlobId>,
+    /// The decisions in the latest rollout's directory.
+    pub decisions: Vec<DecisionAtHead>,
+    /// The decisions that are there for the next number already.
+    pub in_advance: Vec<DecisionFile>,
+    /// Whether the copies of the records at HEAD are as they were pushed.
+    pub copies_intact: bool,
+    /// What deciding needs, by revision.
+    pub renders: BTreeMap<Revision, Arc<Render>>,
+    /// What came of a repair, and at which HEAD.
+    pub repair: Option<(Revision, Repair)>,
+    /// Why its history cannot be believed.
+    pub rewritten: Option<String>,
+    /// Whether something has happened since the last decision.
+    pub dirty: bool,
+    /// Whether its writes are under way.
+    pub acting: bool,
+    /// When to decide again without an event.
+    pub wake: Option<Timestamp>,
+    /// What the API server refused last.
+    pub refused: Vec<String>,
+    /// How often in a row it was refused, and not before when to try again.
+    pub failures: u32,
+    /// Not before when to act again.
+    pub not_before: Option<Timestamp>,
+    /// How often deciding has panicked.
+    pub panics: u32,
+    /// The last report.
+    pub report: Option<Report>,
+    /// The last record that the anchor names, and the last that it keeps, as written by us.
+    pub anchored: Option<(Option<Digest>, Option<Digest>)>,
+}
+
+impl App {
+    /// Notes that writes were refused, and waits twice as long each time, at most a minute.
+    pub fn back_off(&mut self, now: Timestamp, asked: Option<Duration>) {
+        self.failures = self.failures.saturating_add(1);
+        let own = Duration::from_millis(200u64.saturating_mul(1 << self.failures.min(9))).min(Duration::from_secs(60));
+        let wait = SignedDuration::try_from(asked.unwrap_or(own)).unwrap_or(SignedDuration::from_secs(60));
+        self.not_before = Some(now + wait);
+    }
+
+    /// Notes that writes went through.
+    pub fn went_through(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+        self.refused.clear();
+    }
+
+    /// Returns the namespace of the application's anchor.
+    pub fn namespace(&self) -> String {
+        let content = match &self.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let render = self.renders.values().next().or(content);
+        render.and_then(|render| render.application.namespace.clone()).unwrap_or_else(|| "default".to_owned())
+    }
+}

@@ -1,0 +1,127 @@
+//! What runs beside the loop: one fetch or push at a time, and each application's writes.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use jiff::Timestamp;
+
+use super::publish::Publication;
+use crate::core::{
+    clock::Clock,
+    cluster::{Cluster, ClusterError, Kind, ObjectKey, Write},
+    manifest::Object,
+    names::{AppName, Revision},
+    repository::{Push, Repository, RepositoryError},
+    rollout::action::Action,
+};
+
+/// What came of the Git lane.
+pub(super) enum GitDone {
+    /// The remote's tip, and whether the one that was seen last is older or elsewhere.
+    Fetched(Result<Revision, RepositoryError>),
+    /// A push, of these, made on this commit.
+    Pushed { publications: Vec<(Publication, bool)>, result: Result<Push, RepositoryError> },
+}
+
+/// What came of one write.
+pub(super) struct WriteDone {
+    pub action: Action,
+    pub result: Result<Option<Object>, ClusterError>,
+    /// The object read past every cache, after a write that was refused or whose answer was lost.
+    pub read_back: Option<(ObjectKey, Option<Object>)>,
+}
+
+/// What came of an application's writes.
+pub(super) struct Acted {
+    pub app: AppName,
+    pub done: Vec<WriteDone>,
+}
+
+pub(super) fn fetch(repository: &Arc<dyn Repository>) -> BoxFuture<'static, GitDone> {
+    let repository = repository.clone();
+    async move { GitDone::Fetched(repository.fetch().await) }.boxed()
+}
+
+pub(super) fn push(
+    repository: &Arc<dyn Repository>,
+    onto: Revision,
+    publications: Vec<(Publication, bool)>,
+) -> BoxFuture<'static, GitDone> {
+    let repository = repository.clone();
+    async move {
+        let drafts: Vec<_> =
+            publications.iter().flat_map(|(publication, _)| publication.commits.iter().cloned()).collect();
+        let result = repository.push(&onto, &drafts).await;
+        GitDone::Pushed { publications, result }
+    }
+    .boxed()
+}
+
+/// Carries out an application's writes, a few at a time.
+pub(super) fn act(
+    app: AppName,
+    actions: Vec<Action>,
+    cluster: &Arc<dyn Cluster>,
+    parallel: usize,
+) -> BoxFuture<'static, Acted> {
+    let cluster = cluster.clone();
+    async move {
+        let done =
+            stream::iter(actions).map(|action| one(action, cluster.clone())).buffered(parallel.max(1)).collect().await;
+        Acted { app, done }
+    }
+    .boxed()
+}
+
+async fn one(action: Action, cluster: Arc<dyn Cluster>) -> WriteDone {
+    let result = cluster.write(&action.write).await;
+    let doubtful = matches!(
+        result,
+        Err(ClusterError::Conflict(_)
+            | ClusterError::AlreadyExists(_)
+            | ClusterError::NotFound(_)
+            | ClusterError::Unreachable(_))
+    );
+    let mut read_back = None;
+    if doubtful {
+        // Decided on something that has changed, or done with the answer lost: what is there now tells.
+        let (kind, key) = subject(&action.write);
+        if let Ok(object) = cluster.read(&kind, &key.namespace, &key.name).await {
+            read_back = Some((key, object));
+        }
+    }
+    WriteDone { action, result, read_back }
+}
+
+/// Returns which object a write is about.
+pub(super) fn subject(write: &Write) -> (Kind, ObjectKey) {
+    match write {
+        Write::Apply { object, .. } | Write::Create { object } => (object.kind(), object.key()),
+        Write::Patch { kind, key, .. } | Write::Delete { kind, key, .. } => (kind.clone(), key.clone()),
+    }
+}
+
+/// Returns when the repository may have changed. Kept over turns of the loop, so that no hint is lost.
+pub(super) fn changed(repository: &Arc<dyn Repository>) -> BoxFuture<'static, ()> {
+    let repository = repository.clone();
+    async move { repository.changed().await }.boxed()
+}
+
+/// Polls the Git lane without taking it.
+pub(super) async fn poll(lane: &mut Option<BoxFuture<'static, GitDone>>) -> GitDone {
+    match lane {
+        Some(lane) => Pin::new(lane).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when `at` has come; never where there is none.
+pub(super) fn until(clock: &Arc<dyn Clock>, at: Option<Timestamp>) -> impl Future<Output = ()> + use<> {
+    let clock = clock.clone();
+    async move {
+        match at {
+            Some(at) => clock.until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}

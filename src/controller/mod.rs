@@ -1,0 +1,459 @@
+//! Moves: observe → decide → act → record. One loop, one queue of deadlines; safe to kill at any instant.
+//!
+//! Git has one lane: one fetch or push at a time. Each application has one lane of writes. Nothing is decided for an
+//! application while its writes are under way, so that what they answered is seen first.
+
+pub mod anchor;
+mod app;
+pub mod journals;
+mod lanes;
+mod observe;
+pub mod overlay;
+mod publish;
+pub mod source;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use self::{
+    app::App,
+    journals::Journals,
+    lanes::{Acted, GitDone},
+    publish::Publication,
+    source::{Snapshot, Source},
+};
+use crate::core::{
+    clock::Clock,
+    cluster::{Cluster, Kind, ObjectKey},
+    names::AppName,
+    render::Renderer,
+    repository::Repository,
+    rollout::{
+        self,
+        input::{Decision, GitState, Head, HeadContent, Input},
+        report::{Reason, Report},
+        view::{Touched, View},
+    },
+};
+
+/// The outside, as traits.
+#[derive(Clone)]
+pub struct Ports {
+    /// The release repository.
+    pub repository: Arc<dyn Repository>,
+    /// The cluster.
+    pub cluster: Arc<dyn Cluster>,
+    /// The renderer of Kustomize directories.
+    pub renderer: Arc<dyn Renderer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Instead of `ledger.pushInterval` of `locktender.yaml`.
+    pub push_interval: Option<Duration>,
+    /// How many writes of one application are under way at once.
+    pub parallel_writes: usize,
+    /// After a fetch or push that failed: how long to wait at first. Doubles, up to a minute.
+    pub git_retry: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { push_interval: None, parallel_writes: 8, git_retry: Duration::from_secs(1) }
+    }
+}
+
+/// Every application's report, as last decided.
+pub type Reports = BTreeMap<AppName, Report>;
+
+/// Kinds that are watched whatever the applications consist of.
+pub fn core_kinds() -> Vec<Kind> {
+    [
+        ("", "v1", "Namespace"),
+        ("", "v1", "ConfigMap"),
+        ("", "v1", "Service"),
+        ("", "v1", "Pod"),
+        ("apps", "v1", "Deployment"),
+        ("apps", "v1", "ReplicaSet"),
+        ("discovery.k8s.io", "v1", "EndpointSlice"),
+    ]
+    .map(|(group, version, kind)| Kind::new(group, version, kind))
+    .to_vec()
+}
+
+/// The branch serves an older commit than was seen: after so long somebody should look.
+const STALE_COMPLAINT: SignedDuration = SignedDuration::from_mins(5);
+
+/// Runs until `stop` is ready, then lets the writes under way end and returns.
+pub async fn run(
+    ports: Ports,
+    options: Options,
+    reports: Option<watch::Sender<Reports>>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut controller = Controller::new(ports, options, reports);
+    controller.start().await;
+    let mut stop = std::pin::pin!(stop);
+    let mut changed = lanes::changed(&controller.ports.repository);
+    loop {
+        controller.fold_events().await;
+        controller.work().await;
+        let wake = controller.next_wake();
+        let clock = controller.ports.clock.clone();
+        let cluster = controller.ports.cluster.clone();
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(acted) = controller.acts.next(), if !controller.acts.is_empty() => controller.acted(acted),
+            done = lanes::poll(&mut controller.git_lane), if controller.git_lane.is_some() => {
+                controller.git_lane = None;
+                controller.git_done(done).await;
+            }
+            event = cluster.next_event() => controller.fold(event).await,
+            () = &mut changed => {
+                controller.fetch_due = true;
+                changed = lanes::changed(&controller.ports.repository);
+            }
+            () = lanes::until(&clock, wake), if wake.is_some() => {}
+        }
+    }
+    // What is under way ends; what has not begun is found again by whoever comes next.
+    while let Some(acted) = controller.acts.next().await {
+        controller.acted(acted);
+    }
+    if let Some(lane) = controller.git_lane.take() {
+        controller.git_done(lane.await).await;
+    }
+    info!("stopped");
+}
+
+struct Controller {
+    ports: Ports,
+    options: Options,
+    reports: Option<watch::Sender<Reports>>,
+    view: View,
+    source: Source,
+    journals: Journals,
+    snapshot: Option<Snapshot>,
+    apps: BTreeMap<AppName, App>,
+    others: BTreeMap<ObjectKey, BTreeSet<AppName>>,
+    watched: BTreeSet<Kind>,
+    ready: bool,
+    watching_since: Timestamp,
+    git: GitState,
+    git_failures: u32,
+    git_not_before: Option<Timestamp>,
+    stale_since: Option<Timestamp>,
+    fetch_due: bool,
+    last_push: Option<Timestamp>,
+    /// Pushes that were refused though the branch had not moved: a hook says no, and why.
+    refused_push: Option<String>,
+    git_lane: Option<BoxFuture<'static, GitDone>>,
+    publishing: BTreeSet<AppName>,
+    acts: FuturesUnordered<BoxFuture<'static, Acted>>,
+}
+
+impl Controller {
+    fn new(ports: Ports, options: Options, reports: Option<watch::Sender<Reports>>) -> Self {
+        let now = ports.clock.now();
+        Self {
+            source: Source::new(ports.repository.clone(), ports.renderer.clone()),
+            journals: Journals::new(ports.repository.clone()),
+            ports,
+            options,
+            reports,
+            view: View::default(),
+            snapshot: None,
+            apps: BTreeMap::new(),
+            others: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            ready: false,
+            watching_since: now,
+            git: GitState::default(),
+            git_failures: 0,
+            git_not_before: None,
+            stale_since: None,
+            fetch_due: true,
+            last_push: None,
+            refused_push: None,
+            git_lane: None,
+            publishing: BTreeSet::new(),
+            acts: FuturesUnordered::new(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.ports.clock.now()
+    }
+
+    async fn start(&mut self) {
+        for kind in core_kinds() {
+            self.watch(&kind).await;
+        }
+    }
+
+    async fn watch(&mut self, kind: &Kind) {
+        if self.watched.insert(kind.clone()) {
+            self.ports.cluster.watch(kind).await;
+        }
+    }
+
+    /// Decides for everything that is due, acts, and publishes.
+    async fn work(&mut self) {
+        if !self.ready {
+            self.become_ready();
+        }
+        let now = self.now();
+        if self.git_lane.is_none() && self.fetch_due && self.git_not_before.is_none_or(|at| at <= now) {
+            self.fetch_due = false;
+            self.git_lane = Some(lanes::fetch(&self.ports.repository));
+        }
+        if !self.ready {
+            return;
+        }
+        let due: Vec<AppName> = self
+            .apps
+            .iter()
+            .filter(|(name, app)| {
+                let awake = app.dirty || app.wake.is_some_and(|wake| wake <= now);
+                awake && !app.acting && !self.publishing.contains(*name)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut publications: Vec<(Publication, bool)> = Vec::new();
+        for name in due {
+            let Some(decision) = self.decide(&name).await else { continue };
+            if let Some(publication) = self.settle(&name, decision).await {
+                publications.push(publication);
+            }
+        }
+        if !publications.is_empty() {
+            self.publish(publications).await;
+        }
+        if let Some(reports) = &self.reports {
+            let all: Reports =
+                self.apps.iter().filter_map(|(name, app)| Some((name.clone(), app.report.clone()?))).collect();
+            reports.send_if_modified(|known| {
+                let changed = *known != all;
+                *known = all;
+                changed
+            });
+        }
+    }
+
+    /// Everything that is always needed has been listed: from here on deadlines run.
+    fn become_ready(&mut self) {
+        if core_kinds().iter().all(|kind| self.view.knows(kind)) {
+            self.ready = true;
+            self.watching_since = self.now();
+            self.read_anchors();
+            for app in self.apps.values_mut() {
+                app.dirty = true;
+            }
+        }
+    }
+
+    /// Decides for one application.
+    async fn decide(&mut self, name: &AppName) -> Option<Decision> {
+        self.load_renders(name).await;
+        let mut decision = self.decide_once(name)?;
+        if let Some(wanted) = decision.repair.take() {
+            let (head, paths) = self.snapshot.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
+            let stable = self.apps.get(name)?.renders.get(&wanted.theirs).map(|render| render.digests.clone());
+            let repair = match (&self.refused_push, stable) {
+                (Some(why), _) => rollout::input::Repair::Impossible(format!("the remote refuses the push: {why}")),
+                (None, Some(stable)) => {
+                    let directory = publish::directory(&paths, name);
+                    observe::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
+                }
+                (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
+            };
+            self.apps.get_mut(name)?.repair = Some((head, repair));
+            decision = self.decide_once(name)?;
+            decision.repair = None;
+        }
+        Some(decision)
+    }
+
+    /// Calls `decide` with everything that is known.
+    fn decide_once(&mut self, name: &AppName) -> Option<Decision> {
+        let now = self.now();
+        let app = self.apps.get(name)?;
+        let head = self.snapshot.as_ref().map(|snapshot| Head {
+            revision: snapshot.revision.clone(),
+            content: app.content.clone().unwrap_or(HeadContent::Removed),
+            decisions: app.decisions.clone(),
+            in_advance: app.in_advance.clone(),
+            frozen: snapshot.frozen(name, now),
+            copies_intact: app.copies_intact,
+        });
+        let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
+        let others: BTreeSet<ObjectKey> = self
+            .others
+            .iter()
+            .filter(|(_, apps)| apps.iter().any(|other| other != name))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let repair = app
+            .repair
+            .as_ref()
+            .filter(|(at, _)| head.as_ref().is_some_and(|head| head.revision == *at))
+            .map(|(_, repair)| repair);
+        let input = Input {
+            app: name,
+            head: head.as_ref(),
+            rollouts: &app.ledger.states,
+            renders: &app.renders,
+            view: &self.view,
+            watching_since: self.watching_since,
+            git: &git,
+            others: &others,
+            repair,
+            now,
+        };
+        // `decide` is total. Should it still panic for one application, the others must go on.
+        let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rollout::decide(&input)));
+        let app = self.apps.get_mut(name)?;
+        match decided {
+            Ok(decision) => {
+                app.panics = 0;
+                Some(decision)
+            }
+            Err(_) => {
+                app.panics = app.panics.saturating_add(1);
+                app.dirty = false;
+                app.wake = Some(now + SignedDuration::from_secs(1 << app.panics.min(10)));
+                warn!(app = %name, panics = app.panics, "deciding panicked: the application is left alone for a while");
+                None
+            }
+        }
+    }
+
+    /// Starts the writes of a decision, and returns what of it is to be published.
+    async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
+        let now = self.now();
+        let thaw = self.snapshot.as_ref().and_then(|snapshot| snapshot.next_thaw(now));
+        decision.wake_at(thaw);
+        let head = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone());
+        let anchor = self.anchor_write(name);
+        let app = self.apps.get_mut(name)?;
+        app.dirty = false;
+        app.wake = decision.wake;
+        let mut report = decision.report.clone();
+        report.reasons.extend(app.refused.iter().map(|why| Reason::Refused { why: why.clone() }));
+        if app.report.as_ref() != Some(&report) {
+            let reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+            info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
+                "{}", reasons.join("; "));
+        }
+        app.report = Some(report);
+        let mut actions = std::mem::take(&mut decision.actions);
+        actions.extend(anchor);
+        if !actions.is_empty() {
+            if let Some(at) = app.not_before.filter(|at| *at > now) {
+                app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
+            } else {
+                app.acting = true;
+                let parallel = self.options.parallel_writes;
+                self.acts.push(lanes::act(name.clone(), actions, &self.ports.cluster, parallel));
+            }
+        }
+        let app = self.apps.get(name)?;
+        if !decision.has_records() && decision.edits.is_none() && !app.ledger.has_unpushed() {
+            return None;
+        }
+        let head =
+            head.or_else(|| app.ledger.states.last().and_then(|state| state.records.last()).map(|r| r.head.clone()))?;
+        let publication = publish::compose(name, &app.ledger, &decision, &head, now);
+        Some((publication, decision.urgent && decision.has_records()))
+    }
+
+    /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
+    async fn publish(&mut self, publications: Vec<(Publication, bool)>) {
+        let now = self.now();
+        let interval = self.push_interval();
+        let urgent = publications.iter().any(|(_, urgent)| *urgent);
+        let away = self.git.away.is_some() || self.snapshot.is_none();
+        if away {
+            let urgent = publications.into_iter().filter(|(_, urgent)| *urgent).map(|(publication, _)| publication);
+            self.keep_in_anchors(urgent.collect()).await;
+            return;
+        }
+        let next = self.last_push.map(|last| last + interval);
+        let wait = next.filter(|next| *next > now && !urgent);
+        if let Some(until) = wait.or(self.git_not_before.filter(|at| *at > now)) {
+            self.wake_all(publications.iter().map(|(publication, _)| publication.app.clone()), until);
+            return;
+        }
+        if self.git_lane.is_some() {
+            // The lane's end wakes them: they are decided again then, on what it brought.
+            let names: Vec<AppName> = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
+            for name in names {
+                if let Some(app) = self.apps.get_mut(&name) {
+                    app.wake = None;
+                }
+                self.publishing_later(name);
+            }
+            return;
+        }
+        let Some(onto) = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone()) else { return };
+        self.publishing = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
+        self.git_lane = Some(lanes::push(&self.ports.repository, onto, publications));
+    }
+
+    /// Decides for an application again as soon as the Git lane is free.
+    fn publishing_later(&mut self, name: AppName) {
+        self.publishing.insert(name);
+    }
+
+    fn wake_all(&mut self, names: impl Iterator<Item = AppName>, at: Timestamp) {
+        for name in names {
+            if let Some(app) = self.apps.get_mut(&name) {
+                app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
+            }
+        }
+    }
+
+    fn push_interval(&self) -> SignedDuration {
+        let set = self.options.push_interval;
+        let interval = set.or(self.snapshot.as_ref().map(|snapshot| snapshot.settings.push_interval));
+        interval.and_then(|interval| SignedDuration::try_from(interval).ok()).unwrap_or(SignedDuration::from_secs(3))
+    }
+
+    /// Returns when something is due without an event.
+    fn next_wake(&self) -> Option<Timestamp> {
+        let apps = self
+            .apps
+            .iter()
+            .filter(|(name, app)| !app.acting && !self.publishing.contains(*name) && self.ready)
+            .filter_map(|(_, app)| app.wake);
+        let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
+        apps.chain(git).min()
+    }
+
+    fn touch(&mut self, touched: Touched) {
+        match touched {
+            Touched::Nothing => {}
+            Touched::Apps(names) => {
+                for name in names {
+                    if let Some(app) = self.apps.get_mut(&name) {
+                        app.dirty = true;
+                    }
+                }
+            }
+            Touched::Everything => self.apps.values_mut().for_each(|app| app.dirty = true),
+        }
+    }
+}

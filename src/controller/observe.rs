@@ -1,0 +1,562 @@
+//! What comes in: watch events, new heads, what writes and pushes answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::SignedDuration;
+use tracing::{info, warn};
+
+use super::{
+    Controller, Ports, STALE_COMPLAINT,
+    anchor::{self, Anchor},
+    app::App,
+    journals,
+    lanes::{Acted, GitDone, subject},
+    overlay::Overlay,
+    publish::Publication,
+    source::Source,
+};
+use crate::core::{
+    cluster::{ClusterError, ClusterEvent, Kind, ObjectKey},
+    ledger::journal,
+    names::{AppName, Digest, Revision, RolloutId},
+    repository::{Merge, Push, RepositoryError},
+    rollout::{
+        self,
+        action::Action,
+        input::{HeadContent, Repair, RepairWanted, files},
+        labels, plan,
+        view::Touched,
+    },
+};
+
+impl Controller {
+    /// Folds what is there already, so that a burst is decided on once.
+    pub(super) async fn fold_events(&mut self) {
+        for _ in 0..10_000 {
+            let Some(event) = self.ports.cluster.try_event() else { return };
+            self.fold(event).await;
+        }
+    }
+
+    pub(super) async fn fold(&mut self, event: ClusterEvent) {
+        match &event {
+            ClusterEvent::Lost { kind, reason } => warn!(?kind, reason, "a watch is lost"),
+            ClusterEvent::Listed { kind, objects, .. } => {
+                info!(kind = ?kind, objects = objects.len(), "listed");
+                if self.view.lost(kind).is_some() {
+                    // Nobody looked meanwhile: deadlines start over.
+                    self.watching_since = self.now();
+                }
+                if let Ok(scope) = self.ports.cluster.scope(kind).await {
+                    self.source.learn(kind.clone(), scope);
+                }
+            }
+            _ => {}
+        }
+        let touched = self.view.take(event);
+        self.touch(touched);
+    }
+
+    /// Takes what an application's writes answered.
+    pub(super) fn acted(&mut self, acted: Acted) {
+        let now = self.now();
+        let mut touched = Vec::new();
+        let mut refused = Vec::new();
+        let mut failed = false;
+        let mut asked = None;
+        for done in acted.done {
+            let (_, key) = subject(&done.action.write);
+            match done.result {
+                Ok(Some(object)) => touched.push(self.view.put(object)),
+                Ok(None) => touched.push(self.view.forget(&key)),
+                Err(error) => {
+                    failed = true;
+                    match &error {
+                        ClusterError::Conflict(_) | ClusterError::AlreadyExists(_) | ClusterError::NotFound(_) => {
+                            info!(app = %acted.app, %error, "{}: decided again", done.action.why);
+                        }
+                        ClusterError::Busy { retry_after, .. } => asked = asked.max(*retry_after),
+                        _ => {
+                            warn!(app = %acted.app, %error, "{}", done.action.why);
+                            refused.push(format!("{}: {error}", done.action.why));
+                        }
+                    }
+                    match done.read_back {
+                        Some((_, Some(object))) => touched.push(self.view.put(object)),
+                        Some((key, None)) => touched.push(self.view.forget(&key)),
+                        None => {}
+                    }
+                    continue;
+                }
+            }
+            info!(app = %acted.app, "{}", done.action.why);
+        }
+        for touched in touched {
+            self.touch(touched);
+        }
+        if let Some(app) = self.apps.get_mut(&acted.app) {
+            app.acting = false;
+            app.dirty = true;
+            if failed {
+                app.refused = refused;
+                app.back_off(now, asked);
+            } else {
+                app.went_through();
+            }
+        }
+    }
+
+    /// Takes what the Git lane brought.
+    pub(super) async fn git_done(&mut self, done: GitDone) {
+        // Those that waited for the lane are decided again, on what it brought.
+        for name in std::mem::take(&mut self.publishing) {
+            if let Some(app) = self.apps.get_mut(&name) {
+                app.dirty = true;
+            }
+        }
+        match done {
+            GitDone::Fetched(Ok(tip)) => self.fetched(tip).await,
+            GitDone::Fetched(Err(error)) => self.git_failed(&error),
+            GitDone::Pushed { publications, result } => self.pushed(publications, result).await,
+        }
+    }
+
+    async fn fetched(&mut self, tip: Revision) {
+        self.git_failures = 0;
+        self.git_not_before = None;
+        let seen = match &self.snapshot {
+            Some(snapshot) => Some(snapshot.revision.clone()),
+            None => None,
+        };
+        if seen.as_ref() == Some(&tip) {
+            self.stale_since = None;
+            if self.git.away.take().is_some() {
+                info!("Git is back");
+                self.touch(Touched::Everything);
+            }
+            return;
+        }
+        if let Some(seen) = &seen
+            && self.ports.repository.is_ancestor(&tip, seen).await.unwrap_or(false)
+        {
+            self.stale(&tip);
+            return;
+        }
+        self.stale_since = None;
+        self.git.away = None;
+        self.refused_push = None;
+        if let Err(error) = self.load(&tip).await {
+            self.git_failed(&error);
+        }
+    }
+
+    /// The remote serves an ancestor of what was seen: a stale replica. Waits, and complains after a while.
+    fn stale(&mut self, tip: &Revision) {
+        let now = self.now();
+        let since = *self.stale_since.get_or_insert(now);
+        if now.duration_since(since) >= STALE_COMPLAINT {
+            warn!(tip = tip.short(), "the remote has served an older commit for five minutes");
+        }
+        self.git.away = Some(format!("the remote serves {}, which is older than what was seen", tip.short()));
+        self.fetch_due = true;
+        self.git_not_before = Some(now + SignedDuration::from_secs(5));
+        self.touch(Touched::Everything);
+    }
+
+    fn git_failed(&mut self, error: &RepositoryError) {
+        let now = self.now();
+        self.git_failures = self.git_failures.saturating_add(1);
+        let first = self.options.git_retry;
+        let wait = first.saturating_mul(1 << self.git_failures.saturating_sub(1).min(6));
+        let wait = wait.min(std::time::Duration::from_secs(60));
+        self.git_not_before = Some(now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60)));
+        self.fetch_due = true;
+        if self.git.away.is_none() {
+            warn!(%error, "Git is away");
+            self.touch(Touched::Everything);
+        }
+        self.git.away = Some(error.to_string());
+    }
+
+    async fn pushed(&mut self, publications: Vec<(Publication, bool)>, result: Result<Push, RepositoryError>) {
+        let now = self.now();
+        match result {
+            Ok(Push::Accepted(commits)) => {
+                self.last_push = Some(now);
+                self.git_failures = 0;
+                for (publication, _) in publications {
+                    info!(app = %publication.app, records = publication.records, "pushed");
+                    if let Some(app) = self.apps.get_mut(&publication.app) {
+                        app.ledger = publication.ledger;
+                        app.repair = None;
+                        app.dirty = true;
+                    }
+                }
+                if let Some(tip) = commits.last().cloned()
+                    && let Err(error) = self.load(&tip).await
+                {
+                    self.git_failed(&error);
+                }
+            }
+            Ok(Push::Rejected { moved: true, reason }) => {
+                // Somebody else was first: fetch, decide again, commit again. Never force, never rebase blindly.
+                info!(reason, "the branch moved: decided again");
+                self.fetch_due = true;
+                self.git_failures = self.git_failures.saturating_add(1);
+                let wait = SignedDuration::from_millis(20 * i64::from(self.git_failures.min(50)));
+                self.git_not_before = (self.git_failures > 3).then(|| now + wait);
+            }
+            Ok(Push::Rejected { moved: false, reason }) => {
+                warn!(reason, "the remote refuses our push");
+                let repairs = publications.iter().any(|(publication, _)| publication.repairs);
+                if repairs {
+                    // Perhaps only the repair is refused: then the application is held, and that is recorded.
+                    self.refused_push = Some(reason.clone());
+                    publications.iter().for_each(|(publication, _)| self.forget_repair(&publication.app));
+                    return;
+                }
+                self.keep_urgent(publications).await;
+                self.git_failed(&RepositoryError::Denied(reason));
+            }
+            Err(error) => {
+                self.keep_urgent(publications).await;
+                self.git_failed(&error);
+            }
+        }
+    }
+
+    fn forget_repair(&mut self, app: &AppName) {
+        if let Some(app) = self.apps.get_mut(app) {
+            app.repair = None;
+            app.dirty = true;
+        }
+    }
+
+    async fn keep_urgent(&mut self, publications: Vec<(Publication, bool)>) {
+        let urgent = publications.into_iter().filter(|(publication, urgent)| *urgent && !publication.repairs);
+        self.keep_in_anchors(urgent.map(|(publication, _)| publication).collect()).await;
+    }
+
+    /// Going back does not wait for Git: the record goes to the anchor, is acted on, and is pushed later.
+    pub(super) async fn keep_in_anchors(&mut self, publications: Vec<Publication>) {
+        let now = self.now();
+        for mut publication in publications {
+            let Some(app) = self.apps.get(&publication.app) else { continue };
+            for (number, journal) in &mut publication.ledger.rollouts {
+                journal.pushed = app.ledger.rollouts.get(number).map_or(0, |known| known.pushed);
+            }
+            publication.ledger.refold();
+            let namespace = app.namespace();
+            let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(&publication.app));
+            let renders = app.renders.values().map(Arc::as_ref);
+            let action = anchor::write(&publication.app, &namespace, &publication.ledger, renders, live);
+            let result = self.ports.cluster.write(&action.write).await;
+            let Some(app) = self.apps.get_mut(&publication.app) else { continue };
+            match result {
+                Ok(object) => {
+                    info!(app = %publication.app, "Git is away: going back is recorded in the anchor");
+                    app.anchored = Some((publication.ledger.pushed_tip(), publication.ledger.tip()));
+                    app.ledger = publication.ledger;
+                    app.dirty = true;
+                    if let Some(object) = object {
+                        self.view.put(object);
+                    }
+                }
+                Err(error) => {
+                    warn!(app = %publication.app, %error, "the anchor cannot be written");
+                    app.back_off(now, None);
+                    app.wake = app.not_before;
+                }
+            }
+        }
+    }
+
+    /// Returns the write that lets the anchor name the last record, where it does not.
+    pub(super) fn anchor_write(&self, name: &AppName) -> Option<Action> {
+        let app = self.apps.get(name)?;
+        let tip = app.ledger.tip()?;
+        let wanted = (app.ledger.pushed_tip(), Some(tip));
+        if app.anchored == Some(wanted) || app.rewritten.is_some() {
+            return None;
+        }
+        let namespace = app.namespace();
+        // It comes when the namespace does.
+        self.view.get("", "Namespace", "", &namespace).filter(|namespace| !namespace.is_terminating())?;
+        let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(name));
+        let known = live.and_then(anchor::read);
+        if known.is_some_and(|known| known.pushed == wanted.0 && last_of(&known) == wanted.1) {
+            return None;
+        }
+        let renders = app.renders.values().map(Arc::as_ref);
+        Some(anchor::write(name, &namespace, &app.ledger, renders, live))
+    }
+
+    /// Reads every anchor: what Git does not have, or cannot be asked for, counts from here.
+    pub(super) fn read_anchors(&mut self) {
+        let anchors: Vec<Anchor> = self
+            .view
+            .of_kind("", "ConfigMap")
+            .filter(|object| object.label(labels::ANCHOR).is_some())
+            .filter_map(anchor::read)
+            .collect();
+        for anchor in anchors {
+            let app = self.apps.entry(anchor.app.clone()).or_default();
+            take_anchor(app, anchor);
+        }
+    }
+
+    /// Reads the branch at a commit.
+    pub(super) async fn load(&mut self, head: &Revision) -> Result<(), RepositoryError> {
+        let snapshot = self.source.snapshot(head).await?;
+        let touched = self.journals.read(head).await?;
+        let mut names: BTreeSet<AppName> = snapshot.apps.keys().cloned().collect();
+        names.extend(self.journals.apps());
+        names.extend(self.apps.keys().cloned());
+        let accepted = accepted(&self.ports, head).await?;
+        for name in &names {
+            let first_time = !self.apps.contains_key(name);
+            let expected = self.apps.get(name).and_then(|app| app.ledger.pushed_tip());
+            let app = self.apps.entry(name.clone()).or_default();
+            if first_time || touched.contains(name) || app.rewritten.is_some() || app.content.is_none() {
+                let git = self.journals.of(name).await?;
+                take_git(app, git, expected, &accepted);
+                app.dirty = true;
+            }
+            let content = snapshot.content(name);
+            if !same(app.content.as_ref(), &content) {
+                app.content = Some(content);
+                app.dirty = true;
+            }
+        }
+        self.snapshot = Some(snapshot);
+        for name in names {
+            self.load_decisions(&name).await?;
+        }
+        self.learn_kinds().await;
+        self.note_others();
+        if self.ready {
+            // Anchors that were seen before Git could be asked.
+            self.git.rewritten = None;
+        }
+        Ok(())
+    }
+
+    /// Reads an application's decisions and the copies of its records, where its ledger has another tree.
+    async fn load_decisions(&mut self, name: &AppName) -> Result<(), RepositoryError> {
+        let Some(snapshot) = &self.snapshot else { return Ok(()) };
+        let head = snapshot.revision.clone();
+        let tree = snapshot.ledgers.get(name).cloned();
+        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
+        if app.ledger_tree == tree && app.ledger_tree.is_some() && !app.dirty {
+            return Ok(());
+        }
+        app.ledger_tree = tree;
+        app.dirty = true;
+        let last = app.ledger.states.last().map(|state| state.plan.rollout.clone());
+        let next = RolloutId { app: name.clone(), number: last.as_ref().map_or(1, |last| last.number + 1) };
+        let decisions = match &last {
+            Some(last) => self.source.decisions(&head, &last.directory()).await?,
+            None => Vec::new(),
+        };
+        let in_advance = files(&self.source.decisions(&head, &next.directory()).await?);
+        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
+        app.decisions = decisions;
+        app.in_advance = in_advance;
+        app.copies_intact = true;
+        let Some(last) = last else { return Ok(()) };
+        let Some(known) = app.ledger.rollouts.get(&last.number) else { return Ok(()) };
+        let wanted =
+            [("plan.yaml", plan::write(&known.plan)), ("journal.yaml", journal::write(&known.records[..known.pushed]))];
+        let entries = self.ports.repository.directory(&head, &last.directory()).await?.unwrap_or_default();
+        let mut intact = true;
+        for (file, text) in wanted {
+            let path = format!("{}/{file}", last.directory());
+            let entry = entries.iter().find(|entry| entry.path == path);
+            intact &= match entry {
+                Some(entry) => {
+                    self.ports.repository.read(&entry.id, 64 << 20).await.is_ok_and(|bytes| bytes == text.as_bytes())
+                }
+                None => false,
+            };
+        }
+        if let Some(app) = self.apps.get_mut(name) {
+            app.copies_intact = intact;
+        }
+        Ok(())
+    }
+
+    /// Renders what deciding for an application needs.
+    pub(super) async fn load_renders(&mut self, name: &AppName) {
+        let Some(app) = self.apps.get(name) else { return };
+        let needed = rollout::needed(&app.ledger.states);
+        let missing: Vec<Revision> =
+            needed.iter().filter(|revision| !app.renders.contains_key(*revision)).cloned().collect();
+        for revision in missing {
+            let at_head = match self.apps.get(name).and_then(|app| app.content.as_ref()) {
+                Some(HeadContent::Rendered(render)) if render.revision == revision => Some(render.clone()),
+                _ => None,
+            };
+            let render = match at_head {
+                Some(render) => Some(render),
+                None => match self.source.render_at(name, &revision).await {
+                    Ok(render) => render,
+                    Err(error) => {
+                        warn!(app = %name, %error, revision = revision.short(), "an earlier revision cannot be rendered");
+                        None
+                    }
+                },
+            };
+            if let (Some(render), Some(app)) = (render, self.apps.get_mut(name)) {
+                app.renders.insert(revision, render);
+            }
+        }
+        if let Some(app) = self.apps.get_mut(name) {
+            app.renders.retain(|revision, _| needed.contains(revision));
+        }
+        self.learn_kinds_of(name).await;
+    }
+
+    async fn learn_kinds_of(&mut self, name: &AppName) {
+        let Some(app) = self.apps.get(name) else { return };
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let renders = app.renders.values().chain(head);
+        let kinds: BTreeSet<Kind> = renders
+            .flat_map(|render| {
+                let config = render.workloads.values().flat_map(|workload| &workload.config);
+                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
+            })
+            .collect();
+        for kind in kinds {
+            self.watch(&kind).await;
+        }
+    }
+
+    async fn learn_kinds(&mut self) {
+        let names: Vec<AppName> = self.apps.iter().filter(|(_, app)| app.dirty).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.learn_kinds_of(&name).await;
+        }
+    }
+
+    /// Notes which application renders which object at HEAD.
+    fn note_others(&mut self) {
+        let mut others: BTreeMap<ObjectKey, BTreeSet<AppName>> = BTreeMap::new();
+        for (name, app) in &self.apps {
+            if let Some(HeadContent::Rendered(render)) = &app.content {
+                for key in render.keys() {
+                    others.entry(key).or_default().insert(name.clone());
+                }
+            }
+        }
+        self.others = others;
+    }
+}
+
+fn same(known: Option<&HeadContent>, now: &HeadContent) -> bool {
+    match (known, now) {
+        (Some(HeadContent::Removed), HeadContent::Removed) => true,
+        (Some(HeadContent::Broken(one)), HeadContent::Broken(other)) => one == other,
+        (Some(HeadContent::Rendered(one)), HeadContent::Rendered(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
+/// Takes what Git has of an application's ledger, beside what it does not have yet.
+fn take_git(
+    app: &mut App,
+    mut git: BTreeMap<u32, journals::Journal>,
+    expected: Option<Digest>,
+    accepted: &BTreeSet<Digest>,
+) {
+    let has = |id: &Digest| {
+        git.values().any(|journal: &journals::Journal| journal.records.iter().any(|record| record.id == *id))
+    };
+    let lost = expected.filter(|id| !has(id) && !accepted.contains(id));
+    if let Some(id) = lost {
+        app.rewritten = Some(format!(
+            "the last record {} is not in the branch's history any more; bring it back, or accept the new history \
+             with `locktender audit accept`",
+            id.short()
+        ));
+        return;
+    }
+    app.rewritten = None;
+    if expected.is_none_or(|id| !accepted.contains(&id) || has(&id)) {
+        journals::join(&mut git, std::mem::take(&mut app.ledger.rollouts));
+    }
+    app.ledger.rollouts = git;
+    app.ledger.refold();
+}
+
+/// Takes an anchor: its records where they continue what is known, its renders where they are missing.
+fn take_anchor(app: &mut App, anchor: Anchor) {
+    let known = app.ledger.tip();
+    if known.is_some() && anchor.pushed.is_some_and(|pushed| !app.ledger.contains(&pushed)) && app.content.is_some() {
+        let id = anchor.pushed.map(|id| id.short()).unwrap_or_default();
+        app.rewritten = Some(format!(
+            "the anchor names record {id}, which is not in the branch's history; bring it back, or accept the new \
+             history with `locktender audit accept`"
+        ));
+        return;
+    }
+    journals::join(&mut app.ledger.rollouts, anchor.rollouts);
+    app.ledger.refold();
+    for (revision, render) in anchor.renders {
+        app.renders.entry(revision).or_insert_with(|| Arc::new(render));
+    }
+    app.dirty = true;
+}
+
+fn last_of(anchor: &Anchor) -> Option<Digest> {
+    anchor.rollouts.values().rev().find_map(|journal| journal.records.last()).map(|record| record.id)
+}
+
+/// Reads which lost records a person has accepted as lost.
+async fn accepted(ports: &Ports, head: &Revision) -> Result<BTreeSet<Digest>, RepositoryError> {
+    let entries = ports.repository.directory(head, "rollouts").await?.unwrap_or_default();
+    let Some(entry) = entries.iter().find(|entry| entry.path == "rollouts/accepted.yaml") else {
+        return Ok(BTreeSet::new());
+    };
+    let bytes = ports.repository.read(&entry.id, 1 << 20).await?;
+    let words = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(words.split_whitespace().filter_map(|word| Digest::parse(word).ok()).collect())
+}
+
+/// Tries to take a refused target out of Git: merges, and renders the result.
+pub(super) async fn try_repair(
+    ports: &Ports,
+    app: &AppName,
+    directory: &str,
+    head: &Revision,
+    wanted: &RepairWanted,
+    stable: &BTreeMap<String, Digest>,
+) -> Repair {
+    let edits = match ports.repository.merge(directory, &wanted.base, head, &wanted.theirs).await {
+        Ok(Merge::Clean(edits)) => edits,
+        Ok(Merge::Conflicts(paths)) => {
+            return Repair::Impossible(format!("it conflicts with later changes of {}", paths.join(", ")));
+        }
+        Err(error) => return Repair::Impossible(error.to_string()),
+    };
+    if edits.is_empty() {
+        return Repair::Impossible("what it released does not come from the application's directory".to_owned());
+    }
+    let app_file = format!("{directory}/app.yaml");
+    if matches!(edits.get(&app_file), Some(None)) {
+        return Repair::Impossible("it would delete the application".to_owned());
+    }
+    let overlay = Arc::new(Overlay::new(ports.repository.clone(), edits.clone()));
+    let mut source = Source::new(overlay, ports.renderer.clone());
+    match source.render_at(app, head).await {
+        Ok(Some(render)) if render.digests == *stable => Repair::Clean(edits),
+        Ok(Some(_)) => Repair::Impossible("the result would not render what is stable".to_owned()),
+        Ok(None) => Repair::Impossible("the result would not render".to_owned()),
+        Err(error) => Repair::Impossible(error.to_string()),
+    }
+}

@@ -1,0 +1,125 @@
+//! What only several files together show: policies that do not exist, units that a policy does not have, cycles.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Application, RolloutPolicy, Sourced, Strategy, nearest,
+    read_policy::{shares_that_do_not_fit, unknown_unit},
+};
+use crate::core::{names::AppName, problem::Problem};
+
+/// The policies of a repository by name; `None` is one whose file has problems of its own.
+pub type Policies<'a> = BTreeMap<&'a str, Option<&'a RolloutPolicy>>;
+
+/// Returns what is wrong with each application in the light of the others and of the policies. An application that is
+/// not among the keys is fine. `policies_path` is for messages.
+pub fn check_applications(
+    applications: &BTreeMap<AppName, &Sourced<Application>>,
+    policies: &Policies<'_>,
+    policies_path: &str,
+) -> BTreeMap<AppName, Vec<Problem>> {
+    let mut found: BTreeMap<AppName, Vec<Problem>> = BTreeMap::new();
+    for (name, application) in applications {
+        let mut problems: Vec<Problem> = check_policy(application, policies, policies_path).into_iter().collect();
+        problems.extend(check_dependencies(application, applications));
+        if !problems.is_empty() {
+            found.insert(name.clone(), problems);
+        }
+    }
+    for (name, application) in applications {
+        if let Some(cycle) = cycle_through(name, applications) {
+            let shown = cycle.iter().map(AppName::as_str).collect::<Vec<_>>().join(" → ");
+            let problem = application
+                .problem_with_key(&["spec", "dependsOn"], format!("applications depend on each other: {shown}"))
+                .label("one of them must come first");
+            found.entry(name.clone()).or_default().push(problem);
+        }
+    }
+    found
+}
+
+fn check_policy(application: &Sourced<Application>, policies: &Policies<'_>, policies_path: &str) -> Option<Problem> {
+    let name = application.value.policy.as_deref()?;
+    match policies.get(name) {
+        Some(Some(policy)) => check_overrides(application, policy),
+        Some(None) => Some(
+            application
+                .problem(&["spec", "policy"], format!("policy `{name}` is not valid"))
+                .label(format!("see {policies_path}/{name}.yaml")),
+        ),
+        None => {
+            let problem = application.problem(&["spec", "policy"], format!("there is no policy `{name}`"));
+            Some(match nearest(name, policies.keys().copied()) {
+                Some(near) => problem.label(format!("{policies_path}/{near}.yaml is near")),
+                None => problem.label(format!("add {policies_path}/{name}.yaml")),
+            })
+        }
+    }
+}
+
+fn check_overrides(application: &Sourced<Application>, policy: &RolloutPolicy) -> Option<Problem> {
+    let Strategy::Batched(batched) = &policy.strategy;
+    for (workload, changed) in &application.value.overrides {
+        let Some(shares) = &changed.unit_replicas else { continue };
+        let path = ["spec", "overrides", "workloads", workload, "unitReplicas"];
+        let Some(topology) = &batched.topology else {
+            let message = format!("policy `{}` has no topology", policy.name);
+            return Some(application.problem_with_key(&path, message));
+        };
+        for unit in shares.keys() {
+            if let Some((message, label)) = unknown_unit(unit.as_str(), &topology.units) {
+                let path = [path.as_slice(), &[unit.as_str()]].concat();
+                return Some(application.problem_with_key(&path, message).label(label));
+            }
+        }
+        if let Some(message) = shares_that_do_not_fit(shares, Some(&topology.units)) {
+            return Some(application.problem_with_key(&path, message));
+        }
+    }
+    None
+}
+
+fn check_dependencies(
+    application: &Sourced<Application>,
+    applications: &BTreeMap<AppName, &Sourced<Application>>,
+) -> Vec<Problem> {
+    let unknown = application.value.depends_on.iter().enumerate().filter(|(_, name)| !applications.contains_key(*name));
+    let problem = |(index, name): (usize, &AppName)| {
+        let index = index.to_string();
+        let problem = application.problem(&["spec", "dependsOn", &index], format!("there is no application `{name}`"));
+        match nearest(name.as_str(), applications.keys().map(AppName::as_str)) {
+            Some(near) => problem.label(format!("did you mean `{near}`?")),
+            None => problem,
+        }
+    };
+    unknown.map(problem).collect()
+}
+
+/// Returns the shortest way from an application over its dependencies back to itself, both ends included.
+fn cycle_through(start: &AppName, applications: &BTreeMap<AppName, &Sourced<Application>>) -> Option<Vec<AppName>> {
+    let mut came_from: BTreeMap<&AppName, &AppName> = BTreeMap::new();
+    let mut wave = vec![start];
+    while !wave.is_empty() {
+        let mut next = Vec::new();
+        for name in wave {
+            for dependency in applications.get(name).map(|found| &found.value.depends_on).into_iter().flatten() {
+                if dependency == start {
+                    let mut way = vec![start.clone(), name.clone()];
+                    let mut here = name;
+                    while let Some(before) = came_from.get(here).filter(|_| here != start) {
+                        way.push((*before).clone());
+                        here = before;
+                    }
+                    way.reverse();
+                    return Some(way);
+                }
+                if !came_from.contains_key(dependency) {
+                    came_from.insert(dependency, name);
+                    next.push(dependency);
+                }
+            }
+        }
+        wave = next;
+    }
+    None
+}

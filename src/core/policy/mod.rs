@@ -1,0 +1,29 @@
+//! What people write about a release: applications, rollout policies, decisions, freezes, settings. Read once, into
+//! types that cannot be wrong; after that nothing downstream can fail on bad input.
+
+mod application;
+mod check;
+mod decision;
+mod duration;
+mod quantity;
+mod read;
+mod read_policy;
+mod rollout_policy;
+pub mod schema;
+mod settings;
+
+pub use application::{Application, Source, WorkloadOverride, read_application};
+pub use check::{Policies, check_applications};
+pub use decision::{Decision, DecisionBody, DigestPrefix, read_decision};
+pub use duration::HumanDuration;
+pub use quantity::{IntOrPercent, Percent, Share};
+pub use read::{Sourced, nearest};
+pub use read_policy::read_policy;
+pub use rollout_policy::{
+    Batched, Beta, Confirm, Drift, Graceful, OnAbort, OnFailure, OnNewRevision, PruneGuard, Rollback, RollbackStages,
+    RolloutPolicy, Strategy, Topology, Update,
+};
+pub use settings::{Freeze, Identity, Paths, Settings, read_freeze, read_settings};
+
+/// The version of everything that people write.
+pub const API_VERSION: &str = "locktender.dev/v1alpha1";

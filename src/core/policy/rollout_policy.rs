@@ -1,0 +1,232 @@
+//! A rollout policy: how applications go from one digest to another.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{IntOrPercent, Percent, Share};
+use crate::core::names::{Digest, Unit};
+
+/// How the applications that name it are released.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutPolicy {
+    /// The file's name without `.yaml`, and `metadata.name`.
+    pub name: String,
+    /// A stage that makes no progress for this long fails. Waiting at a gate does not count.
+    #[serde(with = "seconds")]
+    pub progress_deadline: Duration,
+    /// What a failed stage does.
+    pub on_failure: OnFailure,
+    /// What an abort does to Git.
+    pub on_abort: OnAbort,
+    /// How the way back to a known digest goes.
+    pub rollback: Rollback,
+    /// What a new revision does to a running rollout.
+    pub on_new_revision: OnNewRevision,
+    /// What is done about drift on fields we own.
+    pub drift: Drift,
+    /// When pruning waits for a confirm.
+    pub prune: PruneGuard,
+    /// How the pods go.
+    pub strategy: Strategy,
+}
+
+impl RolloutPolicy {
+    /// Returns the SHA-256 of what the policy means: comments, order, defaults written out and the name change nothing.
+    pub fn digest(&self) -> Digest {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("name");
+        }
+        crate::core::manifest::canonical_digest(&value)
+    }
+}
+
+/// What a failed stage does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnFailure {
+    /// Return to stable.
+    Abort,
+    /// Stay, and wait for `retry` or a new revision.
+    Stop,
+}
+
+/// What an abort does to Git.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnAbort {
+    /// The application's directory goes back to stable in Git too.
+    Revert,
+    /// Git is left alone.
+    Hold,
+}
+
+/// How the way back to a known digest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// Whether confirms and pauses are passed.
+    pub stages: RollbackStages,
+    /// How many of the last stables count as known.
+    pub window: u32,
+}
+
+/// Whether a rollback waits at confirms and pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RollbackStages {
+    /// Passes them.
+    Skip,
+    /// Waits at them as any release does.
+    Run,
+}
+
+/// What a new revision does to a running rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnNewRevision {
+    /// The new revision's rollout replaces it.
+    Supersede,
+    /// The newest waits until the rollout ends or stops.
+    Queue,
+}
+
+/// What is done about drift on fields we own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Drift {
+    /// Reported and put back.
+    Correct,
+    /// Only reported.
+    Report,
+}
+
+/// When pruning waits for a confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneGuard {
+    /// A prune of more than this share of the application's objects waits for a confirm.
+    pub confirm_above: Percent,
+}
+
+/// How the pods go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Strategy {
+    /// A beta group, then batches over all units.
+    Batched(Batched),
+}
+
+/// The batched strategy: a beta group, then batches over all units.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Batched {
+    /// Whether pods are kept.
+    pub update: Update,
+    /// The units; `None` is one unit, unnamed.
+    pub topology: Option<Topology>,
+    /// The first batch.
+    pub beta: Beta,
+    /// Pods of one batch, over all units together. A count is at least 1, a percentage at least 1 %.
+    pub batch_size: IntOrPercent,
+    /// Which batches wait for a person.
+    pub confirm: Confirm,
+    /// How long a pod must have been ready to count.
+    #[serde(with = "seconds")]
+    pub min_ready: Duration,
+    /// How many pods of a workload may be out of service at once: rounded down, at least one.
+    pub max_unavailable: IntOrPercent,
+    /// How a pod is taken out of service before it is touched.
+    pub graceful: Graceful,
+}
+
+/// Whether pods are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Update {
+    /// In place where only images of containers changed, recreated where not.
+    InPlaceIfPossible,
+    /// In place; a change that cannot be is refused.
+    InPlaceOnly,
+    /// Always recreated.
+    Recreate,
+}
+
+/// The failure domains of the pods.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Topology {
+    /// The node label whose value is the unit.
+    pub unit_type: String,
+    /// The units, in the order that breaks ties. At least one, no two the same.
+    pub units: Vec<Unit>,
+    /// Shares of some of the units. Percentages together are at most 100.
+    pub unit_replicas: BTreeMap<Unit, Share>,
+    /// After how long a pod that finds no place is moved to another unit; `None` is never.
+    #[serde(with = "optional_seconds")]
+    pub auto_reschedule: Option<Duration>,
+}
+
+/// The first batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beta {
+    /// How many pods of every unit; 0 is no beta group.
+    pub per_unit: u32,
+}
+
+/// Which batches wait for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Confirm {
+    /// Every batch but the last.
+    EveryBatch,
+    /// Only the beta group.
+    Beta,
+    /// None.
+    None,
+}
+
+/// How a pod is taken out of service before it is touched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Graceful {
+    /// How long after the last endpoint and finalizer went.
+    #[serde(with = "seconds")]
+    pub grace_period: Duration,
+    /// Finalizers whose going says that their controller took the pod out of its load balancer.
+    pub finalizers: Vec<String>,
+    /// Uses a readiness gate instead of the label `locktender.dev/in-service`.
+    pub readiness_gate: bool,
+}
+
+/// Durations as whole seconds: what people write in `…Seconds` fields.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(duration.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
+}
+
+/// The same for durations that may be absent.
+mod optional_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(|duration| duration.as_secs()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
+    }
+}

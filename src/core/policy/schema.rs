@@ -1,0 +1,252 @@
+//! JSON Schema (draft 2020-12) of everything that people write, for editors and CI.
+//!
+//! The schema says what a single file can look like; `locktender validate` also checks what only several fields or files
+//! together show. Written by hand, beside the readers: messages are made by these, so they cannot be derived from types.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{API_VERSION, read::MOST_PODS};
+
+const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
+const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+const QUALIFIED: &str = "^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+const FINALIZER: &str = "^[a-z0-9.-]{1,253}/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+const PERCENT: &str = "^(100|[1-9]?[0-9])%$";
+const PERCENT_FROM_ONE: &str = "^(100|[1-9][0-9]?)%$";
+const DIGEST: &str = "^(sha256:)?[0-9a-f]{8,64}$";
+const TIME: &str =
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\\.[0-9]+)?)?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
+const DURATION: &str =
+    "^([0-9]+ *(nsec|ns|usec|us|msec|millis|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hr|h|days?|d) *)+$";
+
+/// Returns all schemas by the name of what they are about: `application`, `decision`, `freeze`, `rolloutpolicy`,
+/// `settings`.
+pub fn all() -> BTreeMap<&'static str, Value> {
+    BTreeMap::from([
+        ("application", envelope("Application", "apps/<app>/app.yaml: what is released as a unit", application())),
+        ("rolloutpolicy", envelope("RolloutPolicy", "policies/<name>.yaml: how applications are released", policy())),
+        ("freeze", envelope("Freeze", "freezes/<name>.yaml: nothing advances while it applies", freeze())),
+        ("decision", top("a file by which a person confirms, promotes, aborts, pauses or retries", decision())),
+        ("settings", top("locktender.yaml: settings of a release repository", settings())),
+    ])
+}
+
+fn top(title: &str, mut schema: Value) -> Value {
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!(title);
+    schema
+}
+
+fn envelope(kind: &str, title: &str, spec: Value) -> Value {
+    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let metadata = object(&["name"], [("name", text(NAME)), ("labels", texts.clone()), ("annotations", texts)]);
+    let members = [
+        ("apiVersion", json!({"const": API_VERSION})),
+        ("kind", json!({"const": kind})),
+        ("metadata", metadata),
+        ("spec", spec),
+    ];
+    top(title, object(&["apiVersion", "kind", "metadata", "spec"], members))
+}
+
+fn object<const N: usize>(required: &[&str], members: [(&str, Value); N]) -> Value {
+    let members: Map<String, Value> = members.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    let mut schema = json!({"type": "object", "additionalProperties": false, "properties": members});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn described(description: &str, mut schema: Value) -> Value {
+    schema["description"] = json!(description);
+    schema
+}
+
+fn text(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
+}
+
+fn some_text() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+fn integer(least: u32, most: u32) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most})
+}
+
+fn words(words: &[&str], default: &str) -> Value {
+    json!({"enum": words, "default": default})
+}
+
+fn list(items: &Value) -> Value {
+    json!({"type": "array", "items": items, "uniqueItems": true})
+}
+
+fn int_or_percent(least: u32) -> Value {
+    let percent = if least == 0 { PERCENT } else { PERCENT_FROM_ONE };
+    json!({"anyOf": [integer(least, MOST_PODS), text(percent)]})
+}
+
+fn unit_replicas() -> Value {
+    json!({"type": "object", "additionalProperties": int_or_percent(0)})
+}
+
+fn application() -> Value {
+    let workload = object(&[], [("unitReplicas", described("Replaces the policy's.", unit_replicas()))]);
+    let workloads = json!({"type": "object", "additionalProperties": workload});
+    let source = object(&[], [("path", some_text()), ("kustomize", object(&[], []))]);
+    object(
+        &[],
+        [
+            ("namespace", described("For objects that name none.", text(NAME))),
+            (
+                "policy",
+                described(
+                    "A file in policies/; without one everything is applied in order, without stages.",
+                    text(NAME),
+                ),
+            ),
+            ("overrides", object(&[], [("workloads", workloads)])),
+            ("source", described("Where the manifests are; the directory's own YAML where this is absent.", source)),
+            ("drift", words(&["correct", "report"], "correct")),
+            ("dependsOn", described("Applications that are complete before this one starts.", list(&text(NAME)))),
+        ],
+    )
+}
+
+fn policy() -> Value {
+    const DEADLINE: &str = "A stage that makes no progress for this long fails; waiting at a gate does not count.";
+    let rollback = object(&[], [("stages", words(&["skip", "run"], "skip")), ("window", integer(0, 100))]);
+    let prune = object(&[], [("confirmAbove", text(PERCENT))]);
+    object(
+        &["strategy"],
+        [
+            ("progressDeadlineSeconds", described(DEADLINE, integer(1, 604_800))),
+            ("onFailure", words(&["abort", "stop"], "abort")),
+            ("onAbort", words(&["revert", "hold"], "revert")),
+            ("rollback", described("Going back to one of the last stables.", rollback)),
+            ("onNewRevision", words(&["supersede", "queue"], "supersede")),
+            ("drift", words(&["correct", "report"], "correct")),
+            ("prune", described("A prune of more than this share of the objects waits for a confirm.", prune)),
+            ("strategy", object(&["batched"], [("batched", batched())])),
+        ],
+    )
+}
+
+fn batched() -> Value {
+    let beta = object(&[], [("perUnit", described("Pods of every unit; 0 is no beta group.", integer(0, MOST_PODS)))]);
+    let graceful = object(
+        &[],
+        [
+            ("gracePeriodSeconds", integer(0, 86_400)),
+            ("finalizers", list(&text(FINALIZER))),
+            ("readinessGate", json!({"type": "boolean", "default": false})),
+        ],
+    );
+    object(
+        &[],
+        [
+            ("update", words(&["InPlaceIfPossible", "InPlaceOnly", "Recreate"], "InPlaceIfPossible")),
+            ("topology", topology()),
+            ("beta", described("The first batch.", beta)),
+            ("batchSize", described("Pods of one batch, over all units together.", int_or_percent(1))),
+            ("confirm", words(&["everyBatch", "beta", "none"], "everyBatch")),
+            ("minReadySeconds", integer(0, 86_400)),
+            ("maxUnavailable", described("Of each workload, rounded down, at least one.", int_or_percent(1))),
+            ("graceful", described("How a pod is taken out of service before it is touched.", graceful)),
+        ],
+    )
+}
+
+fn topology() -> Value {
+    let mut units = list(&text(LABEL_VALUE));
+    units["minItems"] = json!(1);
+    units["maxItems"] = json!(100);
+    let reschedule = object(&[], [("enable", json!({"type": "boolean"})), ("initialDelaySeconds", integer(1, 86_400))]);
+    object(
+        &["units"],
+        [
+            ("unitType", described("A node label; its value is the unit.", text(QUALIFIED))),
+            ("units", units),
+            (
+                "unitReplicas",
+                described("Fixed counts first, then percentages; the rest is spread evenly.", unit_replicas()),
+            ),
+            ("autoReschedule", described("Moves pods that find no place to another unit.", reschedule)),
+        ],
+    )
+}
+
+fn freeze() -> Value {
+    object(
+        &[],
+        [
+            ("from", text(TIME)),
+            ("until", text(TIME)),
+            ("applications", described("All where absent.", json!({"type": "array", "items": text(NAME)}))),
+            ("reason", some_text()),
+        ],
+    )
+}
+
+/// An empty file is a decision, too: to a schema that is null.
+fn decision() -> Value {
+    let mut schema = object(
+        &[],
+        [
+            ("planHash", described("The hash of the plan that was seen.", text(DIGEST))),
+            ("record", described("The id of the waiting record that was seen.", text(DIGEST))),
+            ("message", some_text()),
+        ],
+    );
+    schema["type"] = json!(["object", "null"]);
+    schema
+}
+
+fn settings() -> Value {
+    object(
+        &[],
+        [
+            ("paths", object(&[], [("apps", some_text()), ("policies", some_text()), ("freezes", some_text())])),
+            ("branch", described("The watched branch.", some_text())),
+            ("ledger", object(&[], [("pushInterval", text(DURATION))])),
+            ("identity", object(&[], [("name", some_text()), ("email", some_text())])),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::policy::{application, decision, read_policy, settings};
+
+    /// Fields that are read only to say that they come later.
+    const LATER: &[&str] = &["cluster", "canary", "blueGreen", "helm", "approvers", "clusters"];
+
+    #[test]
+    fn the_schema_knows_the_fields_that_are_read() {
+        let schemas = all();
+        let batched = "/properties/spec/properties/strategy/properties/batched";
+        let table = [
+            ("application", "/properties/spec".to_owned(), application::SPEC),
+            ("rolloutpolicy", "/properties/spec".to_owned(), read_policy::SPEC),
+            ("rolloutpolicy", batched.to_owned(), read_policy::BATCHED),
+            ("rolloutpolicy", format!("{batched}/properties/topology"), read_policy::TOPOLOGY),
+            ("rolloutpolicy", format!("{batched}/properties/graceful"), read_policy::GRACEFUL),
+            ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
+            ("decision", String::new(), decision::FIELDS),
+            ("settings", String::new(), settings::SETTINGS),
+        ];
+        for (name, path, read) in table {
+            let properties = schemas[name].pointer(&format!("{path}/properties")).and_then(Value::as_object);
+            let mut known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+            let mut read: Vec<&str> = read.iter().copied().filter(|field| !LATER.contains(field)).collect();
+            known.sort_unstable();
+            read.sort_unstable();
+            assert_eq!(known, read, "{name}{path}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What is to be done to the cluster, decided and ready to be sent.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::core::{
+    cluster::{PatchType, Write},
+    manifest::Object,
+};
+
+/// One write, with the reason for it. The executor makes no choices.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Action {
+    /// What is sent.
+    pub write: Write,
+    /// Why, for logs: `checkout-dca-x2x9k: taken out of service`.
+    pub why: String,
+    /// At rest: the object that somebody changed and the state it was seen in, `Kind/name@resourceVersion`. `None` for
+    /// what needs no record of its own there.
+    pub drift: Option<String>,
+}
+
+impl Action {
+    /// Applies an object; `live` is what it was decided on.
+    pub fn apply(mut object: Object, live: Option<&Object>, force: bool, why: impl Into<String>) -> Self {
+        if let Some(live) = live {
+            object.set(&["metadata", "resourceVersion"], json!(live.resource_version()));
+            object.set(&["metadata", "uid"], json!(live.uid()));
+        }
+        let drift = Some(seen(&object, live));
+        Self { write: Write::Apply { object, force, manager: None }, why: why.into(), drift }
+    }
+
+    /// Creates an object.
+    pub fn create(object: Object, why: impl Into<String>) -> Self {
+        Self { write: Write::Create { object }, why: why.into(), drift: None }
+    }
+
+    /// Patches what was seen, by a JSON merge patch.
+    pub fn merge(live: &Object, body: Value, why: impl Into<String>) -> Self {
+        Self::patch(live, PatchType::Merge, body, why)
+    }
+
+    /// Patches what was seen.
+    pub fn patch(live: &Object, patch: PatchType, body: Value, why: impl Into<String>) -> Self {
+        let write = Write::Patch {
+            kind: live.kind(),
+            key: live.key(),
+            uid: live.uid().to_owned(),
+            resource_version: Some(live.resource_version().to_owned()),
+            patch,
+            body,
+            subresource: None,
+        };
+        Self { write, why: why.into(), drift: None }
+    }
+
+    /// Deletes what was seen.
+    pub fn delete(live: &Object, orphan: bool, why: impl Into<String>) -> Self {
+        let write = Write::Delete {
+            kind: live.kind(),
+            key: live.key(),
+            uid: live.uid().to_owned(),
+            resource_version: Some(live.resource_version().to_owned()),
+            orphan,
+        };
+        Self { write, why: why.into(), drift: None }
+    }
+
+    /// Marks the action as putting back what somebody changed, in the state that does not change meanwhile.
+    #[must_use]
+    pub fn putting_back(mut self, object: &Object) -> Self {
+        self.drift = Some(format!("{}/{}@{}", object.key().kind, object.name(), object.uid()));
+        self
+    }
+}
+
+fn seen(object: &Object, live: Option<&Object>) -> String {
+    let at = live.map_or("absent", Object::resource_version);
+    format!("{}/{}@{at}", object.key().kind, object.name())
+}

@@ -1,0 +1,162 @@
+//! Going back to stable, from wherever the rollout is: pods first, then objects, then Git.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    decide::{is_target, report, stable_side},
+    gates::Decisions,
+    input::{Decision, HeadContent, Input, Repair, RepairWanted, files},
+    objects, plan,
+    render::Render,
+    report::{Activity, Reason},
+    sides,
+    state::State,
+    steer::{self, Course},
+};
+use crate::core::{
+    ledger::{Cause, Draft, Event},
+    policy::OnAbort,
+    rollout::action::Action,
+};
+
+/// Decides for a rollout that goes back.
+pub(super) fn decide(input: &Input<'_>, state: &State, cause: Cause) -> Decision {
+    let mut decision = Decision::nothing(report(input, Some(state), Activity::Aborting));
+    decision.urgent = true;
+    let number = state.plan.rollout.number;
+    if let Some(head) = input.head.filter(|_| input.git.rewritten.is_none()) {
+        let answers = Decisions::new(state, &head.decisions).answers();
+        decision.records.extend(answers.into_iter().map(|draft| (number, draft)));
+    }
+    let stable = stable_side(input.rollouts, input.renders);
+    if sides::stable_at(input.rollouts).is_some() && stable.is_none() {
+        decision.report.reasons.push(Reason::Following { what: "stable is rendered".to_owned() });
+        return decision;
+    }
+    let done = go_back(input, state, stable.as_ref(), &mut decision);
+    if done {
+        finish(input, state, cause, stable.as_ref(), &mut decision);
+    }
+    decision
+}
+
+/// Brings the cluster back; returns whether it is there.
+fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
+    let target = sides::target_at(state).and_then(|revision| input.renders.get(&revision));
+    let policy = state.plan.policy.as_ref().map(|policy| &policy.spec);
+    let deadline = policy.map(|policy| policy.progress_deadline);
+    let course = Course {
+        rollout: &state.plan.rollout,
+        new: stable.map(Arc::as_ref),
+        old: target.map(Arc::as_ref),
+        policy,
+        quota: None,
+        totals: &state.totals,
+        last: true,
+        drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
+        still: false,
+        stage: Some("going back".to_owned()),
+        now: input.now,
+    };
+    let steered = steer::steer(&course, input.app, input.view);
+    decision.actions = steered.actions;
+    decision.report.units = steered.units;
+    decision.report.reasons.extend(steered.reasons);
+    decision.wake_at(steered.wake);
+    if !steered.done {
+        return false;
+    }
+    let kept: BTreeSet<_> = stable.map(|stable| stable.keys().collect()).unwrap_or_default();
+    let rendered = sides::rendered_since(input.rollouts, input.renders);
+    let gone: Vec<Action> = objects::to_prune(&rendered, &kept, input.others, input.app, input.view)
+        .into_iter()
+        .filter(|object| !objects::is_kept_when_going_back(object) && !object.is_terminating())
+        .map(|object| Action::delete(object, false, format!("{} is not part of stable", object.key())))
+        .collect();
+    let done = gone.is_empty();
+    decision.actions.extend(gone);
+    done
+}
+
+/// Ends the rollout: records that it is back, and repairs Git where that is asked for and possible.
+fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Render>>, decision: &mut Decision) {
+    let number = state.plan.rollout.number;
+    let head = input.head.filter(|_| input.git.away.is_none() && input.git.rewritten.is_none());
+    let Some(head) = head else {
+        // The cluster is back; whether Git must be repaired can be told only when it can be asked.
+        return;
+    };
+    let pods = decision.report.units.values().flat_map(|units| units.values()).map(|unit| unit.done).sum();
+    let end = |why: String| {
+        let listed = files(&head.decisions);
+        Draft::new(Event::Aborted, None, why).listing(listed).with(|evidence| evidence.count = Some(pods))
+    };
+    let held = |why: &str| Draft::new(Event::Held, None, why);
+    let policy = state.plan.policy.as_ref().map(|policy| &policy.spec);
+    let on_abort = policy.map_or(OnAbort::Revert, |policy| policy.on_abort);
+    let back = match stable {
+        Some(_) => format!("back at {}", plan::from_version(&state.plan)),
+        None => "nothing was stable before: what was installed is removed".to_owned(),
+    };
+    let mut records: Vec<Draft> = Vec::new();
+    if cause == Cause::Revert || !is_target(&head.content, &state.plan) {
+        records.push(end(back));
+        if let HeadContent::Broken(_) = head.content {
+            records.push(held("HEAD does not render, so Git cannot be repaired"));
+        }
+    } else if stable.is_none() {
+        records.push(end(back));
+        records.push(held("there is nothing to go back to in Git: fix it, remove it, or add retry.yaml"));
+    } else if on_abort == OnAbort::Hold {
+        records.push(end(back));
+        records.push(held("onAbort is hold: Git still says otherwise; revert it, fix it, or add retry.yaml"));
+    } else {
+        let Some(wanted) = repair_wanted(input, state) else { return };
+        match input.repair {
+            None => {
+                decision.repair = Some(wanted);
+                return;
+            }
+            Some(Repair::Clean(edits)) => {
+                let app = input.app;
+                let rollout = &state.plan.rollout.number;
+                let subject = format!(
+                    "{app}: back towards {} after {rollout:04} was aborted\n\nRevert this commit to try again.\n",
+                    wanted.theirs.short()
+                );
+                records.push(end(back));
+                let why = format!("apps/{app} renders stable again; revert the commit before this one to try again");
+                let note = subject.lines().next().unwrap_or_default().to_owned();
+                let reverted = Draft::new(Event::Reverted, None, why).with(|evidence| evidence.repair = Some(note));
+                records.push(reverted);
+                decision.edits = Some((edits.clone(), subject));
+            }
+            Some(Repair::Needless) => records.push(end(back)),
+            Some(Repair::Impossible(why)) => {
+                records.push(end(back));
+                records.push(held(&format!("Git cannot be repaired: {why}")));
+            }
+        }
+    }
+    decision.records.extend(records.into_iter().map(|draft| (number, draft)));
+}
+
+fn repair_wanted(input: &Input<'_>, state: &State) -> Option<RepairWanted> {
+    let base = state.plan.to.revision.clone();
+    let theirs = sides::stable_at(input.rollouts)?.revision;
+    Some(RepairWanted { base, theirs })
+}
+
+/// Starts going back: one record, which lists the decisions as they are.
+pub(super) fn begin(
+    input: &Input<'_>,
+    cause: Cause,
+    why: String,
+    decided_by: Option<&super::input::DecisionAtHead>,
+) -> Draft {
+    let listed = input.head.map(|head| files(&head.decisions)).unwrap_or_default();
+    Draft::new(Event::Aborting, None, why).listing(listed).with(|evidence| {
+        evidence.cause = Some(cause);
+        evidence.decision = decided_by.map(|decision| decision.file.clone());
+    })
+}

@@ -1,0 +1,227 @@
+//! `decide`: one total function from everything that is known to everything that is to be done.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    back, forward,
+    input::{Decision, Head, HeadContent, Input},
+    plan::{self, Plan, PlanError, PlanRequest},
+    render::Render,
+    report::{Activity, Reason, Report, StageReport},
+    rest, sides,
+    state::{Outcome, Phase, State},
+    steer,
+};
+use crate::core::{
+    ledger::{Draft, Event},
+    names::{Digest, Revision},
+    policy::RolloutPolicy,
+};
+
+/// Decides what comes next for one application: records, writes, a report, and when to look again.
+///
+/// Total and pure: the same input gives the same decision.
+pub fn decide(input: &Input<'_>) -> Decision {
+    let mut decision = match input.rollouts.last() {
+        Some(state) if !state.is_over() => match state.phase {
+            Phase::Aborting(cause) => back::decide(input, state, cause),
+            _ => forward::decide(input, state),
+        },
+        last => rest::decide(input, last),
+    };
+    if let Some(why) = input.view.regressed() {
+        // Nothing is done on a view that is known to be older than what was seen.
+        decision.actions.clear();
+        let why = format!("{why} was listed at an older resource version than before");
+        decision.report.reasons.push(Reason::ClusterStale { why });
+    }
+    if let Some(why) = &input.git.rewritten {
+        decision.report.reasons.push(Reason::HistoryRewritten { why: why.clone() });
+        if !decision.urgent {
+            decision.records.clear();
+            decision.open = None;
+        }
+    }
+    if let Some(why) = &input.git.away {
+        decision.report.reasons.push(Reason::GitAway { why: why.clone() });
+    }
+    restore_copies(input, &mut decision);
+    decision.report.reasons.sort();
+    decision.report.reasons.dedup();
+    decision
+}
+
+/// Writes back copies of the records that somebody changed or deleted.
+fn restore_copies(input: &Input<'_>, decision: &mut Decision) {
+    let (Some(head), Some(last)) = (input.head, input.rollouts.last()) else { return };
+    if head.copies_intact || decision.has_records() || input.git.rewritten.is_some() {
+        // Any other record writes them back as well.
+        return;
+    }
+    let why = "plan.yaml or journal.yaml at HEAD was not as it was pushed";
+    decision.records.push((last.plan.rollout.number, Draft::new(Event::LedgerRestored, None, why)));
+}
+
+/// Starts the report of an application.
+pub(super) fn report(input: &Input<'_>, state: Option<&State>, activity: Activity) -> Report {
+    let image_of = |images: Option<&BTreeMap<String, String>>, other: Option<&BTreeMap<String, String>>| {
+        let images = images?;
+        let changed = images.iter().find(|(id, image)| other.is_none_or(|other| other.get(*id) != Some(*image)));
+        changed.or(images.iter().next()).map(|(_, image)| version(image))
+    };
+    let plan = state.map(|state| &state.plan);
+    let from = plan.and_then(|plan| plan.from.as_ref()).map(|end| &end.images);
+    let to = plan.map(|plan| &plan.to.images);
+    Report {
+        app: input.app.clone(),
+        rollout: plan.map(|plan| plan.rollout.clone()),
+        activity,
+        from: image_of(from, to),
+        to: image_of(to, from),
+        policy: plan.and_then(|plan| plan.policy.as_ref()).map(|policy| policy.name.clone()),
+        stage: state.map(|state| state.current().name.clone()),
+        opened: state.and_then(|state| state.records.first()).map(|record| record.time),
+        plan: plan.map(|plan| plan.hash),
+        stages: state.map(stages).unwrap_or_default(),
+        units: BTreeMap::new(),
+        reasons: Vec::new(),
+    }
+}
+
+fn stages(state: &State) -> Vec<StageReport> {
+    let stages = state.plan.stages.iter().zip(&state.quotas);
+    stages
+        .map(|(stage, quota)| StageReport {
+            name: stage.name.clone(),
+            quota: quota.clone(),
+            confirm: stage.asks_for_confirm(),
+        })
+        .collect()
+}
+
+/// Returns what people call a version: an image's tag, or the beginning of its digest.
+pub fn version(image: &str) -> String {
+    if let Some((_, digest)) = image.split_once("@sha256:") {
+        return digest.get(..8).unwrap_or(digest).to_owned();
+    }
+    let name = image.rsplit('/').next().unwrap_or(image);
+    name.split_once(':').map_or("latest", |(_, tag)| tag).to_owned()
+}
+
+/// Names the two versions of a plan: `1.9 → 2.0`.
+pub fn versions(plan: &Plan) -> String {
+    let from = plan.from.as_ref();
+    let changed: Vec<&String> = plan
+        .to
+        .images
+        .iter()
+        .filter(|(id, image)| from.is_none_or(|from| from.images.get(*id) != Some(*image)))
+        .map(|(id, _)| id)
+        .collect();
+    let id = changed.first().copied().or_else(|| plan.to.images.keys().next());
+    let named = |end: &plan::End| {
+        id.and_then(|id| end.images.get(id)).map_or_else(|| end.revision.short().to_owned(), |image| version(image))
+    };
+    let to = if plan.inputs.files.is_empty() { "nothing".to_owned() } else { named(&plan.to) };
+    match from {
+        Some(from) => format!("{} → {to}", named(from)),
+        None => to,
+    }
+}
+
+/// Opens a rollout to what HEAD renders, or to nothing.
+///
+/// # Errors
+///
+/// There can be no plan: nothing is opened.
+pub(super) fn open(
+    input: &Input<'_>,
+    head: &Head,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+) -> Result<(Plan, Vec<Draft>), PlanError> {
+    let number = input.rollouts.last().map_or(1, |state| state.plan.rollout.number + 1);
+    let policy = match target {
+        Some(target) => target.policy.as_ref(),
+        None => stable.and_then(|stable| stable.policy.as_ref()),
+    };
+    let was_staged = stable.is_some_and(|stable| stable.policy.is_some());
+    let has_workloads = stable.is_some_and(|stable| !stable.digests.is_empty());
+    if target.is_some() && has_workloads && was_staged != policy.is_some() {
+        let (what, how) =
+            if was_staged { ("removed", "giving running pods back") } else { ("added", "taking running pods over") };
+        let why = format!("its policy was {what}, and {how} is not supported yet: undo that change");
+        return Err(PlanError::Refused(why));
+    }
+    let live_replicas: BTreeMap<String, u32> = target
+        .into_iter()
+        .flat_map(|target| target.workloads.values())
+        .map(|workload| (workload.id.clone(), steer::wanted(workload, input.view)))
+        .collect();
+    let prunes = prunes(input, target.map(Arc::as_ref), stable.map(Arc::as_ref));
+    let request = PlanRequest {
+        app: input.app,
+        number,
+        stable: stable.map(Arc::as_ref),
+        target: target.map(Arc::as_ref),
+        head: &head.revision,
+        policy,
+        live_replicas: &live_replicas,
+        known: target.is_some_and(|target| is_known(input, target, policy)),
+        prunes,
+    };
+    let plan = plan::make(&request)?;
+    let count = plan.stages.len();
+    let stages = if count == 1 { "1 stage".to_owned() } else { format!("{count} stages") };
+    let opened = Draft::new(Event::RolloutOpened, None, format!("{} in {stages}", versions(&plan)))
+        .listing(head.in_advance.clone())
+        .with(|evidence| evidence.plan = Some(plan.hash));
+    let first = &plan.stages[0].name;
+    let started = Draft::new(Event::StageStarted, Some(first), format!("{first} is the first stage"));
+    Ok((plan, vec![opened, started]))
+}
+
+/// Lists the objects that would be removed, and counts all that there are.
+fn prunes(input: &Input<'_>, target: Option<&Render>, stable: Option<&Render>) -> (Vec<String>, usize) {
+    let before: std::collections::BTreeSet<_> = stable.map(|stable| stable.keys().collect()).unwrap_or_default();
+    let kept = target.map(|target| target.keys().collect()).unwrap_or_default();
+    let gone = super::objects::to_prune(&before, &kept, input.others, input.app, input.view);
+    (gone.iter().map(|object| format!("{}/{}", object.key().kind, object.name())).collect(), before.len())
+}
+
+/// Returns whether a target was stable lately: one of the last so many, the present one aside.
+fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
+    let window = policy.map_or(3, |policy| policy.rollback.window) as usize;
+    let completed = input.rollouts.iter().rev().filter(|state| state.phase == Phase::Ended(Outcome::Completed));
+    completed.take(window + 1).any(|state| state.plan.to.workloads == target.digests)
+}
+
+/// Returns whether HEAD renders what a rollout goes to, as far as opening, refusing and reverting are concerned.
+pub(super) fn is_target(content: &HeadContent, plan: &Plan) -> bool {
+    match content {
+        HeadContent::Rendered(render) => !plan.inputs.files.is_empty() && render.digests == plan.to.workloads,
+        HeadContent::Removed => plan.inputs.files.is_empty(),
+        HeadContent::Broken(_) => false,
+    }
+}
+
+/// Records that a change which needs no stages is put in place.
+pub(super) fn applied(render: &Render, before: &Digest, at: Option<&Revision>) -> Draft {
+    let _ = before;
+    let since = at.map(|at| format!(" since {}", at.short())).unwrap_or_default();
+    let why = format!("{} changes nothing that is staged{since}: put in place at once", render.revision.short());
+    Draft::new(Event::Applied, None, why).with(|evidence| {
+        evidence.revision = Some(render.revision.clone());
+        evidence.digest = Some(render.digest);
+        evidence.workloads.clone_from(&render.digests);
+    })
+}
+
+/// Returns the first problem of a HEAD that cannot be used, as a reason.
+pub(super) fn broken(content: &HeadContent) -> Option<Reason> {
+    let HeadContent::Broken(problems) = content else { return None };
+    let problem = problems.first().map_or_else(|| "it does not render".to_owned(), ToString::to_string);
+    Some(Reason::HeadBroken { problem })
+}
+
+pub(super) use sides::stable as stable_side;

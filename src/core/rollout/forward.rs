@@ -1,0 +1,441 @@
+//! A rollout that goes forward, waits at a gate, is paused or has stopped.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    action::Action,
+    back,
+    decide::{applied, broken, is_target, open, report, stable_side},
+    gates::Decisions,
+    input::{Decision, Head, HeadContent, Input, files},
+    objects, plan,
+    plan::Gate,
+    quota,
+    render::Render,
+    report::{Activity, Reason},
+    reschedule, sides,
+    state::{Phase, State},
+    steer::{self, Course, Steered},
+};
+use crate::core::{
+    ledger::{Cause, Draft, Event, PodEvidence, Quota},
+    policy::{OnFailure, OnNewRevision},
+    rollout::observe::Observed,
+};
+
+/// Decides for a rollout that is not over and does not go back.
+pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
+    let mut decision = Decision::nothing(report(input, Some(state), Activity::Progressing));
+    let number = state.plan.rollout.number;
+    let head = input.head.filter(|_| input.git.rewritten.is_none());
+    if let Some(head) = head {
+        let decisions = Decisions::new(state, &head.decisions);
+        if let Some(draft) = turn_back(input, state, head, &decisions) {
+            decision.records.push((number, draft));
+            decision.urgent = true;
+            return decision;
+        }
+        if new_revision(input, state, head, &mut decision) {
+            return decision;
+        }
+        let answers = decisions.answers();
+        decision.records.extend(answers.into_iter().map(|draft| (number, draft)));
+        if step_back(state, head, &decisions, &mut decision) {
+            return decision;
+        }
+        pause_or_resume(state, &decisions, number, &mut decision);
+        if let (Phase::Stopped, Some(retry)) = (state.phase, decisions.retry()) {
+            let draft = Draft::new(Event::Retried, Some(&state.current().name), "retry.yaml: the stage is tried again")
+                .with(|evidence| evidence.decision = Some(retry.file.clone()));
+            decision.records.push((number, draft));
+            return decision;
+        }
+    }
+    let target = sides::target_at(state).map(|revision| input.renders.get(&revision));
+    let stable = stable_side(input.rollouts, input.renders);
+    let lacks_stable = sides::stable_at(input.rollouts).is_some() && stable.is_none();
+    if matches!(target, Some(None)) || lacks_stable {
+        decision.report.reasons.push(Reason::Following { what: "both sides are rendered".to_owned() });
+        return decision;
+    }
+    let target = target.flatten();
+    let steered = go(input, state, target, stable.as_ref(), &mut decision);
+    if let Some(steered) = steered {
+        if rebalance(input, state, target, &mut decision) {
+            return decision;
+        }
+        if steered.done {
+            pass(input, state, head, target, stable.as_ref(), &mut decision);
+        } else {
+            watch_progress(input, state, &steered, &mut decision);
+        }
+    } else {
+        pass(input, state, head, target, stable.as_ref(), &mut decision);
+    }
+    classify(state, &mut decision);
+    decision
+}
+
+/// Returns the record that turns the rollout back: an abort, or a HEAD that renders stable again.
+fn turn_back(input: &Input<'_>, state: &State, head: &Head, decisions: &Decisions<'_>) -> Option<Draft> {
+    if let Some(abort) = decisions.abort() {
+        let said = abort.body.as_ref().ok().and_then(|body| body.message.clone());
+        let why = said.map_or_else(|| "abort.yaml".to_owned(), |message| format!("abort.yaml: {message}"));
+        return Some(back::begin(input, Cause::Decision, why, Some(abort)));
+    }
+    if is_target(&head.content, &state.plan) {
+        return None;
+    }
+    let HeadContent::Rendered(render) = &head.content else { return None };
+    let stable = stable_side(input.rollouts, input.renders)?;
+    (stable.digests == render.digests).then(|| {
+        let why = format!("{} renders stable again: the release was reverted", render.revision.short());
+        back::begin(input, Cause::Revert, why, None)
+    })
+}
+
+/// Handles a HEAD that is not what the rollout goes to; returns whether the decision is made.
+fn new_revision(input: &Input<'_>, state: &State, head: &Head, decision: &mut Decision) -> bool {
+    let number = state.plan.rollout.number;
+    if let Some(reason) = broken(&head.content) {
+        decision.report.reasons.push(reason);
+        return false;
+    }
+    if is_target(&head.content, &state.plan) {
+        let HeadContent::Rendered(render) = &head.content else { return false };
+        let in_effect = state.applied.as_ref().map_or(state.plan.to.digest, |(_, digest)| *digest);
+        if render.digest != in_effect {
+            let draft = applied(render, &in_effect, sides::target_at(state).as_ref());
+            decision.records.push((number, draft));
+            return true;
+        }
+        return false;
+    }
+    let target = match &head.content {
+        HeadContent::Rendered(render) => Some(render),
+        _ => None,
+    };
+    let live = target.and_then(|target| target.policy.as_ref()).map(|policy| policy.on_new_revision);
+    let pinned = state.plan.policy.as_ref().map(|policy| policy.spec.on_new_revision);
+    let queue = live.or(pinned) == Some(OnNewRevision::Queue) && state.phase == Phase::Running;
+    if queue || head.frozen.is_some() {
+        return false;
+    }
+    let stable = stable_side(input.rollouts, input.renders);
+    match open(input, head, target, stable.as_ref()) {
+        Ok((plan, drafts)) => {
+            let next = plan.rollout.number;
+            let why = format!("{} is newer: {}", head.revision.short(), super::decide::versions(&plan));
+            let superseded = Draft::new(Event::Superseded, Some(&state.current().name), why)
+                .listing(files(&head.decisions))
+                .with(|evidence| evidence.by = Some(next));
+            decision.records.push((number, superseded));
+            decision.open = Some((plan, drafts));
+            true
+        }
+        Err(error) => {
+            decision.report.reasons.push(Reason::HeadBroken { problem: error.to_string() });
+            false
+        }
+    }
+}
+
+/// Steps back where a gate that had opened is closed again.
+fn step_back(state: &State, head: &Head, decisions: &Decisions<'_>, decision: &mut Decision) -> bool {
+    let frontier = decisions.frontier();
+    if frontier >= state.stage {
+        return false;
+    }
+    let stage = &state.plan.stages[frontier].name;
+    let from = &state.current().name;
+    let why = format!("the confirm of {stage} was taken back: pods of the stages up to {from} return");
+    let draft = Draft::new(Event::StageReverted, Some(stage), why).listing(files(&head.decisions));
+    decision.records.push((state.plan.rollout.number, draft));
+    decision.urgent = true;
+    true
+}
+
+fn pause_or_resume(state: &State, decisions: &Decisions<'_>, number: u32, decision: &mut Decision) {
+    let stage = Some(&state.current().name);
+    match (decisions.pause(), state.paused) {
+        (true, false) => decision.records.push((number, Draft::new(Event::Paused, stage, "pause.yaml is there"))),
+        (false, true) => decision.records.push((number, Draft::new(Event::Resumed, stage, "pause.yaml is gone"))),
+        _ => {}
+    }
+    if let Some(promote) = decisions.promote().filter(|promote| !state.answered.contains(&promote.file)) {
+        let draft = Draft::new(Event::Promoted, stage, "promote.yaml: the confirms that are left are passed")
+            .with(|evidence| evidence.decision = Some(promote.file.clone()));
+        decision.records.push((number, draft));
+    }
+}
+
+/// Brings the cluster to the current stage. `None` where the stage comes before any act.
+fn go(
+    input: &Input<'_>,
+    state: &State,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+    decision: &mut Decision,
+) -> Option<Steered> {
+    if !state.current().gates.contains(&Gate::Health) {
+        return None;
+    }
+    let course = Course {
+        rollout: &state.plan.rollout,
+        new: target.map(Arc::as_ref),
+        old: stable.map(Arc::as_ref),
+        policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
+        quota: state.quotas.get(state.stage),
+        totals: &state.totals,
+        last: state.at_last_stage(),
+        drain_at_most: None,
+        still: state.paused || state.phase == Phase::Stopped,
+        stage: Some(state.current().name.to_string()),
+        now: input.now,
+    };
+    let mut steered = steer::steer(&course, input.app, input.view);
+    decision.actions.append(&mut steered.actions);
+    decision.report.units = steered.units.clone();
+    decision.report.reasons.append(&mut steered.reasons);
+    decision.wake_at(steered.wake);
+    Some(steered)
+}
+
+/// Counts quotas anew where the wanted total changed, or where pods find no room in their unit.
+fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
+    let (Some(target), Some(pinned)) = (target, &state.plan.policy) else { return false };
+    let batched = plan::batched_of(&pinned.spec);
+    let units = plan::units_of(batched);
+    let mut totals = state.totals.clone();
+    for workload in target.workloads.values() {
+        let wanted = steer::wanted(workload, input.view);
+        let now: u32 = totals.get(&workload.id).map_or(0, |counts| counts.values().sum());
+        if now != wanted {
+            let Ok(shared) = plan::totals_of(workload, wanted, batched) else { continue };
+            totals.insert(workload.id.clone(), shared);
+        }
+    }
+    let (event, why) = if totals == state.totals {
+        let Some((moved, wake)) = reschedule::reschedule(input, target, batched, &totals) else { return false };
+        decision.wake_at(wake);
+        let Some((moved, why)) = moved else { return false };
+        totals = moved;
+        (Event::Rescheduled, why)
+    } else {
+        (Event::QuotaChanged, "the wanted total changed".to_owned())
+    };
+    let mut quotas: Vec<Quota> = state.quotas.clone();
+    for (id, totals) in &totals {
+        if state.totals.get(id) == Some(totals) || !state.quotas.iter().any(|quota| quota.contains_key(id)) {
+            continue;
+        }
+        let old: Vec<_> = state.quotas.iter().map(|quota| quota.get(id).cloned().unwrap_or_default()).collect();
+        // A stage `start` holds nothing and stays so.
+        let first = old.iter().position(|counts| !counts.is_empty()).unwrap_or(0);
+        let reached = state.stage.saturating_sub(first);
+        let fresh = quota::rescale(&old[first..], totals, &units, batched, reached);
+        for (quota, counts) in quotas[first..].iter_mut().zip(fresh) {
+            quota.insert(id.clone(), counts);
+        }
+    }
+    let draft = Draft::new(event, Some(&state.current().name), why).with(|evidence| {
+        evidence.quotas = quotas;
+        evidence.totals = totals;
+    });
+    decision.records.push((state.plan.rollout.number, draft));
+    // What is decided on the old quotas is not done any more.
+    decision.actions.clear();
+    true
+}
+
+/// The stage is there: waits for its gates, starts the next, or completes.
+fn pass(
+    input: &Input<'_>,
+    state: &State,
+    head: Option<&Head>,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+    decision: &mut Decision,
+) {
+    let number = state.plan.rollout.number;
+    let stage = state.current();
+    let Some(head) = head else { return };
+    if state.phase == Phase::Stopped {
+        return;
+    }
+    let decisions = Decisions::new(state, &head.decisions);
+    let pods = evidence(input, state, target);
+    if stage.asks_for_confirm() && decisions.promote().is_none() {
+        let Some(waiting) = state.waiting.get(&stage.name) else {
+            let why = match pods.len() {
+                0 => "nothing is touched before it is confirmed".to_owned(),
+                _ => "every pod of the stage is ready; its confirm is missing".to_owned(),
+            };
+            let draft = Draft::new(Event::StageWaiting, Some(&stage.name), why)
+                .listing(files(&head.decisions))
+                .with(|evidence| evidence.pods = pods);
+            decision.records.push((number, draft));
+            return;
+        };
+        let Some(confirm) = decisions.confirm(&stage.name) else {
+            let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since };
+            decision.report.reasons.push(reason);
+            return;
+        };
+        if holds(state, head, decision) {
+            return;
+        }
+        if !state.answered.contains(&confirm.file) {
+            let said = confirm.body.as_ref().ok().and_then(|body| body.message.clone());
+            let why = said.unwrap_or_else(|| confirm.file.path.clone());
+            let draft = Draft::new(Event::ConfirmAccepted, Some(&stage.name), why)
+                .with(|evidence| evidence.decision = Some(confirm.file.clone()));
+            decision.records.push((number, draft));
+        }
+    } else if holds(state, head, decision) {
+        return;
+    }
+    if state.at_last_stage() {
+        complete(input, state, head, target, stable, pods, decision);
+        return;
+    }
+    let next = &state.plan.stages[state.stage + 1].name;
+    let why = format!("every gate of {} is open", stage.name);
+    let draft = Draft::new(Event::StageStarted, Some(next), why).with(|evidence| evidence.pods = pods);
+    decision.records.push((number, draft));
+}
+
+/// Returns whether something besides the gates keeps the next stage from starting; says what.
+fn holds(state: &State, head: &Head, decision: &mut Decision) -> bool {
+    let mut held = false;
+    if state.paused {
+        decision.report.reasons.push(Reason::Paused);
+        held = true;
+    }
+    if let Some(freeze) = &head.frozen {
+        decision.report.reasons.push(Reason::Frozen { freeze: freeze.clone() });
+        held = true;
+    }
+    held || matches!(head.content, HeadContent::Broken(_))
+}
+
+/// Removes what nothing renders any more, then records that the target is stable.
+fn complete(
+    input: &Input<'_>,
+    state: &State,
+    head: &Head,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+    pods: Vec<PodEvidence>,
+    decision: &mut Decision,
+) {
+    let kept: BTreeSet<_> = target.map(|target| target.keys().collect()).unwrap_or_default();
+    let rendered = sides::rendered_since(input.rollouts, input.renders);
+    let gone = objects::to_prune(&rendered, &kept, input.others, input.app, input.view);
+    if !gone.is_empty() {
+        for object in gone.iter().filter(|object| !object.is_terminating()) {
+            let why = format!("{} is not rendered any more", object.key());
+            decision.actions.push(Action::delete(object, false, why));
+        }
+        let names: Vec<String> = gone.iter().map(|object| object.key().to_string()).collect();
+        decision.report.reasons.push(Reason::Following { what: format!("{} gone", names.join(", ")) });
+        return;
+    }
+    let _ = stable;
+    let count = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+    let version = super::decide::versions(&state.plan);
+    let version = version.rsplit(" → ").next().unwrap_or_default();
+    let why = match (target, count) {
+        (None, _) => "the application is removed".to_owned(),
+        (Some(_), 1) => format!("1 pod at {version}"),
+        (Some(_), count) if count > 1 => format!("{count} pods at {version}"),
+        (Some(target), _) => format!("{} objects at {}", target.objects.len(), target.revision.short()),
+    };
+    let draft = Draft::new(Event::Completed, Some(&state.current().name), why).listing(files(&head.decisions)).with(
+        |evidence| {
+            evidence.count = Some(count);
+            if let Some(target) = target {
+                evidence.revision = Some(target.revision.clone());
+                evidence.digest = Some(target.digest);
+                evidence.workloads.clone_from(&target.digests);
+            }
+        },
+    );
+    decision.records.push((state.plan.rollout.number, draft));
+}
+
+/// Lists the pods at the target, as they are now.
+fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> Vec<PodEvidence> {
+    if !state.current().gates.contains(&Gate::Health) {
+        return Vec::new();
+    }
+    let workloads = target.into_iter().flat_map(|target| target.workloads.values());
+    let mut pods = Vec::new();
+    for workload in workloads {
+        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let digest = super::labels::digest_label(&workload.digest);
+        pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {
+            name: pod.object.name().to_owned(),
+            uid: pod.object.uid().to_owned(),
+            unit: pod.unit.to_string(),
+            image: first_image(pod.object).to_owned(),
+            ready: pod.is_ready(),
+        }));
+    }
+    pods
+}
+
+fn first_image(pod: &crate::core::manifest::Object) -> &str {
+    pod.at(&["spec"]).and_then(|spec| spec["containers"][0]["image"].as_str()).unwrap_or_default()
+}
+
+/// Fails the stage where nothing has moved until the deadline.
+fn watch_progress(input: &Input<'_>, state: &State, steered: &Steered, decision: &mut Decision) {
+    if state.phase == Phase::Stopped || state.paused {
+        return;
+    }
+    let Some(policy) = state.plan.policy.as_ref().map(|policy| &policy.spec) else { return };
+    let deadline = SignedDuration::try_from(policy.progress_deadline).unwrap_or(SignedDuration::MAX);
+    // Nobody is to blame for the time in which nobody looked.
+    let marks: [Option<Timestamp>; 3] = [Some(state.since), steered.progress, Some(input.watching_since)];
+    let last = marks.into_iter().flatten().max().unwrap_or(input.now);
+    let due = last + deadline;
+    if due > input.now {
+        decision.wake_at(Some(due));
+        return;
+    }
+    let trouble = decision.report.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let why = format!("no progress for {} s: {trouble}", policy.progress_deadline.as_secs());
+    let number = state.plan.rollout.number;
+    match policy.on_failure {
+        OnFailure::Abort => {
+            decision.records.push((number, back::begin(input, Cause::Failure, why, None)));
+            decision.urgent = true;
+            decision.actions.clear();
+        }
+        OnFailure::Stop => {
+            let listed = input.head.map(|head| files(&head.decisions)).unwrap_or_default();
+            let draft = Draft::new(Event::Stopped, Some(&state.current().name), why).listing(listed);
+            decision.records.push((number, draft));
+        }
+    }
+}
+
+/// Says in one word what the rollout is doing.
+fn classify(state: &State, decision: &mut Decision) {
+    let reasons = &mut decision.report.reasons;
+    if state.phase == Phase::Stopped {
+        decision.report.activity = Activity::Stopped;
+        let stopped = state.records.iter().rev().find(|record| record.event == Event::Stopped);
+        reasons.push(Reason::Stopped { why: stopped.map(|record| record.why.clone()).unwrap_or_default() });
+    } else if state.paused {
+        decision.report.activity = Activity::Paused;
+        if !reasons.contains(&Reason::Paused) {
+            reasons.push(Reason::Paused);
+        }
+    } else if reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. })) {
+        decision.report.activity = Activity::Waiting;
+    }
+}

@@ -1,0 +1,169 @@
+//! What a decision is a function of, and what comes out of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
+use crate::core::{
+    cluster::ObjectKey,
+    ledger::{DecisionFile, Draft},
+    names::{AppName, BlobId, Revision},
+    policy::{Decision as Verb, DecisionBody},
+    problem::Problem,
+};
+
+/// A decision's file at HEAD.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionAtHead {
+    /// What it says; `None` where its name says nothing.
+    pub verb: Option<Verb>,
+    /// Path inside the rollout's directory, and blob.
+    pub file: DecisionFile,
+    /// Its content, or what is wrong with it.
+    pub body: Result<DecisionBody, Problem>,
+}
+
+/// What HEAD renders.
+#[derive(Clone, Debug)]
+pub enum HeadContent {
+    /// The application's directory is not there.
+    Removed,
+    /// It cannot be used.
+    Broken(Vec<Problem>),
+    /// It renders.
+    Rendered(Arc<Render>),
+}
+
+/// The watched branch's tip, as far as it concerns one application.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The commit.
+    pub revision: Revision,
+    /// What it renders.
+    pub content: HeadContent,
+    /// The decisions in the latest rollout's directory.
+    pub decisions: Vec<DecisionAtHead>,
+    /// The decisions that are already there for a rollout that is not open yet.
+    pub in_advance: Vec<DecisionFile>,
+    /// The freeze that applies, if one does.
+    pub frozen: Option<String>,
+    /// Whether `plan.yaml` and `journal.yaml` of the latest rollout are at HEAD as they were pushed.
+    pub copies_intact: bool,
+}
+
+/// How the repository is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GitState {
+    /// Why the remote cannot be asked.
+    pub away: Option<String>,
+    /// Why the history cannot be believed: our last record is not reachable.
+    pub rewritten: Option<String>,
+}
+
+/// What came of trying to take a refused target out of Git.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repair {
+    /// It merges, and the result renders stable's workload digests.
+    Clean(BTreeMap<String, Option<Vec<u8>>>),
+    /// There is nothing to repair: HEAD renders stable's workloads already.
+    Needless,
+    /// It cannot be done; says why.
+    Impossible(String),
+}
+
+/// What a repair is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairWanted {
+    /// The refused target's revision.
+    pub base: Revision,
+    /// Stable's revision.
+    pub theirs: Revision,
+}
+
+/// Everything that a decision about one application depends on.
+pub struct Input<'a> {
+    /// The application.
+    pub app: &'a AppName,
+    /// HEAD; `None` where no fetch has ever succeeded and the anchor is all there is.
+    pub head: Option<&'a Head>,
+    /// Every rollout, oldest first, folded; the last may be running.
+    pub rollouts: &'a [State],
+    /// The application as rendered, by revision: whatever [`super::needed`] asks for.
+    pub renders: &'a BTreeMap<Revision, Arc<Render>>,
+    /// The cluster.
+    pub view: &'a View,
+    /// Since when the cluster is watched without a gap: deadlines do not run while nobody looks.
+    pub watching_since: Timestamp,
+    /// The repository.
+    pub git: &'a GitState,
+    /// Objects that other applications render at HEAD: handed over, never pruned.
+    pub others: &'a BTreeSet<ObjectKey>,
+    /// The result of the repair that was asked for, at this HEAD.
+    pub repair: Option<&'a Repair>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What is decided.
+#[derive(Debug)]
+pub struct Decision {
+    /// Records for rollouts that exist, by number, in order.
+    pub records: Vec<(u32, Draft)>,
+    /// A rollout to open, with its first records.
+    pub open: Option<(Plan, Vec<Draft>)>,
+    /// Whether the records may be acted on from the anchor when Git is away: going back.
+    pub urgent: bool,
+    /// A commit of its own, before the records: the repair, by path, and its subject.
+    pub edits: Option<(BTreeMap<String, Option<Vec<u8>>>, String)>,
+    /// A repair to be tried before deciding again.
+    pub repair: Option<RepairWanted>,
+    /// What may be done to the cluster now.
+    pub actions: Vec<Action>,
+    /// Why the application is where it is.
+    pub report: Report,
+    /// When to decide again without an event.
+    pub wake: Option<Timestamp>,
+}
+
+impl Decision {
+    /// Starts a decision that does nothing.
+    pub fn nothing(report: Report) -> Self {
+        Self {
+            records: Vec::new(),
+            open: None,
+            urgent: false,
+            edits: None,
+            repair: None,
+            actions: Vec::new(),
+            report,
+            wake: None,
+        }
+    }
+
+    /// Wakes no later than `at`.
+    pub fn wake_at(&mut self, at: Option<Timestamp>) {
+        self.wake = match (self.wake, at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// Returns whether anything is to be recorded.
+    pub fn has_records(&self) -> bool {
+        !self.records.is_empty() || self.open.is_some()
+    }
+}
+
+/// Lists the decisions of a directory, as records do.
+pub fn files(decisions: &[DecisionAtHead]) -> Vec<DecisionFile> {
+    decisions.iter().map(|decision| decision.file.clone()).collect()
+}
+
+/// Builds a decision's file.
+pub fn file(path: &str, blob: &BlobId) -> DecisionFile {
+    DecisionFile { path: path.to_owned(), blob: Some(blob.clone()) }
+}

@@ -1,0 +1,26 @@
+//! Plans, state folded from the journal, the frontier, and `decide`.
+
+pub mod action;
+mod back;
+pub mod build;
+mod decide;
+mod forward;
+pub mod gates;
+pub mod input;
+pub mod labels;
+mod objects;
+pub mod observe;
+pub mod plan;
+pub mod quota;
+pub mod render;
+pub mod report;
+mod reschedule;
+mod rest;
+mod sides;
+pub mod state;
+pub mod steer;
+pub mod strategy;
+pub mod view;
+
+pub use decide::{decide, version, versions};
+pub use sides::{StableAt, needed, stable_at, target_at};

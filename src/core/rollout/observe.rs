@@ -1,0 +1,235 @@
+//! A workload as the cluster shows it: its handle, its slices, their pods.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::{labels, view::View};
+use crate::core::{
+    manifest::Object,
+    names::{AppName, Unit},
+};
+
+/// A pod of a slice.
+#[derive(Clone, Debug)]
+pub struct Pod<'a> {
+    /// The object.
+    pub object: &'a Object,
+    /// Its version: the digest label.
+    pub digest: &'a str,
+    /// Its unit.
+    pub unit: Unit,
+    /// Since when it passes its probes.
+    pub ready_since: Option<Timestamp>,
+    /// Whether its label lets Services send it requests.
+    pub labelled: bool,
+    /// Whether an EndpointSlice names it, those of Services that publish everything aside.
+    pub served: bool,
+    /// Since when no node has room for it.
+    pub unschedulable_since: Option<Timestamp>,
+}
+
+impl<'a> Pod<'a> {
+    fn read(object: &'a Object, view: &View) -> Self {
+        let condition = |name: &str| {
+            let conditions = object.at(&["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
+            conditions.into_iter().find(|condition| condition["type"] == name)
+        };
+        let since = |condition: &Value| condition["lastTransitionTime"].as_str()?.parse().ok();
+        let ready = condition("Ready").filter(|condition| condition["status"] == "True");
+        let unschedulable = condition("PodScheduled")
+            .filter(|condition| condition["status"] == "False" && condition["reason"] == "Unschedulable");
+        let served = view.serving(object.uid()).any(|slice| {
+            let service = slice.label("kubernetes.io/service-name").unwrap_or_default();
+            let service = view.get("", "Service", slice.namespace(), service);
+            !service.is_some_and(publishes_everything)
+        });
+        Self {
+            object,
+            digest: object.label(labels::DIGEST).unwrap_or_default(),
+            unit: Unit::new(object.label(labels::UNIT).unwrap_or_default()),
+            ready_since: ready.and_then(since),
+            labelled: object.label(labels::IN_SERVICE) == Some("true"),
+            served,
+            unschedulable_since: unschedulable.and_then(since),
+        }
+    }
+
+    /// Returns whether the pod passes its probes and is not going.
+    pub fn is_ready(&self) -> bool {
+        self.ready_since.is_some() && !self.object.is_terminating()
+    }
+
+    /// Returns whether the pod passed its probes for long enough, is in service and is not going.
+    pub fn is_available(&self, now: Timestamp, min_ready: SignedDuration) -> bool {
+        self.labelled && self.is_ready() && self.ready_since.is_some_and(|since| since + min_ready <= now)
+    }
+
+    /// Returns the digest it is being drained for, or "away".
+    pub fn moving_to(&self) -> Option<&'a str> {
+        self.object.annotation(labels::MOVING)
+    }
+
+    /// Returns the time in one of its annotations.
+    pub fn time(&self, annotation: &str) -> Option<Timestamp> {
+        self.object.annotation(annotation)?.parse().ok()
+    }
+
+    /// Returns its finalizers.
+    pub fn finalizers(&self) -> impl Iterator<Item = &'a str> {
+        let list = self.object.at(&["metadata", "finalizers"]).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str)
+    }
+
+    /// Returns each container as `id#restarts`, by name, sidecars included.
+    pub fn containers(&self) -> BTreeMap<String, String> {
+        let lists = ["initContainerStatuses", "containerStatuses"];
+        let statuses = lists.iter().filter_map(|list| self.object.at(&["status", list])?.as_array()).flatten();
+        statuses
+            .filter_map(|status| {
+                let id = status["containerID"].as_str().unwrap_or_default();
+                let restarts = status["restartCount"].as_i64().unwrap_or(0);
+                Some((status["name"].as_str()?.to_owned(), format!("{id}#{restarts}")))
+            })
+            .collect()
+    }
+
+    /// Returns the image that the spec asks for, by container name, init containers included.
+    pub fn images(&self) -> BTreeMap<&'a str, &'a str> {
+        images(&self.object.0["spec"])
+    }
+
+    /// Returns whether the kubelet has seen what the spec asks for now.
+    pub fn is_observed(&self) -> bool {
+        let generation = self.object.number(&["metadata", "generation"]);
+        let observed = self.object.number(&["status", "observedGeneration"]);
+        match (generation, observed) {
+            (Some(generation), Some(observed)) => observed >= generation,
+            // API servers before 1.33 do not count pods' generations: the containers' ids tell.
+            _ => true,
+        }
+    }
+
+    /// Returns what keeps it from being ready, in the kubelet's or scheduler's words.
+    pub fn trouble(&self) -> Option<String> {
+        let lists = ["initContainerStatuses", "containerStatuses"];
+        let statuses = lists.iter().filter_map(|list| self.object.at(&["status", list])?.as_array()).flatten();
+        for status in statuses {
+            let waiting = &status["state"]["waiting"];
+            let reason = waiting["reason"].as_str().unwrap_or_default();
+            let image = status["image"].as_str().unwrap_or_default();
+            match reason {
+                "" | "ContainerCreating" | "PodInitializing" => {}
+                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" => {
+                    return Some(format!("image {image} cannot be pulled"));
+                }
+                "CrashLoopBackOff" => return Some(format!("container {} keeps crashing", status["name"])),
+                other => return Some(format!("container {}: {other}", status["name"])),
+            }
+        }
+        if self.unschedulable_since.is_some() {
+            return Some("no node has room for it".to_owned());
+        }
+        (!self.is_ready()).then(|| "not ready".to_owned())
+    }
+}
+
+/// Returns the images in a pod spec, by container name.
+pub fn images(spec: &Value) -> BTreeMap<&str, &str> {
+    let lists = ["initContainers", "containers"];
+    let containers = lists.iter().filter_map(|list| spec.get(list)?.as_array()).flatten();
+    containers.filter_map(|container| Some((container["name"].as_str()?, container["image"].as_str()?))).collect()
+}
+
+fn publishes_everything(service: &Object) -> bool {
+    service.at(&["spec", "publishNotReadyAddresses"]) == Some(&Value::Bool(true))
+}
+
+/// A slice: the pods of one workload in one unit, of one workload digest.
+#[derive(Clone, Debug)]
+pub struct Slice<'a> {
+    /// The ReplicaSet.
+    pub object: &'a Object,
+    /// Its unit.
+    pub unit: Unit,
+    /// Its digest label: what its template makes.
+    pub digest: &'a str,
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// Its pods that are not on their way out, by name.
+    pub pods: Vec<Pod<'a>>,
+    /// How many of its pods are on their way out.
+    pub terminating: u32,
+}
+
+impl Slice<'_> {
+    /// Returns the hash that tells its pods apart.
+    pub fn hash(&self) -> &str {
+        self.object.label(labels::SLICE).unwrap_or_default()
+    }
+
+    /// Returns whether the ReplicaSet controller has seen what the spec asks for.
+    pub fn is_observed(&self) -> bool {
+        let generation = self.object.number(&["metadata", "generation"]).unwrap_or(0);
+        self.object.number(&["status", "observedGeneration"]).unwrap_or(0) >= generation
+    }
+}
+
+/// A workload as the cluster shows it.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// The Deployment.
+    pub handle: Option<&'a Object>,
+    /// Its slices, by unit and name.
+    pub slices: Vec<Slice<'a>>,
+}
+
+impl<'a> Observed<'a> {
+    /// Reads a workload from the cache.
+    pub fn read(view: &'a View, app: &AppName, namespace: &str, workload: &str) -> Self {
+        let label = labels::label_value(workload);
+        let of_it = |object: &&Object| {
+            object.namespace() == namespace && object.label(labels::WORKLOAD) == Some(label.as_str())
+        };
+        let mut pods: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
+        for pod in view.of_app(app, "Pod").filter(|pod| of_it(pod)) {
+            if let Some((_, _, owner)) = pod.controller() {
+                pods.entry(owner).or_default().push(pod);
+            }
+        }
+        let mut slices: Vec<Slice<'a>> = Vec::new();
+        for object in view.of_app(app, "ReplicaSet").filter(|slice| of_it(slice)) {
+            if object.label(labels::SLICE).is_none() {
+                continue;
+            }
+            let all = pods.remove(object.uid()).unwrap_or_default();
+            let (going, staying): (Vec<&Object>, Vec<&Object>) =
+                all.into_iter().partition(|pod| pod.is_terminating() || is_finished(pod));
+            slices.push(Slice {
+                object,
+                unit: Unit::new(object.label(labels::UNIT).unwrap_or_default()),
+                digest: object.label(labels::DIGEST).unwrap_or_default(),
+                replicas: object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+                pods: staying.into_iter().map(|pod| Pod::read(pod, view)).collect(),
+                terminating: u32::try_from(going.len()).unwrap_or(u32::MAX),
+            });
+        }
+        slices.sort_by(|a, b| (&a.unit, a.object.name()).cmp(&(&b.unit, b.object.name())));
+        Self { handle: view.get("apps", "Deployment", namespace, workload), slices }
+    }
+
+    /// Returns every pod that is not on its way out.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod<'a>> {
+        self.slices.iter().flat_map(|slice| &slice.pods)
+    }
+
+    /// Returns the slices of one unit.
+    pub fn in_unit<'b>(&'b self, unit: &'b Unit) -> impl Iterator<Item = &'b Slice<'a>> {
+        self.slices.iter().filter(move |slice| slice.unit == *unit)
+    }
+}
+
+fn is_finished(pod: &Object) -> bool {
+    matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed")
+}

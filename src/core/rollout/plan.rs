@@ -1,0 +1,379 @@
+//! A rollout's plan: its stages, fixed when it opens, named by its plan hash.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    quota::{self, Counts, ShareError},
+    render::{Render, Workload},
+};
+use crate::core::{
+    ledger::Quota,
+    names::{AppName, BlobId, Digest, Revision, RolloutId, StageName, Unit},
+    policy::{Batched, Confirm, RollbackStages, RolloutPolicy, Strategy, Update},
+};
+
+/// One end of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct End {
+    /// The commit whose tree is rendered.
+    pub revision: Revision,
+    /// The digest of everything rendered.
+    pub digest: Digest,
+    /// Each workload's digest: what is staged.
+    #[serde(default)]
+    pub workloads: BTreeMap<String, Digest>,
+    /// The first container's image of each workload, as people call a version.
+    #[serde(default)]
+    pub images: BTreeMap<String, String>,
+}
+
+/// The policy as it was when the rollout opened: strategy, deadlines and what to do on failure are pinned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinnedPolicy {
+    /// Its name.
+    pub name: String,
+    /// The digest of its normalised form.
+    pub digest: Digest,
+    /// All of it.
+    pub spec: RolloutPolicy,
+}
+
+/// What the plan was rendered with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inputs {
+    /// `plain/1`, or the program and its version.
+    pub renderer: String,
+    /// Every file that was read, and its blob.
+    pub files: BTreeMap<String, BlobId>,
+}
+
+/// How a workload's pods get from one version to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Method {
+    /// There is no older version.
+    Install,
+    /// Images are patched on the live pods.
+    InPlace,
+    /// Pods go from the unit's old slice to its new one.
+    Recreate,
+    /// Pods stay as they are; only their shares over the units change.
+    Rebalance,
+    /// The workload is not there any more.
+    Remove,
+}
+
+/// What must hold before the next stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Gate {
+    /// Every pod of the stage is ready.
+    Health,
+    /// A person confirms.
+    Confirm,
+}
+
+/// One part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Stage {
+    /// `start`, `beta`, `batch-1`, …
+    pub name: StageName,
+    /// How many pods of the new version there may be once the stage has started, by workload and unit.
+    pub quota: Quota,
+    /// What must hold before the next stage.
+    pub gates: Vec<Gate>,
+}
+
+impl Stage {
+    /// Returns whether a person has to confirm.
+    pub fn asks_for_confirm(&self) -> bool {
+        self.gates.contains(&Gate::Confirm)
+    }
+}
+
+/// A rollout's plan. Never changes once it is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// `locktender.dev/v1alpha1`.
+    pub api_version: String,
+    /// `Plan`.
+    pub kind: String,
+    /// `checkout/0007`.
+    pub rollout: RolloutId,
+    /// Stable when the rollout opened; absent for a first install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<End>,
+    /// The target.
+    pub to: End,
+    /// Absent for an application without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PinnedPolicy>,
+    /// What the target was rendered with.
+    pub inputs: Inputs,
+    /// How each staged workload is changed.
+    #[serde(default)]
+    pub methods: BTreeMap<String, Method>,
+    /// The units' totals by workload.
+    #[serde(default)]
+    pub totals: Quota,
+    /// The stages, in order; at least one.
+    pub stages: Vec<Stage>,
+    /// Objects that are removed at the end, where they are so many that somebody must confirm it at the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prunes: Vec<String>,
+    /// SHA-256 over digests, policy and stages.
+    pub hash: Digest,
+}
+
+/// The API version of plans.
+pub const API_VERSION: &str = "locktender.dev/v1alpha1";
+
+/// Why a plan cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// `unitReplicas` does not fit the replicas.
+    #[error("{workload}: {error}")]
+    Shares {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// What does not fit.
+        error: ShareError,
+    },
+    /// `InPlaceOnly`, and the change cannot be in place.
+    #[error("{workload} can only be recreated ({reason}), and its policy says InPlaceOnly")]
+    NotInPlace {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// What differs besides images.
+        reason: String,
+    },
+    /// The change is refused by a rule.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a plan is made from.
+pub struct PlanRequest<'a> {
+    /// The application.
+    pub app: &'a AppName,
+    /// The rollout's number.
+    pub number: u32,
+    /// Stable; `None` for a first install.
+    pub stable: Option<&'a Render>,
+    /// Where to; `None` removes the application.
+    pub target: Option<&'a Render>,
+    /// HEAD.
+    pub head: &'a Revision,
+    /// The policy: the target's, or stable's where the application is removed.
+    pub policy: Option<&'a RolloutPolicy>,
+    /// Replicas of workloads whose manifest names none, from the cluster.
+    pub live_replicas: &'a BTreeMap<String, u32>,
+    /// Whether the target was stable lately, so that confirms are not asked for.
+    pub known: bool,
+    /// Objects that would be removed, and how many there are in all.
+    pub prunes: (Vec<String>, usize),
+}
+
+/// The units that a policy spreads over: one without a name where there is no topology.
+pub fn units_of(batched: &Batched) -> Vec<Unit> {
+    batched.topology.as_ref().map_or_else(|| vec![Unit::new("")], |topology| topology.units.clone())
+}
+
+/// Returns the batched part of a policy.
+pub fn batched_of(policy: &RolloutPolicy) -> &Batched {
+    let Strategy::Batched(batched) = &policy.strategy;
+    batched
+}
+
+/// Shares a workload's replicas out over the units of its policy and its application's overrides.
+///
+/// # Errors
+///
+/// The sums do not fit.
+pub fn totals_of(workload: &Workload, total: u32, batched: &Batched) -> Result<Counts, PlanError> {
+    let units = units_of(batched);
+    let shares = match (&workload.unit_replicas, &batched.topology) {
+        (Some(shares), _) => shares.clone(),
+        (None, Some(topology)) => topology.unit_replicas.clone(),
+        (None, None) => BTreeMap::new(),
+    };
+    quota::share_out(total, &units, &shares).map_err(|error| PlanError::Shares { workload: workload.id.clone(), error })
+}
+
+/// Makes a plan. The same request gives the same plan.
+///
+/// # Errors
+///
+/// Says why there can be none; nothing has been done then.
+pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
+    let to = match (request.target, request.stable) {
+        (Some(target), _) => target.end(),
+        (None, _) => End {
+            revision: request.head.clone(),
+            digest: Digest::of(b"nothing"),
+            workloads: BTreeMap::new(),
+            images: BTreeMap::new(),
+        },
+    };
+    let from = request.stable.map(Render::end);
+    let mut plan = Plan {
+        api_version: API_VERSION.to_owned(),
+        kind: "Plan".to_owned(),
+        rollout: RolloutId { app: request.app.clone(), number: request.number },
+        from,
+        to,
+        policy: request.policy.map(|policy| PinnedPolicy {
+            name: policy.name.clone(),
+            digest: policy.digest(),
+            spec: policy.clone(),
+        }),
+        inputs: request.target.map(|target| target.inputs.clone()).unwrap_or_default(),
+        methods: BTreeMap::new(),
+        totals: Quota::new(),
+        stages: Vec::new(),
+        prunes: Vec::new(),
+        hash: Digest::of(b""),
+    };
+    match request.policy {
+        Some(policy) => stage_batched(&mut plan, request, policy)?,
+        None => plan.stages.push(Stage { name: "all".into(), quota: Quota::new(), gates: vec![Gate::Health] }),
+    }
+    guard_the_start(&mut plan, request);
+    plan.hash = hash(&plan);
+    Ok(plan)
+}
+
+fn stage_batched(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
+    let batched = batched_of(policy);
+    let units = units_of(batched);
+    let mut staged: BTreeMap<String, Vec<Counts>> = BTreeMap::new();
+    for workload in request.target.into_iter().flat_map(|target| target.workloads.values()) {
+        let before = request.stable.and_then(|stable| stable.workloads.get(&workload.id));
+        let live = request.live_replicas.get(&workload.id).copied();
+        let total = workload.replicas.or(live).unwrap_or(1);
+        let totals = totals_of(workload, total, batched)?;
+        let method = method_of(workload, before, batched)?;
+        if method != Method::Rebalance {
+            staged.insert(workload.id.clone(), quota::batches(&totals, &units, batched));
+        }
+        plan.methods.insert(workload.id.clone(), method);
+        plan.totals.insert(workload.id.clone(), totals);
+    }
+    for workload in request.stable.into_iter().flat_map(|stable| stable.workloads.keys()) {
+        if !plan.methods.contains_key(workload) {
+            plan.methods.insert(workload.clone(), Method::Remove);
+        }
+    }
+    let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
+    let has_beta = batched.beta.per_unit > 0;
+    for index in 0..count {
+        let name = match (has_beta, index) {
+            (true, 0) => "beta".to_owned(),
+            (true, index) => format!("batch-{index}"),
+            (false, index) => format!("batch-{}", index + 1),
+        };
+        // A workload that needs fewer batches than another is done earlier and stays there.
+        let quota = staged
+            .iter()
+            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index).or(stages.last())?.clone())))
+            .collect();
+        let last = index + 1 == count;
+        let asks = match batched.confirm {
+            Confirm::EveryBatch => !last,
+            Confirm::Beta => has_beta && index == 0 && !last,
+            Confirm::None => false,
+        };
+        let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
+        let mut gates = vec![Gate::Health];
+        if asks && !skipped {
+            gates.push(Gate::Confirm);
+        }
+        plan.stages.push(Stage { name: StageName::new(name), quota, gates });
+    }
+    Ok(())
+}
+
+/// Names the version that a plan starts from.
+pub(super) fn from_version(plan: &Plan) -> String {
+    super::decide::versions(plan).split(" → ").next().unwrap_or_default().to_owned()
+}
+
+/// Decides how a workload's pods are changed.
+///
+/// # Errors
+///
+/// The policy allows only changes in place, and this is none.
+pub fn method_of(workload: &Workload, before: Option<&Workload>, batched: &Batched) -> Result<Method, PlanError> {
+    let Some(before) = before else { return Ok(Method::Install) };
+    if before.digest == workload.digest {
+        return Ok(Method::Rebalance);
+    }
+    let obstacle = workload.obstacle_to_in_place(before);
+    match (batched.update, obstacle) {
+        (Update::Recreate, _) | (Update::InPlaceIfPossible, Some(_)) => Ok(Method::Recreate),
+        (Update::InPlaceOnly, Some(reason)) => Err(PlanError::NotInPlace { workload: workload.id.clone(), reason }),
+        (Update::InPlaceIfPossible | Update::InPlaceOnly, None) => Ok(Method::InPlace),
+    }
+}
+
+/// Puts a stage without pods first where somebody must confirm before anything is touched: a removed application, a
+/// large prune, pods that move between units.
+fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
+    let (prunes, of) = &request.prunes;
+    let guard = request.policy.map_or(50, |policy| policy.prune.confirm_above.get());
+    let many = prunes.len() > 1 && prunes.len() * 100 > of * usize::from(guard);
+    let removed = request.target.is_none();
+    if many || removed {
+        plan.prunes.clone_from(prunes);
+        let start = Stage { name: "start".into(), quota: Quota::new(), gates: vec![Gate::Confirm] };
+        plan.stages.insert(0, start);
+    }
+}
+
+/// Computes the plan hash: over digests, policy and stages, so that it can be told before the merge.
+pub fn hash(plan: &Plan) -> Digest {
+    let workloads = |end: &End| end.workloads.clone();
+    let covered = serde_json::json!({
+        "app": plan.rollout.app,
+        "from": plan.from.as_ref().map(workloads),
+        "to": workloads(&plan.to),
+        "digest": plan.to.digest,
+        "policy": plan.policy.as_ref().map(|policy| policy.digest),
+        "methods": plan.methods,
+        "totals": plan.totals,
+        "stages": plan.stages,
+        "prunes": plan.prunes,
+    });
+    Digest::of(covered.to_string().as_bytes())
+}
+
+/// Writes a plan as people read it.
+pub fn write(plan: &Plan) -> String {
+    serde_yaml::to_string(plan).unwrap_or_default()
+}
+
+/// Reads a plan and checks its hash.
+///
+/// # Errors
+///
+/// Says what is wrong with the text.
+pub fn read(text: &str) -> Result<Plan, String> {
+    let plan: Plan = serde_yaml::from_str(text).map_err(|error| format!("the plan cannot be read: {error}"))?;
+    if plan.api_version != API_VERSION {
+        return Err(format!("the plan is of version `{}`; this program reads `{API_VERSION}`", plan.api_version));
+    }
+    if hash(&plan) != plan.hash {
+        return Err("the plan was changed: its content does not hash to its hash".to_owned());
+    }
+    if plan.stages.is_empty() {
+        return Err("the plan has no stages".to_owned());
+    }
+    Ok(plan)
+}

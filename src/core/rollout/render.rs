@@ -1,0 +1,108 @@
+//! An application as rendered at one revision: what the cluster is to become.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan::{End, Inputs};
+use crate::core::{
+    cluster::ObjectKey,
+    manifest::{Object, PodChange, pod_change},
+    names::{Digest, Revision, Unit},
+    policy::{Application, RolloutPolicy, Share},
+};
+
+/// A Deployment that is staged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// `Deployment/checkout`.
+    pub id: String,
+    /// The Deployment.
+    pub key: ObjectKey,
+    /// As rendered, with references to configuration by their versioned names.
+    pub object: Object,
+    /// Over the pod template and the configuration that it reads.
+    pub digest: Digest,
+    /// What Git says; `None` where it names none.
+    pub replicas: Option<u32>,
+    /// The configuration that the template reads, under versioned names.
+    pub config: Vec<Object>,
+    /// The application's override of `unitReplicas`.
+    pub unit_replicas: Option<BTreeMap<Unit, Share>>,
+}
+
+impl Workload {
+    /// Returns the pod template.
+    pub fn template(&self) -> &Value {
+        &self.object.0["spec"]["template"]
+    }
+
+    /// Returns the selector's `matchLabels`.
+    pub fn match_labels(&self) -> BTreeMap<String, String> {
+        crate::core::manifest::strings(self.object.at(&["spec", "selector", "matchLabels"]))
+    }
+
+    /// Returns why pods of `before` cannot become this version in place; `None` when they can.
+    pub fn obstacle_to_in_place(&self, before: &Self) -> Option<String> {
+        match pod_change(before.template(), self.template()) {
+            PodChange::None | PodChange::InPlace(_) => None,
+            PodChange::Recreate(why) => Some(why.join(", ")),
+        }
+    }
+
+    /// Returns the first container's image.
+    pub fn image(&self) -> &str {
+        self.template()["spec"]["containers"][0]["image"].as_str().unwrap_or_default()
+    }
+}
+
+/// An application as rendered at one revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Render {
+    /// The commit.
+    pub revision: Revision,
+    /// The renderer, and every file that was read.
+    pub inputs: Inputs,
+    /// The application's file.
+    pub application: Application,
+    /// Its policy at this revision.
+    pub policy: Option<RolloutPolicy>,
+    /// Everything but staged workloads and their configuration, in the order it is applied. Services that select a
+    /// staged workload's pods select those in service only.
+    pub objects: Vec<Object>,
+    /// The staged workloads; empty without a policy.
+    pub workloads: BTreeMap<String, Workload>,
+    /// The digest of each workload, staged or not.
+    pub digests: BTreeMap<String, Digest>,
+    /// The digest of everything.
+    pub digest: Digest,
+}
+
+impl Render {
+    /// Returns this as one end of a plan.
+    pub fn end(&self) -> End {
+        let images = self.workloads.iter().map(|(id, workload)| (id.clone(), workload.image().to_owned())).collect();
+        End { revision: self.revision.clone(), digest: self.digest, workloads: self.digests.clone(), images }
+    }
+
+    /// Returns the digest of what a change of which is a rollout of its own: the units, or having a policy at all.
+    pub fn shape(&self) -> Digest {
+        shape(self.policy.as_ref(), self.workloads.values())
+    }
+
+    /// Returns the keys of everything that is rendered, staged workloads included, versioned configuration aside.
+    pub fn keys(&self) -> impl Iterator<Item = ObjectKey> {
+        self.objects.iter().map(Object::key).chain(self.workloads.values().map(|workload| workload.key.clone()))
+    }
+}
+
+fn shape<'a>(policy: Option<&RolloutPolicy>, workloads: impl Iterator<Item = &'a Workload>) -> Digest {
+    let topology = policy.and_then(|policy| super::plan::batched_of(policy).topology.as_ref());
+    let overrides: BTreeMap<&str, _> =
+        workloads.map(|workload| (workload.id.as_str(), &workload.unit_replicas)).collect();
+    // Waiting longer before rescheduling moves no pod: only what places pods counts.
+    let places = topology.map(|topology| (&topology.unit_type, &topology.units, &topology.unit_replicas));
+    let covered = serde_json::json!({ "staged": policy.is_some(), "topology": places, "overrides": overrides });
+    Digest::of(covered.to_string().as_bytes())
+}

@@ -1,0 +1,232 @@
+//! Why a rollout is where it is: one value that the CLI, events and records all print.
+
+use std::{collections::BTreeMap, fmt};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::core::names::{AppName, Digest, RolloutId, StageName, Unit};
+
+/// Why nothing, or not more, is done now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase", tag = "reason")]
+pub enum Reason {
+    /// A person must confirm.
+    ConfirmNeeded {
+        /// The stage.
+        stage: StageName,
+        /// Since when it waits.
+        since: Timestamp,
+    },
+    /// Pods of this stage are not ready for long enough yet.
+    PodsNotReady {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// The unit; empty without a topology.
+        unit: Unit,
+        /// How many the stage wants.
+        want: u32,
+        /// How many there are.
+        have: u32,
+        /// What keeps them, in the kubelet's or scheduler's words, and how many it keeps.
+        trouble: Vec<(String, u32)>,
+    },
+    /// A pod is being taken out of service.
+    Draining {
+        /// The pod.
+        pod: String,
+        /// What it waits for.
+        waits: String,
+    },
+    /// As many pods as may be are out of service.
+    MaxUnavailable {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// How many are available.
+        available: u32,
+        /// How many must stay.
+        floor: u32,
+    },
+    /// An object is not healthy yet.
+    NotHealthy {
+        /// `Job/migrate`.
+        object: String,
+        /// Why.
+        why: String,
+    },
+    /// The cluster has not followed yet.
+    Following {
+        /// What is waited for.
+        what: String,
+    },
+    /// `pause.yaml` is there.
+    Paused,
+    /// A freeze applies.
+    Frozen {
+        /// Its name, and until when.
+        freeze: String,
+    },
+    /// It failed, and waits for `retry.yaml` or a new revision.
+    Stopped {
+        /// Why it failed.
+        why: String,
+    },
+    /// HEAD cannot be used.
+    HeadBroken {
+        /// The first problem.
+        problem: String,
+    },
+    /// Git is away: no record can be pushed, so nothing goes forward.
+    GitAway {
+        /// What the remote said.
+        why: String,
+    },
+    /// The branch was rewritten: our last record is not reachable.
+    HistoryRewritten {
+        /// What is missing, and what a person can do.
+        why: String,
+    },
+    /// What is known of the cluster may be old.
+    ClusterStale {
+        /// Which kinds.
+        why: String,
+    },
+    /// The application is on stable, and Git says something else.
+    Held {
+        /// Why.
+        why: String,
+    },
+    /// Somebody changed what is ours, and the policy says only to report it.
+    Drifted {
+        /// The objects and fields.
+        objects: Vec<String>,
+    },
+    /// The API server refuses a write.
+    Refused {
+        /// What, and its words.
+        why: String,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfirmNeeded { stage, since } => write!(f, "{stage} waits for a confirm since {}", clock(*since)),
+            Self::PodsNotReady { workload, unit, want, have, trouble } => {
+                let place = if unit.as_str().is_empty() { String::new() } else { format!(" in {unit}") };
+                write!(f, "{workload}: {have} of {want} ready{place}")?;
+                for (index, (what, count)) in trouble.iter().enumerate() {
+                    let pods = if *count == 1 { "pod" } else { "pods" };
+                    write!(f, "{}{what} ({count} {pods})", if index == 0 { ": " } else { "; " })?;
+                }
+                Ok(())
+            }
+            Self::Draining { pod, waits } => write!(f, "{pod} leaves service: {waits}"),
+            Self::MaxUnavailable { workload, available, floor } => {
+                write!(f, "{workload}: {available} available, and {floor} must stay")
+            }
+            Self::NotHealthy { object, why } => write!(f, "{object}: {why}"),
+            Self::Following { what } => write!(f, "waiting until {what}"),
+            Self::Paused => f.write_str("paused: remove pause.yaml to go on"),
+            Self::Frozen { freeze } => write!(f, "frozen by {freeze}"),
+            Self::Stopped { why } => write!(f, "stopped: {why}"),
+            Self::HeadBroken { problem } => write!(f, "HEAD cannot be used: {problem}"),
+            Self::GitAway { why } => write!(f, "Git is away, so nothing goes forward: {why}"),
+            Self::HistoryRewritten { why } => write!(f, "the branch was rewritten: {why}"),
+            Self::ClusterStale { why } => write!(f, "what is known of the cluster may be old: {why}"),
+            Self::Held { why } => write!(f, "held at stable: {why}"),
+            Self::Drifted { objects } => write!(f, "drifted: {}", objects.join(", ")),
+            Self::Refused { why } => write!(f, "refused: {why}"),
+        }
+    }
+}
+
+/// Shows a time of day as people read it in a terminal.
+pub fn clock(time: Timestamp) -> String {
+    time.strftime("%H:%M:%S").to_string()
+}
+
+/// How far one workload is in one unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitReport {
+    /// Pods wanted in all.
+    pub total: u32,
+    /// Pods of the new version that are done.
+    pub done: u32,
+    /// Pods of the new version that are not done yet.
+    pub coming: u32,
+    /// Pods of the new version that something is wrong with.
+    pub failing: u32,
+}
+
+/// One stage, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageReport {
+    /// Its name.
+    pub name: StageName,
+    /// Quotas by workload and unit.
+    pub quota: BTreeMap<String, BTreeMap<Unit, u32>>,
+    /// Whether somebody must confirm after it.
+    pub confirm: bool,
+}
+
+/// What an application is doing, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Activity {
+    /// Nothing has been released yet.
+    New,
+    /// At rest on stable.
+    Stable,
+    /// Moving pods forward.
+    Progressing,
+    /// Waiting at a gate.
+    Waiting,
+    /// Paused by a person.
+    Paused,
+    /// Failed and waiting.
+    Stopped,
+    /// Going back to stable.
+    Aborting,
+    /// On stable while Git says something else.
+    Held,
+}
+
+/// Why an application is where it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The application.
+    pub app: AppName,
+    /// The rollout that runs, or that ran last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
+    /// In one word.
+    pub activity: Activity,
+    /// Version before: what people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Version after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The policy's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The current stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageName>,
+    /// When the rollout opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Timestamp>,
+    /// The plan's hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Digest>,
+    /// Every stage.
+    pub stages: Vec<StageReport>,
+    /// How far it is, by workload and unit.
+    pub units: BTreeMap<String, BTreeMap<Unit, UnitReport>>,
+    /// Why not more is done now.
+    pub reasons: Vec<Reason>,
+}

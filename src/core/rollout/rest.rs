@@ -1,0 +1,231 @@
+//! At rest: nothing runs. A new HEAD opens a rollout, is put in place, or is refused; drift is put back.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    action::Action,
+    decide::{applied, broken, open, report, stable_side},
+    gates::Decisions,
+    input::{Decision, Head, HeadContent, Input},
+    objects, plan,
+    render::Render,
+    report::{Activity, Reason},
+    reschedule, sides,
+    state::{Outcome, Phase, State},
+    steer::{self, Course},
+};
+use crate::core::{
+    ledger::{Draft, Event},
+    policy::Drift,
+};
+
+/// Corrections of one object in this many records are a fight with somebody, and only reported from then on.
+const FIGHT: usize = 5;
+/// … when they fall into this many seconds.
+const FIGHT_SECONDS: i64 = 600;
+
+/// Decides for an application in which nothing runs.
+pub(super) fn decide(input: &Input<'_>, last: Option<&State>) -> Decision {
+    let activity = if last.is_some() { Activity::Stable } else { Activity::New };
+    let mut decision = Decision::nothing(report(input, last, activity));
+    let stable = stable_side(input.rollouts, input.renders);
+    if sides::stable_at(input.rollouts).is_some() && stable.is_none() {
+        decision.report.reasons.push(Reason::Following { what: "stable is rendered".to_owned() });
+        return decision;
+    }
+    if let Some(head) = input.head.filter(|_| input.git.rewritten.is_none()) {
+        if let Some(last) = last {
+            let answers = Decisions::new(last, &head.decisions).answers();
+            decision.records.extend(answers.into_iter().map(|draft| (last.plan.rollout.number, draft)));
+        }
+        if follow_head(input, head, last, stable.as_ref(), &mut decision) {
+            return decision;
+        }
+    }
+    if let (Some(last), Some(stable)) = (last, &stable) {
+        keep(input, last, stable, &mut decision);
+    }
+    decision
+}
+
+/// Handles a HEAD that is not what is stable; returns whether the decision is made.
+fn follow_head(
+    input: &Input<'_>,
+    head: &Head,
+    last: Option<&State>,
+    stable: Option<&Arc<Render>>,
+    decision: &mut Decision,
+) -> bool {
+    if let Some(reason) = broken(&head.content) {
+        decision.report.reasons.push(reason);
+        return false;
+    }
+    let target = match &head.content {
+        HeadContent::Rendered(render) => Some(render),
+        _ => None,
+    };
+    let moves = match (target, stable) {
+        (Some(target), Some(stable)) => target.digests != stable.digests || target.shape() != stable.shape(),
+        (Some(_), None) | (None, Some(_)) => true,
+        (None, None) => false,
+    };
+    if !moves {
+        let (Some(target), Some(stable), Some(last)) = (target, stable, last) else { return false };
+        let in_place = sides::stable_at(input.rollouts).is_some_and(|at| at.revision == target.revision);
+        if in_place || target.digest == stable.digest && last.held.is_none() && !needs_moving_on(last, target) {
+            return false;
+        }
+        if is_large_prune(input, target, stable) {
+            return start(input, head, Some(target), Some(stable), decision);
+        }
+        let before = sides::stable_at(input.rollouts).map(|at| at.revision);
+        let draft = applied(target, &stable.digest, before.as_ref());
+        decision.records.push((last.plan.rollout.number, draft));
+        return true;
+    }
+    if let Some(last) = last.filter(|last| is_refused(last, target)) {
+        let decisions = Decisions::new(last, &head.decisions);
+        if let Some(retry) = decisions.retry() {
+            let file = retry.file.clone();
+            let draft = Draft::new(Event::Retried, None, "retry.yaml: the refused target is tried again")
+                .with(|evidence| evidence.decision = Some(file));
+            decision.records.push((last.plan.rollout.number, draft));
+            return start(input, head, target, stable, decision);
+        }
+        decision.report.activity = Activity::Held;
+        let why = last.held.clone().unwrap_or_else(|| {
+            format!("{} was aborted; Git still says so: revert it, fix it, or add retry.yaml", last.plan.rollout)
+        });
+        decision.report.reasons.push(Reason::Held { why });
+        return false;
+    }
+    start(input, head, target, stable, decision)
+}
+
+/// Returns whether HEAD renders a target that was aborted, and has rendered nothing else since.
+fn is_refused(last: &State, target: Option<&Arc<Render>>) -> bool {
+    let aborted = last.phase == Phase::Ended(Outcome::Aborted) && !last.moved_on;
+    let same = match target {
+        Some(target) => last.plan.to.workloads == target.digests && !last.plan.inputs.files.is_empty(),
+        None => last.plan.inputs.files.is_empty(),
+    };
+    aborted && same
+}
+
+/// Returns whether HEAD has left a target that was aborted, which nobody has recorded yet.
+fn needs_moving_on(last: &State, target: &Render) -> bool {
+    last.phase == Phase::Ended(Outcome::Aborted) && !last.moved_on && last.plan.to.workloads != target.digests
+}
+
+fn is_large_prune(input: &Input<'_>, target: &Render, stable: &Render) -> bool {
+    let guard = target.policy.as_ref().map_or(50, |policy| policy.prune.confirm_above.get());
+    let before: BTreeSet<_> = stable.keys().collect();
+    let kept = target.keys().collect();
+    let gone = objects::to_prune(&before, &kept, input.others, input.app, input.view).len();
+    gone > 1 && gone * 100 > before.len() * usize::from(guard)
+}
+
+fn start(
+    input: &Input<'_>,
+    head: &Head,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+    decision: &mut Decision,
+) -> bool {
+    if let Some(freeze) = &head.frozen {
+        decision.report.reasons.push(Reason::Frozen { freeze: freeze.clone() });
+        return false;
+    }
+    match open(input, head, target, stable) {
+        Ok(opened) => {
+            decision.open = Some(opened);
+            true
+        }
+        Err(error) => {
+            decision.report.activity = Activity::Held;
+            decision.report.reasons.push(Reason::Held { why: error.to_string() });
+            false
+        }
+    }
+}
+
+/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
+fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+    let completed = sides::stable_at(input.rollouts).map_or(last, |at| &input.rollouts[at.index]);
+    let policy = stable.policy.as_ref();
+    let course = Course {
+        rollout: &completed.plan.rollout,
+        new: Some(stable),
+        old: None,
+        policy,
+        quota: None,
+        totals: &last.totals,
+        last: true,
+        drain_at_most: None,
+        still: false,
+        stage: Some("stable".to_owned()),
+        now: input.now,
+    };
+    let steered = steer::steer(&course, input.app, input.view);
+    decision.report.units = steered.units;
+    decision.report.reasons.extend(steered.reasons);
+    decision.wake_at(steered.wake);
+    let kept: BTreeSet<_> = stable.keys().collect();
+    let rendered = sides::rendered_since(input.rollouts, input.renders);
+    let gone = objects::to_prune(&rendered, &kept, input.others, input.app, input.view).into_iter();
+    let removals = gone
+        .filter(|object| !object.is_terminating())
+        .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
+    let mut actions = steered.actions;
+    actions.extend(removals);
+    if let Some(batched) = policy.map(plan::batched_of)
+        && let Some((moved, wake)) = reschedule::reschedule(input, stable, batched, &last.totals)
+    {
+        decision.wake_at(wake);
+        if let Some((totals, why)) = moved {
+            let draft = Draft::new(Event::Rescheduled, None, why).with(|evidence| evidence.totals = totals);
+            decision.records.push((last.plan.rollout.number, draft));
+            return;
+        }
+    }
+    correct_drift(input, last, stable, actions, decision);
+}
+
+/// Lets through what needs no record of its own, and what the latest record of drift covers; records the rest first.
+fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<Action>, decision: &mut Decision) {
+    let live = stable.application.drift.or(stable.policy.as_ref().map(|policy| policy.drift));
+    let drifted: Vec<String> = actions.iter().filter_map(|action| action.drift.clone()).collect();
+    let put_back = |record: &&crate::core::ledger::Record| record.event == Event::DriftCorrected;
+    let covered: &[String] = last.records.iter().rev().find(put_back).map_or(&[], |record| &record.evidence.objects);
+    if live == Some(Drift::Report) {
+        if !drifted.is_empty() {
+            decision.report.reasons.push(Reason::Drifted { objects: drifted });
+        }
+        decision.actions = actions.into_iter().filter(|action| action.drift.is_none()).collect();
+        return;
+    }
+    let fights = |drift: &String| {
+        let object = drift.split('@').next().unwrap_or_default();
+        let recent = last.records.iter().rev().filter(put_back).filter(|record| {
+            input.now.as_second() - record.time.as_second() < FIGHT_SECONDS
+                && record.evidence.objects.iter().any(|one| one.split('@').next() == Some(object))
+        });
+        recent.count() >= FIGHT
+    };
+    let is_new = |drift: &String| !covered.contains(drift);
+    let fought: Vec<String> = drifted.iter().filter(|drift| is_new(drift) && fights(drift)).cloned().collect();
+    if !fought.is_empty() {
+        decision.report.reasons.push(Reason::Drifted { objects: fought.clone() });
+    }
+    let fresh: Vec<String> = drifted.into_iter().filter(|drift| is_new(drift) && !fought.contains(drift)).collect();
+    if fresh.is_empty() {
+        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| covered.contains(drift));
+        decision.actions = actions.into_iter().filter(allowed).collect();
+        return;
+    }
+    let names: Vec<&str> = fresh.iter().filter_map(|drift| drift.split('@').next()).collect();
+    let why = format!("put back as Git says: {}", names.join(", "));
+    let draft = Draft::new(Event::DriftCorrected, None, why).with(|evidence| evidence.objects = fresh);
+    decision.records.push((last.plan.rollout.number, draft));
+    decision.actions = actions.into_iter().filter(|action| action.drift.is_none()).collect();
+}

@@ -1,0 +1,119 @@
+//! The two sides of a rollout: what is stable now, and what is gone to; and stable as it is to be gone back to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use super::{
+    render::Render,
+    state::{Outcome, Phase, State},
+};
+use crate::core::{cluster::ObjectKey, manifest::Object, names::Revision};
+
+/// Where stable is to be found: a rollout's number and the revision that renders it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StableAt {
+    /// The index of the last completed rollout.
+    pub index: usize,
+    /// The revision.
+    pub revision: Revision,
+}
+
+/// Returns where stable is; `None` where nothing was completed yet, or the application was removed.
+pub fn stable_at(rollouts: &[State]) -> Option<StableAt> {
+    let index = rollouts.iter().rposition(|state| state.phase == Phase::Ended(Outcome::Completed))?;
+    let completed = &rollouts[index];
+    let removed = completed.applied_at_rest.is_none();
+    if removed {
+        return None;
+    }
+    let later = rollouts[index..].iter().rev().find_map(|state| state.applied_at_rest.as_ref())?;
+    Some(StableAt { index, revision: later.0.clone() })
+}
+
+/// Returns the revision that a rollout's target is rendered at now; `None` where it removes the application.
+pub fn target_at(state: &State) -> Option<Revision> {
+    if state.plan.inputs.files.is_empty() {
+        return None;
+    }
+    Some(state.applied.as_ref().map_or(&state.plan.to.revision, |(revision, _)| revision).clone())
+}
+
+/// Returns every revision whose render deciding needs, HEAD aside.
+pub fn needed(rollouts: &[State]) -> BTreeSet<Revision> {
+    let mut revisions = BTreeSet::new();
+    let stable = stable_at(rollouts);
+    revisions.extend(stable.as_ref().map(|stable| stable.revision.clone()));
+    let since = stable.map_or(0, |stable| stable.index);
+    for state in rollouts.iter().skip(since) {
+        if state.plan.inputs.files.is_empty() {
+            continue;
+        }
+        // What was rendered since the last completed rollout is what must be pruned when another side completes.
+        revisions.insert(state.plan.to.revision.clone());
+        revisions.extend([&state.applied, &state.applied_at_rest].into_iter().flatten().map(|one| one.0.clone()));
+    }
+    revisions
+}
+
+/// Returns stable as it is to be gone back to: as it was, with what others changed since the rollout opened.
+///
+/// Three-way by object: `base` is the target as it opened, `ours` the target as it is now, `theirs` stable.
+pub fn merged(base: &Render, ours: &Render, theirs: &Render) -> Render {
+    if base.digest == ours.digest {
+        return theirs.clone();
+    }
+    let mut result = theirs.clone();
+    let by_key = |render: &Render| -> BTreeMap<ObjectKey, Object> {
+        render.objects.iter().map(|object| (object.key(), object.clone())).collect()
+    };
+    let (base_objects, our_objects) = (by_key(base), by_key(ours));
+    result.objects.retain(|object| {
+        let key = object.key();
+        our_objects.contains_key(&key) || !base_objects.contains_key(&key)
+    });
+    for object in &mut result.objects {
+        let key = object.key();
+        if let Some(ours) = our_objects.get(&key).filter(|ours| base_objects.get(&key) != Some(*ours)) {
+            *object = ours.clone();
+        }
+    }
+    for (id, workload) in &mut result.workloads {
+        let (Some(base), Some(ours)) = (base.workloads.get(id), ours.workloads.get(id)) else { continue };
+        if base.replicas != ours.replicas {
+            workload.replicas = ours.replicas;
+            match ours.replicas {
+                Some(replicas) => workload.object.set(&["spec", "replicas"], Value::from(replicas)),
+                None => drop(workload.object.remove(&["spec", "replicas"])),
+            }
+        }
+        if base.unit_replicas != ours.unit_replicas {
+            workload.unit_replicas.clone_from(&ours.unit_replicas);
+        }
+    }
+    result
+}
+
+/// Returns stable as it is in place, with what others changed inside a rollout that went back.
+pub fn stable(rollouts: &[State], renders: &BTreeMap<Revision, Arc<Render>>) -> Option<Arc<Render>> {
+    let at = stable_at(rollouts)?;
+    let stable = renders.get(&at.revision)?;
+    let last = rollouts.last()?;
+    let went_back = matches!(last.phase, Phase::Aborting(_) | Phase::Ended(Outcome::Aborted));
+    if !went_back || last.applied_at_rest.is_some() {
+        return Some(stable.clone());
+    }
+    let Some((applied, _)) = &last.applied else { return Some(stable.clone()) };
+    match (renders.get(&last.plan.to.revision), renders.get(applied)) {
+        (Some(base), Some(ours)) => Some(Arc::new(merged(base, ours, stable))),
+        _ => Some(stable.clone()),
+    }
+}
+
+/// Returns the keys of everything that was rendered since the last completed rollout.
+pub fn rendered_since(rollouts: &[State], renders: &BTreeMap<Revision, Arc<Render>>) -> BTreeSet<ObjectKey> {
+    needed(rollouts).iter().filter_map(|revision| renders.get(revision)).flat_map(|render| render.keys()).collect()
+}

@@ -1,0 +1,283 @@
+//! What the cluster should be, and the next writes towards it: the one path for going forward, back, resuming and
+//! repairing alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::{
+    action::Action,
+    labels, objects,
+    observe::Observed,
+    plan::{self, Method},
+    quota::Counts,
+    render::{Render, Workload},
+    report::{Reason, UnitReport},
+    strategy::batched::{self, Task},
+    view::View,
+};
+use crate::core::{
+    cluster::ObjectKey,
+    diff,
+    ledger::Quota,
+    manifest::Object,
+    names::{AppName, RolloutId, Unit},
+    policy::{Drift, RolloutPolicy},
+};
+
+/// Where the cluster is to go.
+pub struct Course<'a> {
+    /// The rollout, which names slices.
+    pub rollout: &'a RolloutId,
+    /// The side that is gone to; `None` is nothing.
+    pub new: Option<&'a Render>,
+    /// The side that pods beyond the quota stay on.
+    pub old: Option<&'a Render>,
+    /// The policy that stages; `None` applies everything as it is.
+    pub policy: Option<&'a RolloutPolicy>,
+    /// How many pods may be at `new`, by workload and unit; `None` is all.
+    pub quota: Option<&'a Quota>,
+    /// The units' totals that were recorded, by workload.
+    pub totals: &'a Quota,
+    /// Whether everything is to end at `new`.
+    pub last: bool,
+    /// Going back: pods before objects, and drains end after this long.
+    pub drain_at_most: Option<SignedDuration>,
+    /// Whether no pod may start to move.
+    pub still: bool,
+    /// The stage, for people who look at the handle.
+    pub stage: Option<String>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What comes next.
+#[derive(Debug, Default)]
+pub struct Steered {
+    /// What may be done now.
+    pub actions: Vec<Action>,
+    /// Why not more.
+    pub reasons: Vec<Reason>,
+    /// Whether the cluster is where it is to be.
+    pub done: bool,
+    /// How far each workload is.
+    pub units: BTreeMap<String, BTreeMap<Unit, UnitReport>>,
+    /// When something is due without an event.
+    pub wake: Option<Timestamp>,
+    /// When the cluster last moved.
+    pub progress: Option<Timestamp>,
+}
+
+/// Returns how many pods a workload is to have: Git's number, else what the handle says.
+pub fn wanted(workload: &Workload, view: &View) -> u32 {
+    let live = || {
+        let handle = view.by_key(&workload.key)?;
+        u32::try_from(handle.number(&["spec", "replicas"])?).ok()
+    };
+    workload.replicas.or_else(live).unwrap_or(1)
+}
+
+/// Returns a workload's totals by unit: what was recorded while it still adds up, else shared out anew.
+pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, view: &View) -> Option<Counts> {
+    let batched = plan::batched_of(policy);
+    let wanted = wanted(workload, view);
+    let units = plan::units_of(batched);
+    let kept = recorded.get(&workload.id).filter(|counts| {
+        counts.values().sum::<u32>() == wanted && counts.keys().eq(units.iter().collect::<BTreeSet<_>>())
+    });
+    match kept {
+        Some(counts) => Some(counts.clone()),
+        None => plan::totals_of(workload, wanted, batched).ok(),
+    }
+}
+
+/// Says what comes next on a course. Total and pure.
+pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
+    let mut steered = Steered { done: true, ..Steered::default() };
+    let back = course.drain_at_most.is_some();
+    if back {
+        // Pods first: an object that cannot be put back must not keep a broken version running.
+        steer_workloads(course, app, view, &mut steered);
+        if steered.done {
+            steer_objects(course, app, view, &mut steered);
+        }
+    } else {
+        steer_objects(course, app, view, &mut steered);
+        if steered.done {
+            steer_workloads(course, app, view, &mut steered);
+        } else {
+            report_workloads(course, app, view, &mut steered);
+        }
+    }
+    steered
+}
+
+fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    let Some(render) = course.new else { return };
+    let force = course.policy.is_none_or(|policy| policy.drift == Drift::Correct);
+    let staged = course.policy.is_some();
+    // Staged pods have gates of their own; only what they cannot be made without is waited for.
+    let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
+    let namespace = render.application.namespace.as_deref();
+    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate);
+    steered.actions.extend(outcome.actions);
+    steered.reasons.extend(outcome.reasons);
+    steered.done &= outcome.done;
+}
+
+/// Tells how far the workloads are without doing anything: while objects that come first are not there.
+fn report_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    let mut aside = Steered { done: true, ..Steered::default() };
+    steer_workloads(course, app, view, &mut aside);
+    steered.units = aside.units;
+    steered.progress = aside.progress;
+}
+
+fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    let Some(policy) = course.policy else { return };
+    let new_ones = course.new.map(|render| &render.workloads);
+    let old_ones = course.old.map(|render| &render.workloads);
+    let mut configuration = Configuration::new();
+    let ids: BTreeSet<&String> = new_ones.into_iter().chain(old_ones).flat_map(BTreeMap::keys).collect();
+    for id in ids {
+        let (new, old) = (new_ones.and_then(|all| all.get(id)), old_ones.and_then(|all| all.get(id)));
+        // A workload that goes away goes last.
+        if new.is_none() && !course.last {
+            continue;
+        }
+        steer_workload(course, id, (new, old), policy, app, view, &mut configuration, steered);
+    }
+    steer_configuration(&configuration, app, view, steered);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn steer_workload<'a>(
+    course: &Course<'a>,
+    id: &str,
+    (new, old): (Option<&'a Workload>, Option<&'a Workload>),
+    policy: &RolloutPolicy,
+    app: &AppName,
+    view: &View,
+    configuration: &mut Configuration<'a>,
+    steered: &mut Steered,
+) {
+    let Some(key) = new.or(old).map(|workload| &workload.key) else { return };
+    let batched = plan::batched_of(policy);
+    let totals = match new.map(|new| self::totals(new, policy, course.totals, view)) {
+        None => Counts::new(),
+        Some(Some(totals)) => totals,
+        Some(None) => {
+            steered.done = false;
+            let why = format!("{id}: unitReplicas does not fit its replicas");
+            steered.reasons.push(Reason::Refused { why });
+            return;
+        }
+    };
+    let method = match (new, old) {
+        (None, _) => Method::Remove,
+        (Some(new), Some(old)) => plan::method_of(new, Some(old), batched).unwrap_or(Method::Recreate),
+        (Some(_), None) if course.quota.is_none() => Method::Rebalance,
+        (Some(_), None) => Method::Install,
+    };
+    let quota = match course.quota {
+        Some(quotas) if method != Method::Rebalance => quotas.get(id).cloned().unwrap_or_default(),
+        _ => totals.clone(),
+    };
+    let observed = Observed::read(view, app, &key.namespace, &key.name);
+    if let Some(why) = foreign(&observed) {
+        steered.done = false;
+        steered.reasons.push(Reason::Held { why });
+        return;
+    }
+    let units = plan::units_of(batched);
+    let mut notes = vec![(labels::ROLLOUT, course.rollout.to_string())];
+    if let Some(stage) = &course.stage {
+        notes.push((labels::STAGE, stage.clone()));
+    }
+    let seed = course.new.map_or("", |render| render.revision.as_str());
+    let task = Task {
+        rollout: course.rollout,
+        id,
+        new,
+        old,
+        method,
+        policy: batched,
+        units: &units,
+        totals: &totals,
+        quota: &quota,
+        last: course.last,
+        drain_at_most: course.drain_at_most,
+        still: course.still,
+        notes,
+        seed,
+        now: course.now,
+    };
+    let outcome = batched::next(&task, &observed, view);
+    steered.actions.extend(outcome.actions);
+    steered.reasons.extend(outcome.reasons);
+    steered.done &= outcome.done;
+    steered.units.insert(id.to_owned(), outcome.units);
+    steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
+    steered.progress = steered.progress.max(outcome.progress);
+    let read_by = owners(&[new, old], &observed);
+    for (key, (object, slices)) in read_by {
+        configuration.entry(key).or_insert_with(|| (object, Vec::new())).1.extend(slices);
+    }
+}
+
+/// Says why a Deployment cannot be staged as it is: its pods run outside of slices.
+fn foreign(observed: &Observed<'_>) -> Option<String> {
+    let handle = observed.handle?;
+    let runs = handle.number(&["status", "replicas"]).unwrap_or(0) > 0;
+    let is_ours = handle.annotation(labels::ROLLOUT).is_some();
+    (runs && !is_ours && observed.slices.is_empty()).then(|| {
+        format!(
+            "Deployment/{} runs already, and was not made by Locktender: taking over running pods is not supported yet; \
+             delete it, or leave the application without a policy",
+            handle.name()
+        )
+    })
+}
+
+/// Configuration by its key: what it is, and the owner references of the slices whose pods read it.
+type Configuration<'a> = BTreeMap<ObjectKey, (&'a Object, Vec<Value>)>;
+
+fn owners<'a>(versions: &[Option<&'a Workload>], observed: &Observed<'_>) -> Configuration<'a> {
+    let mut read: Configuration<'a> = BTreeMap::new();
+    for workload in versions.iter().copied().flatten() {
+        let digest = labels::digest_label(&workload.digest);
+        let slices = observed.slices.iter().filter(|slice| slice.digest == digest && !slice.object.is_terminating());
+        let owners: Vec<Value> = slices
+            .map(|slice| {
+                json!({
+                    "apiVersion": "apps/v1",
+                    "kind": "ReplicaSet",
+                    "name": slice.object.name(),
+                    "uid": slice.object.uid(),
+                })
+            })
+            .collect();
+        if owners.is_empty() {
+            continue;
+        }
+        for object in &workload.config {
+            read.insert(object.key(), (object, owners.clone()));
+        }
+    }
+    read
+}
+
+/// Applies the configuration that slices read, owned by them, so that it goes with the last pod that reads it.
+fn steer_configuration(configuration: &Configuration<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    for (key, (object, owners)) in configuration {
+        let mut wanted = objects::labelled(object, app);
+        wanted.set(&["metadata", "ownerReferences"], json!(owners));
+        let live = view.by_key(key);
+        if live.is_some_and(|live| !diff::differs(&wanted, live)) {
+            continue;
+        }
+        steered.done = false;
+        steered.actions.push(Action::apply(wanted, live, true, format!("{key} is read by pods of {app}")));
+    }
+}

@@ -1,0 +1,128 @@
+//! The handle: the Deployment that stays, and owns its slice only at rest with one slice.
+//!
+//! Letting go: pause, take the matching label off the slice, see it let go, then the template. Coming back is the
+//! same in reverse. What each step needs is tried and noted in the design; no pod restarts.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::slice;
+use crate::core::{
+    diff,
+    manifest::{Object, strings},
+    names::AppName,
+    rollout::{
+        action::Action,
+        labels,
+        observe::{Observed, Slice},
+        render::Workload,
+        report::Reason,
+    },
+};
+
+/// What the handle still needs.
+pub(super) enum Handle {
+    /// It is as it should be.
+    Right,
+    /// Send these; until they are seen, slices are left alone where `blocks`.
+    Act(Vec<Action>, bool),
+    /// Wait for the Deployment controller.
+    Wait(Reason),
+}
+
+/// Applies the handle where what is owned differs.
+fn apply(wanted: Object, live: Option<&Object>, why: &str) -> Option<Action> {
+    match live {
+        Some(live) if !diff::differs(&wanted, live) => None,
+        _ => Some(Action::apply(wanted, live, true, why)),
+    }
+}
+
+fn is_owned(slice: &Slice<'_>, handle: &Object) -> bool {
+    slice.object.controller().is_some_and(|(_, _, uid)| uid == handle.uid())
+}
+
+fn has_matching_labels(slice: &Slice<'_>, selector: &BTreeMap<String, String>) -> bool {
+    let own = slice.object.labels();
+    selector.iter().all(|(name, value)| own.get(name) == Some(value))
+}
+
+fn has_followed(handle: &Object) -> bool {
+    let generation = handle.number(&["metadata", "generation"]).unwrap_or(0);
+    handle.number(&["status", "observedGeneration"]).unwrap_or(0) >= generation
+}
+
+fn is_paused(handle: &Object) -> bool {
+    handle.at(&["spec", "paused"]) == Some(&Value::Bool(true))
+}
+
+/// Brings the handle to owning nothing, paused, with the template of `workload`.
+pub(super) fn let_go(observed: &Observed<'_>, workload: &Workload, app: &AppName, notes: &[(&str, String)]) -> Handle {
+    let wanted = slice::handle(workload, app, true, notes);
+    let Some(live) = observed.handle else {
+        let action = Action::apply(wanted, None, true, format!("{} is created, paused", workload.id));
+        return Handle::Act(vec![action], true);
+    };
+    let selector = strings(live.at(&["spec", "selector", "matchLabels"]));
+    let bound: Vec<&Slice<'_>> =
+        observed.slices.iter().filter(|slice| is_owned(slice, live) || has_matching_labels(slice, &selector)).collect();
+    if bound.is_empty() {
+        return match apply(wanted, Some(live), "the handle follows, paused") {
+            Some(action) => Handle::Act(vec![action], false),
+            None => Handle::Right,
+        };
+    }
+    if !is_paused(live) {
+        let body = json!({ "spec": { "paused": true } });
+        return Handle::Act(vec![Action::merge(live, body, "the handle is paused before it lets go")], true);
+    }
+    if !has_followed(live) {
+        return Handle::Wait(Reason::Following { what: format!("{} is seen paused", workload.id) });
+    }
+    let mut actions = Vec::new();
+    for slice in bound {
+        if has_matching_labels(slice, &selector) {
+            let off: serde_json::Map<String, Value> = selector.keys().map(|name| (name.clone(), Value::Null)).collect();
+            let body = json!({ "metadata": { "labels": off } });
+            actions.push(Action::merge(slice.object, body, format!("{} is let go", slice.object.name())));
+        }
+    }
+    if actions.is_empty() {
+        return Handle::Wait(Reason::Following { what: format!("{} has let go of its slice", workload.id) });
+    }
+    Handle::Act(actions, true)
+}
+
+/// Brings the handle to owning its one slice, not paused.
+pub(super) fn own(
+    observed: &Observed<'_>,
+    slice: &Slice<'_>,
+    workload: &Workload,
+    app: &AppName,
+    notes: &[(&str, String)],
+) -> Handle {
+    let Some(live) = observed.handle else { return let_go(observed, workload, app, notes) };
+    if is_owned(slice, live) {
+        return match apply(slice::handle(workload, app, false, notes), Some(live), "the handle goes on by itself") {
+            Some(action) => Handle::Act(vec![action], false),
+            None => Handle::Right,
+        };
+    }
+    let selector = strings(live.at(&["spec", "selector", "matchLabels"]));
+    if let Some(action) =
+        apply(slice::handle(workload, app, true, notes), Some(live), "the handle gets the slice's template, paused")
+    {
+        return Handle::Act(vec![action], true);
+    }
+    if !has_followed(live) {
+        return Handle::Wait(Reason::Following { what: format!("{} is seen paused", workload.id) });
+    }
+    if !has_matching_labels(slice, &selector) {
+        let mut on = selector;
+        on.insert(labels::TEMPLATE_HASH.to_owned(), slice.hash().to_owned());
+        let body = json!({ "metadata": { "labels": on } });
+        return Handle::Act(vec![Action::merge(slice.object, body, "the handle takes its slice back")], true);
+    }
+    Handle::Wait(Reason::Following { what: format!("{} owns its slice", workload.id) })
+}

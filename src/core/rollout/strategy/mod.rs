@@ -1,0 +1,6 @@
+//! How pods get from one version to another.
+
+pub mod batched;
+mod drain;
+mod handle;
+mod slice;

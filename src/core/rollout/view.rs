@@ -1,0 +1,238 @@
+//! What is known of the cluster: watch events folded into a cache with the few indexes that deciding needs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::labels;
+use crate::core::{
+    cluster::{ClusterEvent, Kind, ObjectKey},
+    manifest::Object,
+    names::AppName,
+};
+
+/// The cache. Cheap to ask for an application's objects, whatever else there is.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    by_app: HashMap<String, BTreeSet<ObjectKey>>,
+    /// By pod UID: the EndpointSlices that name it.
+    served: HashMap<String, BTreeSet<ObjectKey>>,
+    kinds: BTreeMap<(String, String), KindState>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct KindState {
+    listed: bool,
+    highest: u64,
+    lost: Option<String>,
+    regressed: bool,
+}
+
+/// Which applications an event may concern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Nobody's.
+    Nothing,
+    /// These.
+    Apps(BTreeSet<AppName>),
+    /// Perhaps everybody's: a list, or a kind that all look at.
+    Everything,
+}
+
+fn kind_key(kind: &Kind) -> (String, String) {
+    (kind.group.clone(), kind.kind.clone())
+}
+
+fn number(resource_version: &str) -> u64 {
+    resource_version.parse().unwrap_or(0)
+}
+
+impl View {
+    /// Folds an event.
+    pub fn take(&mut self, event: ClusterEvent) -> Touched {
+        match event {
+            ClusterEvent::Listed { kind, objects, resource_version } => self.replace(&kind, objects, &resource_version),
+            ClusterEvent::Applied(object) => self.put(object),
+            ClusterEvent::Deleted(object) => {
+                let key = object.key();
+                // A deletion of an older object with this name says nothing about the one that is known.
+                match self.objects.get(&key) {
+                    Some(known) if known.uid() == object.uid() => self.drop_key(&key),
+                    _ => Touched::Nothing,
+                }
+            }
+            ClusterEvent::Lost { kind, reason } => {
+                self.kinds.entry(kind_key(&kind)).or_default().lost = Some(reason);
+                Touched::Everything
+            }
+        }
+    }
+
+    fn replace(&mut self, kind: &Kind, objects: Vec<Object>, resource_version: &str) -> Touched {
+        let at = number(resource_version);
+        let state = self.kinds.entry(kind_key(kind)).or_default();
+        // A server that lags behind what was seen before (or was restored from a backup) must not take us back.
+        state.regressed = at < state.highest;
+        if state.regressed {
+            return Touched::Everything;
+        }
+        state.listed = true;
+        state.lost = None;
+        state.highest = at;
+        let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
+        let gone: Vec<ObjectKey> = self.of_kind(&kind.group, &kind.kind).map(|object| object.key()).collect();
+        for key in gone.into_iter().filter(|key| !listed.contains(key)) {
+            self.drop_key(&key);
+        }
+        for object in objects {
+            self.put(object);
+        }
+        Touched::Everything
+    }
+
+    /// Takes what a write returned or a watch said, unless something newer is known.
+    pub fn put(&mut self, object: Object) -> Touched {
+        let key = object.key();
+        let version = number(object.resource_version());
+        if let Some(known) = self.objects.get(&key) {
+            let older = number(known.resource_version()) >= version;
+            if older && known.uid() == object.uid() {
+                return Touched::Nothing;
+            }
+        }
+        let state = self.kinds.entry((key.group.clone(), key.kind.clone())).or_default();
+        state.highest = state.highest.max(version);
+        let mut touched = self.drop_key(&key);
+        if let Some(app) = object.label(labels::APP) {
+            self.by_app.entry(app.to_owned()).or_default().insert(key.clone());
+            merge(&mut touched, Touched::Apps([AppName::new(app)].into()));
+        }
+        if key.kind == "EndpointSlice" {
+            for uid in endpoint_uids(&object) {
+                self.served.entry(uid).or_default().insert(key.clone());
+            }
+            merge(&mut touched, self.apps_of_endpoints(&object));
+        }
+        if matches!(key.kind.as_str(), "Namespace" | "CustomResourceDefinition") {
+            touched = Touched::Everything;
+        }
+        self.objects.insert(key, Arc::new(object));
+        touched
+    }
+
+    /// Forgets an object that is known to be gone.
+    pub fn forget(&mut self, key: &ObjectKey) -> Touched {
+        self.drop_key(key)
+    }
+
+    fn drop_key(&mut self, key: &ObjectKey) -> Touched {
+        let Some(old) = self.objects.remove(key) else { return Touched::Nothing };
+        let mut touched = Touched::Nothing;
+        if let Some(app) = old.label(labels::APP) {
+            if let Some(keys) = self.by_app.get_mut(app) {
+                keys.remove(key);
+            }
+            touched = Touched::Apps([AppName::new(app)].into());
+        }
+        if key.kind == "EndpointSlice" {
+            merge(&mut touched, self.apps_of_endpoints(&old));
+            for uid in endpoint_uids(&old) {
+                if let Some(keys) = self.served.get_mut(&uid) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.served.remove(&uid);
+                    }
+                }
+            }
+        }
+        touched
+    }
+
+    fn apps_of_endpoints(&self, slice: &Object) -> Touched {
+        let mut apps = BTreeSet::new();
+        let endpoints = slice.at(&["endpoints"]).and_then(|list| list.as_array()).into_iter().flatten();
+        for endpoint in endpoints {
+            let name = endpoint["targetRef"]["name"].as_str().unwrap_or_default();
+            if let Some(app) = self.get("", "Pod", slice.namespace(), name).and_then(|pod| pod.label(labels::APP)) {
+                apps.insert(AppName::new(app));
+            }
+        }
+        if apps.is_empty() { Touched::Nothing } else { Touched::Apps(apps) }
+    }
+
+    /// Returns one object.
+    pub fn get(&self, group: &str, kind: &str, namespace: &str, name: &str) -> Option<&Object> {
+        let key = ObjectKey { group: group.into(), kind: kind.into(), namespace: namespace.into(), name: name.into() };
+        self.by_key(&key)
+    }
+
+    /// Returns one object.
+    pub fn by_key(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key).map(Arc::as_ref)
+    }
+
+    /// Returns an application's objects of one kind, by label, in order of namespace and name.
+    pub fn of_app<'a>(&'a self, app: &AppName, kind: &'a str) -> impl Iterator<Item = &'a Object> {
+        let keys = self.by_app.get(app.as_str()).into_iter().flatten();
+        keys.filter(move |key| key.kind == kind).filter_map(|key| self.by_key(key))
+    }
+
+    /// Returns all objects of one kind, in order of namespace and name.
+    pub fn of_kind<'a>(&'a self, group: &str, kind: &str) -> impl Iterator<Item = &'a Object> {
+        let from = ObjectKey { group: group.into(), kind: kind.into(), namespace: String::new(), name: String::new() };
+        let (group, kind) = (from.group.clone(), from.kind.clone());
+        self.objects
+            .range(from..)
+            .take_while(move |(key, _)| key.group == group && key.kind == kind)
+            .map(|(_, object)| object.as_ref())
+    }
+
+    /// Returns the EndpointSlices that name a pod.
+    pub fn serving(&self, pod_uid: &str) -> impl Iterator<Item = &Object> {
+        self.served.get(pod_uid).into_iter().flatten().filter_map(|key| self.by_key(key))
+    }
+
+    /// Returns whether the objects of a kind have been listed.
+    pub fn knows(&self, kind: &Kind) -> bool {
+        self.kinds.get(&kind_key(kind)).is_some_and(|state| state.listed)
+    }
+
+    /// Returns why a kind cannot be watched now.
+    pub fn lost(&self, kind: &Kind) -> Option<&str> {
+        self.kinds.get(&kind_key(kind))?.lost.as_deref()
+    }
+
+    /// Returns the kinds whose server answered with less than was seen before.
+    pub fn regressed(&self) -> Option<String> {
+        let (key, _) = self.kinds.iter().find(|(_, state)| state.regressed)?;
+        Some(key.1.clone())
+    }
+
+    /// Returns how many objects are known.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Returns whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+fn endpoint_uids(slice: &Object) -> Vec<String> {
+    let endpoints = slice.at(&["endpoints"]).and_then(|list| list.as_array()).into_iter().flatten();
+    endpoints.filter_map(|endpoint| endpoint["targetRef"]["uid"].as_str()).map(str::to_owned).collect()
+}
+
+fn merge(touched: &mut Touched, more: Touched) {
+    *touched = match (std::mem::replace(touched, Touched::Nothing), more) {
+        (Touched::Everything, _) | (_, Touched::Everything) => Touched::Everything,
+        (Touched::Nothing, other) | (other, Touched::Nothing) => other,
+        (Touched::Apps(mut one), Touched::Apps(other)) => {
+            one.extend(other);
+            Touched::Apps(one)
+        }
+    };
+}

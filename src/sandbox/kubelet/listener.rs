@@ -1,0 +1,331 @@
+//! The runtime of the sandbox that people use: every container listens on its pod's own loopback address.
+//!
+//! Any path is answered with JSON that names application, version, image, pod, unit and node; `/healthz`, `/readyz`
+//! and `/health` say whether it is well, `/metrics` counts requests. Connections end with the container.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+};
+
+use super::runtime::{ContainerSpec, HttpGet, ProbeId, Runtime};
+
+const LONGEST_LINE: u64 = 16 << 10;
+const LONGEST_BODY: u64 = 4 << 20;
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Runs containers as listeners on loopback addresses.
+pub struct ListenerRuntime {
+    handle: Handle,
+    answered: Arc<Notify>,
+    answers: Arc<Mutex<Vec<(ProbeId, bool)>>>,
+    salt: u64,
+    addresses: BTreeMap<String, Ipv4Addr>,
+    running: BTreeMap<(String, String), Vec<Listening>>,
+    /// Ports below 1024 that this user may not listen on: what is asked there is answered with yes.
+    refused: BTreeSet<SocketAddr>,
+}
+
+struct Listening {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ListenerRuntime {
+    /// Makes a runtime whose listeners run on `handle`. `answered` is told when an answer to a probe is there; `salt`
+    /// keeps the addresses of two sandboxes on one machine apart.
+    pub fn new(handle: Handle, answered: Arc<Notify>, salt: u64) -> Self {
+        Self {
+            handle,
+            answered,
+            answers: Arc::default(),
+            salt,
+            addresses: BTreeMap::new(),
+            running: BTreeMap::new(),
+            refused: BTreeSet::new(),
+        }
+    }
+
+    fn listen(&mut self, address: SocketAddr, page: &Arc<Page>) -> Result<Option<Listening>, String> {
+        let listener = match std::net::TcpListener::bind(address) {
+            Ok(listener) => listener,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024 => {
+                self.refused.insert(address);
+                return Ok(None);
+            }
+            Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+        };
+        let prepared = listener.set_nonblocking(true).and_then(|()| {
+            let _guard = self.handle.enter();
+            TcpListener::from_std(listener)
+        });
+        let listener = prepared.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let task = self.handle.spawn(serve(listener, page.clone()));
+        Ok(Some(Listening { address, task }))
+    }
+}
+
+impl Runtime for ListenerRuntime {
+    fn address(&mut self, pod_uid: &str) -> String {
+        if let Some(address) = self.addresses.get(pod_uid) {
+            return address.to_string();
+        }
+        let mut attempt = 0_u32;
+        let address = loop {
+            let digest = Sha256::digest(format!("{}/{attempt}/{pod_uid}", self.salt).as_bytes());
+            // 127.0.0.0/15 is left to others; no address ends in 0 or 255.
+            let address = Ipv4Addr::new(127, 2 + digest[0] % 250, digest[1], 1 + digest[2] % 254);
+            if !self.addresses.values().any(|used| *used == address) {
+                break address;
+            }
+            attempt += 1;
+        };
+        self.addresses.insert(pod_uid.to_owned(), address);
+        address.to_string()
+    }
+
+    fn release(&mut self, pod_uid: &str) {
+        if let Some(address) = self.addresses.remove(pod_uid) {
+            self.refused.retain(|refused| refused.ip() != address);
+        }
+    }
+
+    fn start(&mut self, container: &ContainerSpec) -> Result<(), String> {
+        let address: Ipv4Addr = container.address.parse().map_err(|_| format!("no address: {}", container.address))?;
+        let page = Arc::new(Page::new(container));
+        let mut listening = Vec::new();
+        for port in &container.ports {
+            listening.extend(self.listen(SocketAddr::from((address, *port)), &page)?);
+        }
+        self.running.insert((container.pod_uid.clone(), container.container.clone()), listening);
+        Ok(())
+    }
+
+    fn stop(&mut self, pod_uid: &str, container: &str) {
+        if let Some(listening) = self.running.remove(&(pod_uid.to_owned(), container.to_owned())) {
+            listening.iter().for_each(|it| tracing::trace!(address = %it.address, "stopped listening"));
+        }
+    }
+
+    fn probe(&mut self, id: &ProbeId, question: &HttpGet) -> Option<bool> {
+        let address = format!("{}:{}", question.host, question.port);
+        if address.parse::<SocketAddr>().is_ok_and(|address| self.refused.contains(&address)) {
+            return Some(true);
+        }
+        let (id, question) = (id.clone(), question.clone());
+        let (answers, answered) = (self.answers.clone(), self.answered.clone());
+        self.handle.spawn(async move {
+            let answer = tokio::time::timeout(question.timeout, get(&address, &question.path)).await;
+            let well = matches!(answer, Ok(Ok(code)) if (200..400).contains(&code));
+            answers.lock().unwrap_or_else(PoisonError::into_inner).push((id, well));
+            answered.notify_one();
+        });
+        None
+    }
+
+    fn answers(&mut self) -> Vec<(ProbeId, bool)> {
+        std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn has_answers(&self) -> bool {
+        !self.answers.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn is_real(&self) -> bool {
+        true
+    }
+}
+
+/// Asks for a path and returns the status code.
+async fn get(address: &str, path: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe/1.36\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut line = String::new();
+    BufReader::new(stream).take(LONGEST_LINE).read_line(&mut line).await?;
+    let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    code.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no status line"))
+}
+
+/// What a container answers.
+struct Page {
+    body: String,
+    server_errors: bool,
+    never_ready: bool,
+    labels: String,
+    requests: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Page {
+    fn new(container: &ContainerSpec) -> Self {
+        let body = json!({
+            "app": container.app,
+            "version": version(&container.image),
+            "image": container.image,
+            "name": container.pod,
+            "unit": container.unit,
+            "node": container.node,
+        });
+        let labels =
+            format!("app=\"{}\",pod=\"{}\",version=\"{}\"", container.app, container.pod, version(&container.image));
+        Self {
+            body: format!("{body}\n"),
+            server_errors: container.server_errors,
+            never_ready: container.never_ready,
+            labels,
+            requests: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns code, content type and body of the answer to a request for `path`.
+    fn answer(&self, path: &str) -> (u16, &'static str, String) {
+        const JSON: &str = "application/json";
+        match path.split('?').next().unwrap_or_default() {
+            "/metrics" => {
+                let (requests, errors) = (self.requests.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed));
+                let text = format!(
+                    "# TYPE http_requests_total counter\nhttp_requests_total{{{labels},code=\"200\"}} {}\n\
+                     http_requests_total{{{labels},code=\"500\"}} {errors}\n",
+                    requests - errors,
+                    labels = self.labels,
+                );
+                (200, "text/plain; version=0.0.4", text)
+            }
+            "/healthz" | "/readyz" | "/health" | "/livez" => {
+                let code = if self.never_ready { 503 } else { 200 };
+                (code, JSON, json!({"healthy": !self.never_ready}).to_string())
+            }
+            _ => {
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                if self.server_errors {
+                    self.errors.fetch_add(1, Ordering::Relaxed);
+                    return (500, JSON, json!({"error": "told to fail"}).to_string());
+                }
+                (200, JSON, self.body.clone())
+            }
+        }
+    }
+}
+
+/// Returns an image's tag, or what stands for it.
+fn version(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or_default();
+    match name.rsplit_once(':') {
+        Some((_, tag)) if !tag.contains('/') => tag,
+        _ => image.split_once('@').map_or("latest", |(_, digest)| digest),
+    }
+}
+
+/// Serves until it is aborted; its connections end with it.
+async fn serve(listener: TcpListener, page: Arc<Page>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, page.clone()));
+                }
+                // Out of file descriptors: connections must end before new ones are taken.
+                Err(_) => {
+                    connections.join_next().await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, page: Arc<Page>) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = tokio::time::timeout(IDLE, read_request(&mut stream)).await?? {
+        let (code, kind, body) = page.answer(&request.path);
+        let reason = if code == 200 { "OK" } else { "Failed" };
+        let connection = if request.close { "close" } else { "keep-alive" };
+        let head = format!(
+            "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
+            body.len()
+        );
+        let content = if request.is_head { "" } else { &body };
+        stream.write_all(format!("{head}{content}").as_bytes()).await?;
+        stream.flush().await?;
+        if request.close {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+struct Request {
+    path: String,
+    is_head: bool,
+    close: bool,
+}
+
+/// Reads one request and passes over its body; `None` where the connection ended between two.
+async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
+    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut line = String::new();
+    if stream.take(LONGEST_LINE).read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let (method, path) = words.next().zip(words.next()).ok_or_else(|| wrong("no request line"))?;
+    let is_old = words.next() == Some("HTTP/1.0");
+    let mut request = Request { path: path.to_owned(), is_head: method == "HEAD", close: is_old };
+    let mut length = 0;
+    for _ in 0..100 {
+        let mut header = String::new();
+        stream.take(LONGEST_LINE).read_line(&mut header).await?;
+        let header = header.trim().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        match header.split_once(':').map(|(name, content)| (name, content.trim())) {
+            Some(("content-length", content)) => length = content.parse().map_err(|_| wrong("no length"))?,
+            Some(("connection", "close")) | Some(("transfer-encoding", _)) => request.close = true,
+            _ => {}
+        }
+    }
+    if length > LONGEST_BODY {
+        return Err(wrong("the body is too long"));
+    }
+    tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await?;
+    Ok(Some(request))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_tag() {
+        assert_eq!(version("registry.example:5000/checkout:2.1"), "2.1");
+        assert_eq!(version("registry.example:5000/checkout"), "latest");
+        assert_eq!(version("checkout@sha256:00"), "sha256:00");
+    }
+}

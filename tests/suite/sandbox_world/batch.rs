@@ -1,0 +1,77 @@
+//! Jobs and DaemonSets: enough that an application that contains them becomes healthy.
+
+use super::*;
+
+fn job(image: &str, spec: Value) -> Value {
+    let mut template = template(image);
+    template["spec"]["restartPolicy"] = "Never".into();
+    let mut job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "migrate", "namespace": "default"},
+        "spec": spec,
+    });
+    job["spec"]["template"] = template;
+    job
+}
+
+#[test]
+fn a_job_runs_to_completion() {
+    let mut cluster = Cluster::new();
+    cluster.create(job("migrate:1", json!({"completions": 3, "parallelism": 2})));
+    assert_eq!(cluster.pods().len(), 2);
+    cluster.until(|it| condition(&it.get("jobs.batch", "migrate"), "Complete").is_some());
+    let job = cluster.get("jobs.batch", "migrate");
+    assert_eq!(job["status"]["succeeded"], 3);
+    assert!(job["status"]["completionTime"].is_string());
+    assert!(cluster.pods().iter().all(|pod| pod["status"]["phase"] == "Succeeded"));
+}
+
+#[test]
+fn a_job_that_fails_too_often_says_so() {
+    let mut cluster = Cluster::with(
+        NodeSpec::of_units([("dca", 1)], 20),
+        Pace { crash: Duration::from_millis(100), ..Pace::simulated() },
+    );
+    cluster.create(job("migrate:1-crash", json!({"backoffLimit": 2})));
+    cluster.until(|it| condition(&it.get("jobs.batch", "migrate"), "Failed").is_some());
+    let job = cluster.get("jobs.batch", "migrate");
+    assert_eq!(condition(&job, "Failed").unwrap()["reason"], "BackoffLimitExceeded");
+    assert_eq!(job["status"]["failed"], 3);
+}
+
+fn daemon_set() -> Value {
+    let mut set = replica_set("agent", 1, "agent:1");
+    set["kind"] = "DaemonSet".into();
+    set["spec"].as_object_mut().unwrap().remove("replicas");
+    set
+}
+
+#[test]
+fn a_daemon_set_has_one_pod_on_every_node() {
+    let mut cluster = Cluster::new();
+    cluster.create(daemon_set());
+    cluster.until(|it| it.ready_pods() == 6);
+    cluster.react();
+    let status = cluster.get("daemonsets.apps", "agent")["status"].clone();
+    let counts = ["desiredNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"];
+    assert_eq!(counts.map(|it| &status[it]), [6, 6, 6, 6]);
+    let nodes: std::collections::BTreeSet<_> =
+        cluster.pods().iter().map(|pod| pod["spec"]["nodeName"].to_string()).collect();
+    assert_eq!(nodes.len(), 6);
+}
+
+#[test]
+fn a_daemon_set_is_updated_node_by_node() {
+    let mut cluster = Cluster::new();
+    cluster.create(daemon_set());
+    cluster.until(|it| it.ready_pods() == 6);
+    cluster.merge("daemonsets.apps", "agent", json!({"spec": {"template": template("agent:2")}}));
+    let is_done = |cluster: &Cluster| {
+        cluster.get("daemonsets.apps", "agent")["status"]["updatedNumberScheduled"] == 6 && cluster.ready_pods() == 6
+    };
+    while !is_done(&cluster) {
+        assert!(cluster.ready_pods() >= 5);
+        let next = cluster.now() + Duration::from_millis(50);
+        cluster.world.advance(next);
+    }
+    assert!(cluster.pods().iter().all(|pod| pod["spec"]["containers"][0]["image"] == "agent:2"));
+}

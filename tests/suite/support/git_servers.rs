@@ -1,0 +1,174 @@
+//! Servers on loopback in front of bare repositories: `git daemon`, and `git http-backend` behind a small CGI server
+//! that can be told to fail.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Request, Response, StatusCode};
+use tokio::io::AsyncWriteExt as _;
+
+/// A `git daemon` for the repositories below one directory; ends with this value.
+pub struct Daemon {
+    child: Child,
+    port: u16,
+}
+
+impl Daemon {
+    /// Starts one that also takes pushes, and waits until it answers.
+    pub fn start(base: &Path) -> Self {
+        // The daemon cannot choose a port itself; somebody may take it between these two lines, so try again.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+            let programs = Command::new("git").arg("--exec-path").output().expect("git");
+            let programs = PathBuf::from(String::from_utf8_lossy(&programs.stdout).trim());
+            let mut child = Command::new(programs.join("git-daemon"))
+                .args(["--reuseaddr", "--listen=127.0.0.1", "--export-all", "--enable=receive-pack"])
+                .arg(format!("--port={port}"))
+                .arg(format!("--base-path={}", base.display()))
+                .arg(base)
+                .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("git daemon");
+            while matches!(child.try_wait(), Ok(None)) {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return Self { child, port };
+                }
+                std::thread::yield_now();
+            }
+        }
+        panic!("git daemon does not start");
+    }
+
+    /// The URL of the repository `release.git`.
+    pub fn url(&self) -> String {
+        format!("git://127.0.0.1:{}/release.git", self.port)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the HTTP server does instead of answering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers every request with this status.
+    Status(u16),
+    /// Redirects every request to this origin.
+    Redirect(String),
+    /// Carries a push out, and cuts the connection instead of saying so.
+    LosePushReply,
+    /// Takes the request and never answers.
+    Hang,
+}
+
+/// `git http-backend` behind HTTP; ends with the test's runtime.
+pub struct HttpServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    base: PathBuf,
+    fault: Mutex<Option<Fault>>,
+    requests: Mutex<Vec<String>>,
+}
+
+impl HttpServer {
+    /// Serves the repositories below `base`, pushes included.
+    pub async fn start(base: &Path) -> Self {
+        let shared =
+            Arc::new(Shared { base: base.to_owned(), fault: Mutex::new(None), requests: Mutex::new(Vec::new()) });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, shared }
+    }
+
+    /// The URL of the repository `release.git`.
+    pub fn url(&self) -> String {
+        format!("http://{}/release.git", self.address)
+    }
+
+    /// Fails from now on, or no longer.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        *self.shared.fault.lock().expect("no poison") = fault;
+    }
+
+    /// What was asked so far: method and path with query.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.requests.lock().expect("no poison").clone()
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
+    let line = format!("{} {}", request.method(), request.uri());
+    shared.requests.lock().expect("no poison").push(line);
+    let fault = shared.fault.lock().expect("no poison").clone();
+    let status = |code: u16| Response::builder().status(StatusCode::from_u16(code).expect("a status"));
+    match fault {
+        Some(Fault::Status(code)) => status(code).body(Body::empty()).expect("a response"),
+        Some(Fault::Redirect(origin)) => {
+            let location = format!("{origin}{}", request.uri());
+            status(302).header("location", location).body(Body::empty()).expect("a response")
+        }
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::LosePushReply) if request.uri().path().ends_with("/git-receive-pack") => {
+            backend(&shared.base, request).await;
+            let cut = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
+            status(200).body(Body::from_stream(cut)).expect("a response")
+        }
+        Some(Fault::LosePushReply) | None => backend(&shared.base, request).await,
+    }
+}
+
+/// Runs `git http-backend` as CGI asks for.
+async fn backend(base: &Path, request: Request<Body>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
+    let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let mut child = tokio::process::Command::new("git")
+        .arg("http-backend")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_PROJECT_ROOT", base)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REMOTE_USER", "test")
+        .env("REQUEST_METHOD", parts.method.as_str())
+        .env("PATH_INFO", parts.uri.path())
+        .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("git http-backend");
+    let mut stdin = child.stdin.take().expect("stdin");
+    let feed = async move {
+        // It may have refused the request without reading it.
+        let _ = stdin.write_all(&body).await;
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    let output = output.expect("output").stdout;
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n").expect("CGI headers");
+    let mut response = Response::builder();
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        let (name, value) = line.split_once(": ").expect("a CGI header");
+        response = match name {
+            "Status" => response.status(value[..3].parse::<u16>().expect("a status")),
+            name => response.header(name, value),
+        };
+    }
+    response.body(Body::from(output[end + 4..].to_vec())).expect("a response")
+}

@@ -1,0 +1,5 @@
+//! What several suites need to set up the world that they test against.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+pub mod git;
+pub mod git_servers;
