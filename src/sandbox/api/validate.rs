@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{resources::Resource, selector::Labels, status::Cause};
-use crate::sandbox::schema::{Scalar, Shape};
+use crate::sandbox::schema::{Field, Scalar, Shape, Type, path::Path};
 
 /// What is wrong, gathered.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ pub fn object(object: &Value, resource: &Resource) -> Vec<Cause> {
     let mut problems = Problems::default();
     metadata(&object["metadata"], resource, &mut problems);
     if let (Some(spec), Some(shape)) = (object.get("spec"), resource.shape.member("spec")) {
-        by_schema(spec, shape, "spec", &mut problems);
+        by_schema(spec, shape, &Path::Field(&Path::Root, "spec"), &mut problems);
     } else if resource.shape.as_type().is_some_and(|of| of.fields.get("spec").is_some_and(|field| field.required)) {
         problems.required("spec");
     }
@@ -347,50 +347,61 @@ fn qualified(key: &str, field: &str, problems: &mut Problems) {
 }
 
 /// Checks what the schema knows: required fields, enumerations, and counts that cannot be negative.
-fn by_schema(value: &Value, shape: &Shape, path: &str, problems: &mut Problems) {
+fn by_schema(value: &Value, shape: &Shape, path: &Path<'_>, problems: &mut Problems) {
     match (value, shape) {
         (Value::Array(items), Shape::List { of, .. }) => {
             for (index, item) in items.iter().enumerate() {
-                by_schema(item, of, &format!("{path}[{index}]"), problems);
+                by_schema(item, of, &Path::Item(path, index), problems);
             }
         }
         (Value::Object(members), Shape::Map { of, .. }) => {
             for (name, member) in members {
-                by_schema(member, of, &format!("{path}[{name}]"), problems);
+                by_schema(member, of, &Path::Key(path, name), problems);
             }
         }
         (Value::Object(members), _) => {
             let Some(of) = shape.as_type() else { return };
-            for (name, field) in &of.fields {
-                let place = format!("{path}.{name}");
-                let found = members.get(name);
-                let empty = match found {
-                    None => true,
-                    Some(Value::String(text)) => text.is_empty() && !field.omit_empty && field.values.is_empty(),
-                    Some(Value::Array(items)) => items.is_empty() && name == "containers",
-                    Some(_) => false,
-                };
-                let list = matches!(field.shape, Shape::List { .. } | Shape::Map { .. }) && !of.name.is_empty();
-                if field.required && empty && (!list || name == "containers") && field.default.is_none() {
-                    problems.required(&place);
-                    continue;
+            for (name, field) in of.fields.iter().filter(|(_, field)| field.required) {
+                if is_missing(members.get(name), name, field, of) {
+                    problems.required(&Path::Field(path, name).to_string());
                 }
-                let Some(found) = found else { continue };
+            }
+            for (name, found) in members {
+                let Some(field) = of.fields.get(name) else { continue };
+                let place = Path::Field(path, name);
                 if !field.values.is_empty() && !field.values.iter().any(|value| found == value.as_str()) {
-                    problems.unsupported(&place, found, &field.values);
+                    // What is required and empty was said to be missing already.
+                    if !(field.required && found == "") {
+                        problems.unsupported(&place.to_string(), found, &field.values);
+                    }
                 }
                 if matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64))
+                    && found.as_i64().is_some_and(|count| count < 0)
                     && !of.name.is_empty()
                     && COUNTS.contains(&name.as_str())
-                    && found.as_i64().is_some_and(|count| count < 0)
                 {
-                    problems.invalid(&place, found, "must be greater than or equal to 0");
+                    problems.invalid(&place.to_string(), found, "must be greater than or equal to 0");
                 }
                 by_schema(found, &field.shape, &place, problems);
             }
         }
         _ => {}
     }
+}
+
+/// Go cannot tell an empty text from none, and Kubernetes takes most empty lists, but not one of containers.
+fn is_missing(found: Option<&Value>, name: &str, field: &Field, of: &Type) -> bool {
+    if of.name.is_empty() {
+        return found.is_none() && field.default.is_none();
+    }
+    let is_list = matches!(field.shape, Shape::List { .. } | Shape::Map { .. });
+    let empty = match found {
+        None => true,
+        Some(Value::String(text)) => text.is_empty() && !field.omit_empty,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    };
+    empty && (!is_list || name == "containers") && field.default.is_none()
 }
 
 const COUNTS: [&str; 14] = [

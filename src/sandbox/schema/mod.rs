@@ -6,6 +6,7 @@
 
 pub mod custom;
 pub mod decode;
+pub mod path;
 mod quantity;
 
 use std::{
