@@ -95,6 +95,18 @@ pub fn keep_other_part(live: &Value, object: &mut Value, resource: &Resource, su
                 object["spec"]["finalizers"] = finalizers;
             }
         }
+        "resize" => {
+            let sent = object["spec"]["containers"].take();
+            restore(object, "spec");
+            restore(object, "status");
+            for container in object["spec"]["containers"].as_array_mut().into_iter().flatten() {
+                let same = |sent: &&Value| sent["name"] == container["name"];
+                if let Some(resources) = sent.as_array().into_iter().flatten().find(same).map(|sent| &sent["resources"])
+                {
+                    container["resources"] = resources.clone();
+                }
+            }
+        }
         _ => {
             if resource.has("status") {
                 restore(object, "status");

@@ -107,7 +107,7 @@ impl Resource {
 const TABLE: &str = "
 v1 Namespace namespaces ns s finalize
 v1 Node nodes no s
-v1 Pod pods po nsag eviction,binding,ephemeralcontainers,resize
+v1 Pod pods po nsag eviction,binding,resize
 v1 Service services svc nsa
 v1 Endpoints endpoints ep n
 v1 ConfigMap configmaps cm n

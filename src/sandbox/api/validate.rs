@@ -129,7 +129,7 @@ pub fn change(old: &Value, new: &Value, resource: &Resource, subresource: &str) 
             problems.invalid("roleRef", &new["roleRef"], "cannot change roleRef");
         }
         "StatefulSet" => stateful_set(&old["spec"], &new["spec"], &mut problems),
-        "Pod" if !matches!(subresource, "binding" | "status" | "resize" | "ephemeralcontainers") => {
+        "Pod" if !matches!(subresource, "binding" | "status" | "resize") => {
             pod_change(&old["spec"], &new["spec"], &mut problems);
         }
         "Service" => {

@@ -164,7 +164,7 @@ fn is_left_out(value: &Value, field: &Field) -> bool {
         Value::String(text) => text.is_empty() && !field.pointer,
         Value::Bool(yes) => !yes && !field.pointer,
         Value::Number(number) => {
-            let plain = matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64));
+            let plain = matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString));
             plain && !field.pointer && number.as_i64() == Some(0)
         }
         Value::Null => true,

@@ -244,8 +244,10 @@ fn media_types_that_are_not_spoken_are_refused() {
     asked.accept = "application/vnd.kubernetes.protobuf,application/json".into();
     assert_eq!(api.handle(&asked).status, 200);
     let mut sent = request("POST", PODS, Some(pod("a")));
-    sent.content_type = "application/vnd.kubernetes.protobuf".into();
+    sent.content_type = "application/cbor".into();
     assert_eq!(api.handle(&sent).status, 415);
+    sent.content_type = "application/vnd.kubernetes.protobuf".into();
+    assert_eq!(api.handle(&sent).status, 400, "it is JSON");
     let mut patched = request("PATCH", &format!("{PODS}/a"), Some(json!({})));
     patched.content_type = "text/plain".into();
     assert_eq!(api.handle(&patched).status, 415);
