@@ -324,9 +324,23 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         for (slice, replicas) in wanted {
             if replicas < slice.replicas {
                 self.shrink(slice, replicas);
-            } else if replicas > slice.replicas {
-                self.grow(slice, replicas);
+            } else {
+                if replicas > slice.replicas {
+                    self.grow(slice, replicas);
+                }
+                self.keep_in_service(slice);
             }
+        }
+    }
+
+    /// Puts back into service what was taken out to go away and stays after all: the ReplicaSet controller may have
+    /// taken another pod, or the frontier has moved back.
+    fn keep_in_service(&mut self, slice: &'a Slice<'a>) {
+        if self.home.is_some_and(|home| home.object.name() == slice.object.name()) {
+            return;
+        }
+        for pod in &slice.pods {
+            self.settle(pod);
         }
     }
 
