@@ -7,6 +7,7 @@ pub mod anchor;
 mod app;
 pub mod journals;
 mod lanes;
+mod load;
 mod observe;
 pub mod overlay;
 mod publish;
@@ -280,7 +281,7 @@ impl Controller {
                 (Some(why), _) => rollout::input::Repair::Impossible(format!("the remote refuses the push: {why}")),
                 (None, Some(stable)) => {
                     let directory = publish::directory(&paths, name);
-                    observe::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
+                    load::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
                 }
                 (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
             };

@@ -85,7 +85,7 @@ impl Outcome {
 
     pub(super) fn take(&mut self, step: Step) -> bool {
         match step {
-            Step::Act(action) => self.actions.push(action),
+            Step::Act(action) => self.actions.push(*action),
             Step::Wait(reason, until) => {
                 self.reasons.push(reason);
                 if let Some(until) = until {
