@@ -331,9 +331,7 @@ impl Source {
                 }
                 if problems.is_empty() { Ok(files) } else { Err(problems) }
             }
-            Where::Kustomize { path } => {
-                self.kustomize(at, path, directory, &mut inputs, &mut read.outside).await?
-            }
+            Where::Kustomize { path } => self.kustomize(at, path, directory, &mut inputs, &mut read.outside).await?,
         };
         let scope = |kind: &Kind| Some(self.scopes.get(kind).copied().unwrap_or_else(|| builtin_scope(kind)));
         read.manifests = files.and_then(|files| parse(&files, &namespace, scope)).map(|manifests| (inputs, manifests));
