@@ -343,6 +343,9 @@ impl Controller {
                 note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);
             }
         }
+        if self.snapshot.as_ref().is_some_and(|before| before.freezes != snapshot.freezes) {
+            self.touch(Touched::Everything);
+        }
         self.snapshot = Some(snapshot);
         for name in names {
             self.load_decisions(&name).await?;
