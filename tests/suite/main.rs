@@ -4,6 +4,7 @@ mod git;
 mod input;
 mod kube_adapter;
 mod render;
+mod safety;
 mod sandbox_api;
 mod sandbox_world;
 mod simulation;
