@@ -7,6 +7,7 @@ pub mod anchor;
 mod app;
 pub mod journals;
 mod lanes;
+mod load;
 mod observe;
 pub mod overlay;
 mod publish;
@@ -96,7 +97,10 @@ pub fn core_kinds() -> Vec<Kind> {
 /// The branch serves an older commit than was seen: after so long somebody should look.
 const STALE_COMPLAINT: SignedDuration = SignedDuration::from_mins(5);
 
-/// Runs until `stop` is ready, then lets the writes under way end and returns.
+/// How long what is under way may take to end.
+const LEAVE_WITHIN: SignedDuration = SignedDuration::from_secs(8);
+
+/// Runs until `stop` is ready, then lets what is under way end, for eight seconds at most, and returns.
 pub async fn run(
     ports: Ports,
     options: Options,
@@ -129,14 +133,7 @@ pub async fn run(
             () = lanes::until(&clock, wake), if wake.is_some() => {}
         }
     }
-    // What is under way ends; what has not begun is found again by whoever comes next.
-    while let Some(acted) = controller.acts.next().await {
-        controller.acted(acted);
-    }
-    if let Some(lane) = controller.git_lane.take() {
-        controller.git_done(lane.await).await;
-    }
-    info!("stopped");
+    controller.leave().await;
 }
 
 struct Controller {
@@ -197,6 +194,24 @@ impl Controller {
 
     fn now(&self) -> Timestamp {
         self.ports.clock.now()
+    }
+
+    /// Lets what is under way end. What does not, or has not begun, is found again by whoever comes next.
+    async fn leave(mut self) {
+        let clock = self.ports.clock.clone();
+        let limit = lanes::until(&clock, Some(self.now() + LEAVE_WITHIN));
+        let rest = async {
+            while let Some(acted) = self.acts.next().await {
+                self.acted(acted);
+            }
+            if let Some(lane) = self.git_lane.take() {
+                lane.await;
+            }
+        };
+        tokio::select! {
+            () = rest => info!("stopped"),
+            () = limit => warn!("stopped with work under way: it is found again at the next start"),
+        }
     }
 
     async fn start(&mut self) {
@@ -280,7 +295,7 @@ impl Controller {
                 (Some(why), _) => rollout::input::Repair::Impossible(format!("the remote refuses the push: {why}")),
                 (None, Some(stable)) => {
                     let directory = publish::directory(&paths, name);
-                    observe::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
+                    load::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
                 }
                 (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
             };

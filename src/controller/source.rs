@@ -104,6 +104,9 @@ struct Read {
     revision: Revision,
 }
 
+/// Policies by name, as read.
+type ReadPolicies = BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>;
+
 /// Reads applications, and remembers what it has read.
 pub struct Source {
     repository: Arc<dyn Repository>,
@@ -111,7 +114,7 @@ pub struct Source {
     scopes: HashMap<Kind, Scope>,
     read: BTreeMap<AppName, Arc<Read>>,
     rendered: BTreeMap<AppName, (Arc<Read>, Option<BlobId>, HeadContent)>,
-    policies: Option<(Option<BlobId>, BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>)>,
+    policies: Option<(Option<BlobId>, ReadPolicies)>,
     previous: BTreeMap<(AppName, Revision), Arc<Render>>,
     /// The policies' tree with which all applications were looked at beside each other last.
     looked_at: Option<BlobId>,
@@ -458,12 +461,7 @@ impl Source {
     }
 }
 
-fn content(
-    app: &AppName,
-    read: &Read,
-    policies: &BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>,
-    broken: Option<Vec<Problem>>,
-) -> HeadContent {
+fn content(app: &AppName, read: &Read, policies: &ReadPolicies, broken: Option<Vec<Problem>>) -> HeadContent {
     let mut problems = broken.unwrap_or_default();
     let application = match &read.application {
         Ok(application) => application,

@@ -61,11 +61,14 @@ pub struct GitState {
     pub rewritten: Option<String>,
 }
 
+/// New content by path; `None` removes the path.
+pub type Edits = BTreeMap<String, Option<Vec<u8>>>;
+
 /// What came of trying to take a refused target out of Git.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Repair {
     /// It merges, and the result renders stable's workload digests.
-    Clean(BTreeMap<String, Option<Vec<u8>>>),
+    Clean(Edits),
     /// There is nothing to repair: HEAD renders stable's workloads already.
     Needless,
     /// It cannot be done; says why.
@@ -134,7 +137,7 @@ pub struct Decision {
     /// Whether the records may be acted on from the anchor when Git is away: going back.
     pub urgent: bool,
     /// A commit of its own, before the records: the repair, by path, and its subject.
-    pub edits: Option<(BTreeMap<String, Option<Vec<u8>>>, String)>,
+    pub edits: Option<(Edits, String)>,
     /// A repair to be tried before deciding again.
     pub repair: Option<RepairWanted>,
     /// What may be done to the cluster now.
