@@ -18,6 +18,7 @@ use crate::core::{
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         labels, plan,
         state::State,
+        view::Touched,
     },
 };
 
@@ -45,6 +46,9 @@ impl Controller {
                 app.dirty = true;
                 note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);
             }
+        }
+        if self.snapshot.as_ref().is_some_and(|before| before.freezes != snapshot.freezes) {
+            self.touch(Touched::Everything);
         }
         self.snapshot = Some(snapshot);
         for name in names {
