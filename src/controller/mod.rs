@@ -7,10 +7,14 @@ pub mod anchor;
 mod app;
 pub mod journals;
 mod lanes;
+<<<<<<< HEAD
 mod load;
+=======
+pub mod look;
+>>>>>>> cli
 mod observe;
 pub mod overlay;
-mod publish;
+pub mod publish;
 pub mod source;
 
 use std::{
@@ -40,7 +44,11 @@ use crate::core::{
     repository::Repository,
     rollout::{
         self,
+<<<<<<< HEAD
         input::{Decision, GitState, Head, HeadContent, Input, Neighbours},
+=======
+        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input},
+>>>>>>> cli
         report::{Reason, Report},
         view::{Touched, View},
     },
@@ -313,7 +321,7 @@ impl Controller {
         let head = self.snapshot.as_ref().map(|snapshot| Head {
             revision: snapshot.revision.clone(),
             content: app.content.clone().unwrap_or(HeadContent::Removed),
-            decisions: app.decisions.clone(),
+            decisions: self.decisions(name, app),
             in_advance: app.in_advance.clone(),
             frozen: snapshot.frozen(name, now),
             copies_intact: app.copies_intact,
@@ -356,6 +364,19 @@ impl Controller {
                 None
             }
         }
+    }
+
+    /// Returns the decisions for the latest rollout: those at HEAD, and an abort that the anchor has.
+    fn decisions(&self, name: &AppName, app: &App) -> Vec<DecisionAtHead> {
+        let mut decisions = app.decisions.clone();
+        let Some(last) = app.ledger.states.last() else { return decisions };
+        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name));
+        if let Some(abort) = anchor.and_then(|anchor| anchor::abort(anchor, &last.plan.rollout))
+            && !decisions.iter().any(|decision| decision.verb == abort.verb)
+        {
+            decisions.push(abort);
+        }
+        decisions
     }
 
     /// Starts the writes of a decision, and returns what of it is to be published.

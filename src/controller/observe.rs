@@ -302,6 +302,194 @@ impl Controller {
             take_anchor(app, anchor);
         }
     }
+<<<<<<< HEAD
+=======
+
+    /// Reads the branch at a commit.
+    pub(super) async fn load(&mut self, head: &Revision) -> Result<(), RepositoryError> {
+        let snapshot = self.source.snapshot(head).await?;
+        let touched = self.journals.read(head).await?;
+        let mut names: BTreeSet<AppName> = snapshot.apps.keys().cloned().collect();
+        names.extend(self.journals.apps());
+        names.extend(self.apps.keys().cloned());
+        let accepted = accepted(&self.ports, head).await?;
+        for name in &names {
+            let first_time = !self.apps.contains_key(name);
+            let expected = self.apps.get(name).and_then(|app| app.ledger.pushed_tip());
+            let app = self.apps.entry(name.clone()).or_default();
+            if first_time || touched.contains(name) || app.rewritten.is_some() || app.content.is_none() {
+                let git = self.journals.of(name).await?;
+                take_git(app, git, expected, &accepted);
+                app.dirty = true;
+            }
+            let content = snapshot.content(name);
+            if !same(app.content.as_ref(), &content) {
+                app.content = Some(content);
+                app.dirty = true;
+            }
+        }
+        self.snapshot = Some(snapshot);
+        for name in names {
+            self.load_decisions(&name).await?;
+        }
+        self.learn_kinds().await;
+        self.note_others();
+        if self.ready {
+            // Anchors that were seen before Git could be asked.
+            self.git.rewritten = None;
+        }
+        Ok(())
+    }
+
+    /// Reads an application's decisions and the copies of its records, where its ledger has another tree.
+    async fn load_decisions(&mut self, name: &AppName) -> Result<(), RepositoryError> {
+        let Some(snapshot) = &self.snapshot else { return Ok(()) };
+        let head = snapshot.revision.clone();
+        let tree = snapshot.ledgers.get(name).cloned();
+        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
+        if app.ledger_tree == tree && app.ledger_tree.is_some() && !app.dirty {
+            return Ok(());
+        }
+        app.ledger_tree = tree;
+        app.dirty = true;
+        let last = app.ledger.states.last().map(|state| state.plan.rollout.clone());
+        let next = RolloutId { app: name.clone(), number: last.as_ref().map_or(1, |last| last.number + 1) };
+        let decisions = match &last {
+            Some(last) => self.source.decisions(&head, &last.directory()).await?,
+            None => Vec::new(),
+        };
+        let in_advance = files(&self.source.decisions(&head, &next.directory()).await?);
+        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
+        app.decisions = decisions;
+        app.in_advance = in_advance;
+        app.copies_intact = true;
+        let Some(last) = last else { return Ok(()) };
+        let Some(known) = app.ledger.rollouts.get(&last.number) else { return Ok(()) };
+        let wanted =
+            [("plan.yaml", plan::write(&known.plan)), ("journal.yaml", journal::write(&known.records[..known.pushed]))];
+        let entries = self.ports.repository.directory(&head, &last.directory()).await?.unwrap_or_default();
+        let mut intact = true;
+        for (file, text) in wanted {
+            let path = format!("{}/{file}", last.directory());
+            let entry = entries.iter().find(|entry| entry.path == path);
+            intact &= match entry {
+                Some(entry) => {
+                    self.ports.repository.read(&entry.id, 64 << 20).await.is_ok_and(|bytes| bytes == text.as_bytes())
+                }
+                None => false,
+            };
+        }
+        if let Some(app) = self.apps.get_mut(name) {
+            app.copies_intact = intact;
+        }
+        Ok(())
+    }
+
+    /// Renders what deciding for an application needs.
+    pub(super) async fn load_renders(&mut self, name: &AppName) {
+        let Some(app) = self.apps.get(name) else { return };
+        let needed = rollout::needed(&app.ledger.states);
+        let missing: Vec<Revision> =
+            needed.iter().filter(|revision| !app.renders.contains_key(*revision)).cloned().collect();
+        for revision in missing {
+            let at_head = match self.apps.get(name).and_then(|app| app.content.as_ref()) {
+                Some(HeadContent::Rendered(render)) if render.revision == revision => Some(render.clone()),
+                _ => None,
+            };
+            let render = match at_head {
+                Some(render) => Some(render),
+                None => match self.source.render_at(name, &revision).await {
+                    Ok(render) => render,
+                    Err(error) => {
+                        warn!(app = %name, %error, revision = revision.short(), "an earlier revision cannot be rendered");
+                        None
+                    }
+                },
+            };
+            if let (Some(render), Some(app)) = (render, self.apps.get_mut(name)) {
+                app.renders.insert(revision, render);
+            }
+        }
+        if let Some(app) = self.apps.get_mut(name) {
+            app.renders.retain(|revision, _| needed.contains(revision));
+        }
+        self.learn_kinds_of(name).await;
+    }
+
+    async fn learn_kinds_of(&mut self, name: &AppName) {
+        let Some(app) = self.apps.get(name) else { return };
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let renders = app.renders.values().chain(head);
+        let kinds: BTreeSet<Kind> = renders
+            .flat_map(|render| {
+                let config = render.workloads.values().flat_map(|workload| &workload.config);
+                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
+            })
+            .collect();
+        for kind in kinds {
+            self.watch(&kind).await;
+        }
+    }
+
+    async fn learn_kinds(&mut self) {
+        let names: Vec<AppName> = self.apps.iter().filter(|(_, app)| app.dirty).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.learn_kinds_of(&name).await;
+        }
+    }
+
+    /// Notes which application renders which object at HEAD.
+    pub(super) fn note_others(&mut self) {
+        let mut others: BTreeMap<ObjectKey, BTreeSet<AppName>> = BTreeMap::new();
+        for (name, app) in &self.apps {
+            if let Some(HeadContent::Rendered(render)) = &app.content {
+                for key in render.keys() {
+                    others.entry(key).or_default().insert(name.clone());
+                }
+            }
+        }
+        self.others = others;
+    }
+}
+
+fn same(known: Option<&HeadContent>, now: &HeadContent) -> bool {
+    match (known, now) {
+        (Some(HeadContent::Removed), HeadContent::Removed) => true,
+        (Some(HeadContent::Broken(one)), HeadContent::Broken(other)) => one == other,
+        (Some(HeadContent::Rendered(one)), HeadContent::Rendered(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
+/// Takes what Git has of an application's ledger, beside what it does not have yet.
+fn take_git(
+    app: &mut App,
+    mut git: BTreeMap<u32, journals::Journal>,
+    expected: Option<Digest>,
+    accepted: &BTreeSet<Digest>,
+) {
+    let has = |id: &Digest| {
+        git.values().any(|journal: &journals::Journal| journal.records.iter().any(|record| record.id == *id))
+    };
+    let lost = expected.filter(|id| !has(id) && !accepted.contains(id));
+    if let Some(id) = lost {
+        app.rewritten = Some(format!(
+            "the last record {} is not in the branch's history any more; bring it back, or accept the new history \
+             with `locktender audit accept`",
+            id.short()
+        ));
+        return;
+    }
+    app.rewritten = None;
+    if expected.is_none_or(|id| !accepted.contains(&id) || has(&id)) {
+        journals::join(&mut git, std::mem::take(&mut app.ledger.rollouts));
+    }
+    app.ledger.rollouts = git;
+    app.ledger.refold();
+>>>>>>> cli
 }
 
 /// Takes an anchor: its records where they continue what is known, its renders where they are missing.
