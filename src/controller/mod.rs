@@ -7,9 +7,10 @@ pub mod anchor;
 mod app;
 pub mod journals;
 mod lanes;
+pub mod look;
 mod observe;
 pub mod overlay;
-mod publish;
+pub mod publish;
 pub mod source;
 
 use std::{
@@ -39,7 +40,7 @@ use crate::core::{
     repository::Repository,
     rollout::{
         self,
-        input::{Decision, GitState, Head, HeadContent, Input},
+        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input},
         report::{Reason, Report},
         view::{Touched, View},
     },
@@ -294,7 +295,7 @@ impl Controller {
         let head = self.snapshot.as_ref().map(|snapshot| Head {
             revision: snapshot.revision.clone(),
             content: app.content.clone().unwrap_or(HeadContent::Removed),
-            decisions: app.decisions.clone(),
+            decisions: self.decisions(name, app),
             in_advance: app.in_advance.clone(),
             frozen: snapshot.frozen(name, now),
             copies_intact: app.copies_intact,
@@ -339,6 +340,19 @@ impl Controller {
                 None
             }
         }
+    }
+
+    /// Returns the decisions for the latest rollout: those at HEAD, and an abort that the anchor has.
+    fn decisions(&self, name: &AppName, app: &App) -> Vec<DecisionAtHead> {
+        let mut decisions = app.decisions.clone();
+        let Some(last) = app.ledger.states.last() else { return decisions };
+        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name));
+        if let Some(abort) = anchor.and_then(|anchor| anchor::abort(anchor, &last.plan.rollout))
+            && !decisions.iter().any(|decision| decision.verb == abort.verb)
+        {
+            decisions.push(abort);
+        }
+        decisions
     }
 
     /// Starts the writes of a decision, and returns what of it is to be published.

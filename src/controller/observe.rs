@@ -445,7 +445,7 @@ impl Controller {
     }
 
     /// Notes which application renders which object at HEAD.
-    fn note_others(&mut self) {
+    pub(super) fn note_others(&mut self) {
         let mut others: BTreeMap<ObjectKey, BTreeSet<AppName>> = BTreeMap::new();
         for (name, app) in &self.apps {
             if let Some(HeadContent::Rendered(render)) = &app.content {
