@@ -17,6 +17,7 @@ use crate::{
     core::{
         ledger::{Event, Record},
         names::AppName,
+        rollout::report::{Activity, Reason, Report},
     },
 };
 
@@ -99,7 +100,7 @@ impl<'a> Story<'a> {
             self.seen.install.push((stage, self.asker.pods().await?));
             self.pass(gate::confirm(1, stage, asks)).await?;
         }
-        self.until(1, "is completed", |last| last.event == Event::Completed).await?;
+        self.until(1, "is completed", |last, _| last.event == Event::Completed).await?;
         self.seen.install.push(("batch-2", self.asker.pods().await?));
         self.seen.before = self.setting.repositories.id("main:apps/checkout").await?;
         Ok(())
@@ -155,7 +156,7 @@ impl<'a> Story<'a> {
     async fn abort(&mut self) -> Result<(), Error> {
         self.screen.heading(6, STEPS, "an abort: exactly the six go back, and Git is repaired");
         self.pass(gate::abort(2, "Something is wrong with 2.0. An abort asks for no confirms:")).await?;
-        self.until(2, "is aborted and Git repaired", |last| {
+        self.until(2, "is aborted and Git repaired", |last, _| {
             last.event == Event::Reverted || (last.event == Event::Aborted && last.evidence.repair.is_some())
         })
         .await?;
@@ -169,9 +170,14 @@ impl<'a> Story<'a> {
         Ok(pods)
     }
 
+    /// Waits until a stage waits for its confirm, for the first time or after a step back to it.
     async fn waiting(&mut self, rollout: u32, stage: &str) -> Result<(), Error> {
-        let holds = |last: &Record| {
-            last.event == Event::StageWaiting && last.stage.as_ref().is_some_and(|waiting| waiting.as_str() == stage)
+        let holds = |last: &Record, report: &Report| {
+            let recorded = matches!(last.event, Event::StageWaiting | Event::StageReverted);
+            let in_stage = last.stage.as_ref().is_some_and(|waiting| waiting.as_str() == stage);
+            let asked =
+                |reason: &Reason| matches!(reason, Reason::ConfirmNeeded { stage: at, .. } if at.as_str() == stage);
+            recorded && in_stage && report.activity == Activity::Waiting && report.reasons.iter().any(asked)
         };
         self.until(rollout, &format!("waits after {stage}"), holds).await
     }
@@ -218,29 +224,29 @@ impl<'a> Story<'a> {
         Err(refused)
     }
 
-    /// Shows the application live until the last record of a rollout in the repository is as asked.
-    async fn until(&mut self, rollout: u32, what: &str, holds: impl Fn(&Record) -> bool) -> Result<(), Error> {
+    /// Shows the application live until the last record of a rollout in the repository and the report are as asked.
+    async fn until(&mut self, rollout: u32, what: &str, holds: impl Fn(&Record, &Report) -> bool) -> Result<(), Error> {
         let app = AppName::new("checkout");
         let path = format!("rollouts/checkout/{rollout:04}/journal.yaml");
         let mut reports = self.setting.reports.clone();
         let (mut tip, mut last_sign) = (String::new(), Instant::now());
+        let mut last = None;
         loop {
-            if let Some(report) = reports.borrow_and_update().get(&app) {
-                self.screen.live(report);
-            }
+            let report = reports.borrow_and_update().get(&app).cloned();
             let now_at = self.setting.repositories.id("main").await?;
             if now_at != tip {
                 (tip, last_sign) = (now_at, Instant::now());
-                let records = self.setting.repositories.journal(&path).await?;
-                if let Some(last) = records.last() {
-                    if holds(last) {
-                        self.screen.still();
-                        return Ok(());
-                    }
-                    if matches!(last.event, Event::Stopped | Event::Held | Event::Superseded | Event::Completed) {
-                        return Err(otherwise(rollout, what, &format!("{:?}: {}", last.event, last.why)));
-                    }
+                last = self.setting.repositories.journal(&path).await?.pop();
+            }
+            if let Some(report) = &report {
+                self.screen.live(report);
+                if last.as_ref().is_some_and(|last| holds(last, report)) {
+                    self.screen.still();
+                    return Ok(());
                 }
+            }
+            if let Some(last) = last.as_ref().filter(|last| is_elsewhere(last)) {
+                return Err(otherwise(rollout, what, &format!("{:?}: {}", last.event, last.why)));
             }
             if last_sign.elapsed() > PATIENCE {
                 return Err(otherwise(rollout, what, "nothing new in the repository for two and a half minutes"));
@@ -251,6 +257,11 @@ impl<'a> Story<'a> {
             }
         }
     }
+}
+
+/// Returns whether a rollout took a way that the story does not know.
+fn is_elsewhere(last: &Record) -> bool {
+    matches!(last.event, Event::Stopped | Event::Held | Event::Superseded)
 }
 
 fn otherwise(rollout: u32, what: &str, instead: &str) -> Error {
