@@ -1,35 +1,23 @@
-//! What comes in: watch events, new heads, what writes and pushes answered.
+//! What comes in: watch events, what writes and pushes answered, anchors.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use tracing::{info, warn};
 
 use super::{
-    Controller, Ports, STALE_COMPLAINT,
+    Controller, STALE_COMPLAINT,
     anchor::{self, Anchor},
     app::App,
     journals,
     lanes::{Acted, GitDone, subject},
-    overlay::Overlay,
     publish::Publication,
-    source::Source,
 };
 use crate::core::{
-    cluster::{ClusterError, ClusterEvent, Kind, ObjectKey},
-    ledger::journal,
-    names::{AppName, Digest, Revision, RolloutId},
-    repository::{Merge, Push, RepositoryError},
-    rollout::{
-        self,
-        action::Action,
-        input::{HeadContent, Repair, RepairWanted, files},
-        labels, plan,
-        view::Touched,
-    },
+    cluster::{ClusterError, ClusterEvent},
+    names::{AppName, Digest, Revision},
+    repository::{Push, RepositoryError},
+    rollout::{action::Action, input::HeadContent, labels, view::Touched},
 };
 
 impl Controller {
@@ -127,10 +115,7 @@ impl Controller {
     async fn fetched(&mut self, tip: Revision) {
         self.git_failures = 0;
         self.git_not_before = None;
-        let seen = match &self.snapshot {
-            Some(snapshot) => Some(snapshot.revision.clone()),
-            None => None,
-        };
+        let seen = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone());
         if seen.as_ref() == Some(&tip) {
             self.stale_since = None;
             if self.git.away.take().is_some() {
@@ -189,6 +174,7 @@ impl Controller {
                 self.git_failures = 0;
                 for (publication, _) in publications {
                     info!(app = %publication.app, records = publication.records, "pushed");
+                    self.touch_dependents(&publication.app);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
                         app.ledger = publication.ledger;
                         app.repair = None;
@@ -224,6 +210,15 @@ impl Controller {
             Err(error) => {
                 self.keep_urgent(publications).await;
                 self.git_failed(&error);
+            }
+        }
+    }
+
+    /// Those that wait for an application decide again when it has moved.
+    fn touch_dependents(&mut self, moved: &AppName) {
+        for app in self.apps.values_mut() {
+            if let Some(HeadContent::Rendered(render)) = &app.content {
+                app.dirty |= render.application.depends_on.contains(moved);
             }
         }
     }
@@ -307,6 +302,8 @@ impl Controller {
             take_anchor(app, anchor);
         }
     }
+<<<<<<< HEAD
+=======
 
     /// Reads the branch at a commit.
     pub(super) async fn load(&mut self, head: &Revision) -> Result<(), RepositoryError> {
@@ -492,6 +489,7 @@ fn take_git(
     }
     app.ledger.rollouts = git;
     app.ledger.refold();
+>>>>>>> cli
 }
 
 /// Takes an anchor: its records where they continue what is known, its renders where they are missing.
@@ -515,48 +513,4 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
 
 fn last_of(anchor: &Anchor) -> Option<Digest> {
     anchor.rollouts.values().rev().find_map(|journal| journal.records.last()).map(|record| record.id)
-}
-
-/// Reads which lost records a person has accepted as lost.
-async fn accepted(ports: &Ports, head: &Revision) -> Result<BTreeSet<Digest>, RepositoryError> {
-    let entries = ports.repository.directory(head, "rollouts").await?.unwrap_or_default();
-    let Some(entry) = entries.iter().find(|entry| entry.path == "rollouts/accepted.yaml") else {
-        return Ok(BTreeSet::new());
-    };
-    let bytes = ports.repository.read(&entry.id, 1 << 20).await?;
-    let words = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(words.split_whitespace().filter_map(|word| Digest::parse(word).ok()).collect())
-}
-
-/// Tries to take a refused target out of Git: merges, and renders the result.
-pub(super) async fn try_repair(
-    ports: &Ports,
-    app: &AppName,
-    directory: &str,
-    head: &Revision,
-    wanted: &RepairWanted,
-    stable: &BTreeMap<String, Digest>,
-) -> Repair {
-    let edits = match ports.repository.merge(directory, &wanted.base, head, &wanted.theirs).await {
-        Ok(Merge::Clean(edits)) => edits,
-        Ok(Merge::Conflicts(paths)) => {
-            return Repair::Impossible(format!("it conflicts with later changes of {}", paths.join(", ")));
-        }
-        Err(error) => return Repair::Impossible(error.to_string()),
-    };
-    if edits.is_empty() {
-        return Repair::Impossible("what it released does not come from the application's directory".to_owned());
-    }
-    let app_file = format!("{directory}/app.yaml");
-    if matches!(edits.get(&app_file), Some(None)) {
-        return Repair::Impossible("it would delete the application".to_owned());
-    }
-    let overlay = Arc::new(Overlay::new(ports.repository.clone(), edits.clone()));
-    let mut source = Source::new(overlay, ports.renderer.clone());
-    match source.render_at(app, head).await {
-        Ok(Some(render)) if render.digests == *stable => Repair::Clean(edits),
-        Ok(Some(_)) => Repair::Impossible("the result would not render what is stable".to_owned()),
-        Ok(None) => Repair::Impossible("the result would not render".to_owned()),
-        Err(error) => Repair::Impossible(error.to_string()),
-    }
 }

@@ -193,6 +193,8 @@ fn go(
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
         stage: Some(state.current().name.to_string()),
+        inherits: state.plan.inherits.as_ref(),
+        handed_over: input.neighbours.render,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
@@ -333,7 +335,7 @@ fn complete(
 ) {
     let kept: BTreeSet<_> = target.map(|target| target.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone = objects::to_prune(&rendered, &kept, input.others, input.app, input.view);
+    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
     if !gone.is_empty() {
         for object in gone.iter().filter(|object| !object.is_terminating()) {
             let why = format!("{} is not rendered any more", object.key());

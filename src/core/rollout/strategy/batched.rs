@@ -6,23 +6,19 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{
-    drain::{self, Drain, Goal, Step, signed},
+    drain::{Step, signed},
     handle::{self, Handle},
-    slice::{self, NewSlice},
+    unit::UnitStep,
 };
 use crate::core::{
-    diff,
-    manifest::Object,
     names::{RolloutId, Unit},
     policy::Batched,
     rollout::{
         action::Action,
         labels,
-        observe::{Observed, Pod, Slice, images},
+        observe::{Observed, Pod, Slice},
         plan::Method,
         quota::{Counts, may_be_unavailable},
         render::Workload,
@@ -83,13 +79,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn wake_at(&mut self, at: Timestamp) {
+    pub(super) fn wake_at(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    fn take(&mut self, step: Step) -> bool {
+    pub(super) fn take(&mut self, step: Step) -> bool {
         match step {
-            Step::Act(action) => self.actions.push(action),
+            Step::Act(action) => self.actions.push(*action),
             Step::Wait(reason, until) => {
                 self.reasons.push(reason);
                 if let Some(until) = until {
@@ -103,7 +99,7 @@ impl Outcome {
 }
 
 /// How many pods may still be taken out of service.
-struct Budget {
+pub(super) struct Budget {
     available: u32,
     floor: u32,
     exhausted: bool,
@@ -111,7 +107,7 @@ struct Budget {
 
 impl Budget {
     /// Asks to take a pod out of service. One that is not available costs nothing.
-    fn take(&mut self, pod: &Pod<'_>, now: Timestamp, min_ready: SignedDuration) -> bool {
+    pub(super) fn take(&mut self, pod: &Pod<'_>, now: Timestamp, min_ready: SignedDuration) -> bool {
         if !pod.is_available(now, min_ready) {
             return true;
         }
@@ -196,6 +192,8 @@ fn last_moved(pod: &Pod<'_>) -> Option<Timestamp> {
     let noted = [labels::DRAINING, labels::DRAINED].into_iter().filter_map(|name| pod.time(name));
     noted.chain(pod.ready_since).chain(created).max()
 }
+<<<<<<< HEAD
+=======
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
@@ -450,7 +448,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         }
     }
 
-    /// Orders a slice's pods: those that `first` says, then those not in service, the rest by the seed.
+    /// Orders a slice's pods: those that `first` says, then those of a version in between, then those not in service,
+    /// the rest by the seed.
     fn going_first(&self, slice: &'a Slice<'a>, first: impl Fn(&Pod<'_>) -> bool) -> Vec<&'a Pod<'a>> {
         let mut pods: Vec<&Pod<'_>> = slice.pods.iter().collect();
         pods.sort_by_cached_key(|pod| {
@@ -458,7 +457,11 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             hasher.update(self.task.seed.as_bytes());
             hasher.update(pod.object.name().as_bytes());
             let drawn: [u8; 32] = hasher.finalize().into();
-            (!first(pod), pod.is_available(self.task.now, self.min_ready), drawn)
+            let between = ![self.task.new, self.task.old]
+                .into_iter()
+                .flatten()
+                .any(|workload| labels::digest_label(&workload.digest) == pod.digest);
+            (!first(pod), !between, pod.is_available(self.task.now, self.min_ready), drawn)
         });
         pods
     }
@@ -631,3 +634,4 @@ fn home<'a>(task: &Task<'_>, observed: &'a Observed<'a>, unit: &Unit) -> Option<
     };
     of(task.new).or_else(|| if task.method == Method::InPlace { of(task.old) } else { None })
 }
+>>>>>>> histories
