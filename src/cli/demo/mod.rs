@@ -99,7 +99,8 @@ async fn trail(setting: &Setting, screen: &mut Screen) -> Result<Result<String, 
         .map(|told| tell(screen, "locktender history checkout", &told))?;
     let verified = setting.locktender(&["audit", "verify"]).await?;
     tell(screen, "locktender audit verify", &verified);
-    let conclusion = verified.text.lines().last().unwrap_or_default().to_owned();
+    let says = |line: &&str| line.starts_with("ok: ") || line.starts_with("error: ");
+    let conclusion = verified.text.lines().find(says).unwrap_or_default().to_owned();
     Ok(if verified.well { Ok(conclusion) } else { Err(conclusion) })
 }
 

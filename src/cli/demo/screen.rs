@@ -42,7 +42,8 @@ impl Screen {
     /// Shows where the application is: in place of what was shown before on a terminal, else as a line when it changed.
     pub fn live(&mut self, report: &Report) {
         let text = progress(report);
-        if text == self.shown {
+        // Between two plans there is nothing to draw.
+        if text == self.shown || report.units.is_empty() {
             return;
         }
         self.shown.clone_from(&text);
@@ -86,8 +87,10 @@ fn progress(report: &Report) -> String {
     let _ = write!(text, "  {}", live_dots(&units));
     let done: u32 = units.iter().map(|(_, pods)| pods.done).sum();
     let total: u32 = units.iter().map(|(_, pods)| pods.total).sum();
-    if let (Some(to), 1..) = (&report.to, total) {
-        let _ = write!(text, "  {done} of {total} at {to}");
+    // Going back, pods count when they are at stable again.
+    let version = if report.activity == Activity::Aborting { &report.from } else { &report.to };
+    if let (Some(version), 1..) = (version, total) {
+        let _ = write!(text, "  {done} of {total} at {version}");
     }
     text
 }

@@ -177,7 +177,7 @@ impl<'a> Story<'a> {
             let in_stage = last.stage.as_ref().is_some_and(|waiting| waiting.as_str() == stage);
             let asked =
                 |reason: &Reason| matches!(reason, Reason::ConfirmNeeded { stage: at, .. } if at.as_str() == stage);
-            recorded && in_stage && report.activity == Activity::Waiting && report.reasons.iter().any(asked)
+            recorded && in_stage && report.reasons.iter().any(asked) && is_there(report, stage)
         };
         self.until(rollout, &format!("waits after {stage}"), holds).await
     }
@@ -257,6 +257,18 @@ impl<'a> Story<'a> {
             }
         }
     }
+}
+
+/// Returns whether every unit has just the stage's pods at the new version, and none on its way.
+fn is_there(report: &Report, stage: &str) -> bool {
+    let Some(stage) = report.stages.iter().find(|known| known.name.as_str() == stage) else { return false };
+    let mut quotas =
+        stage.quota.iter().flat_map(|(id, units)| units.iter().map(move |(unit, count)| (id, unit, count)));
+    report.activity == Activity::Waiting
+        && quotas.all(|(id, unit, count)| {
+            let pods = report.units.get(id).and_then(|units| units.get(unit));
+            pods.is_some_and(|pods| pods.done == *count && pods.coming + pods.failing == 0)
+        })
 }
 
 /// Returns whether a rollout took a way that the story does not know.

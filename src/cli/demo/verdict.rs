@@ -56,7 +56,7 @@ impl Verdict {
 
     /// Lays it out.
     pub fn table(&self) -> String {
-        let header = ["", "dca", "dcb", "1.9", "2.0", "same pods", "as promised"].map(str::to_owned).to_vec();
+        let header = ["", "", "dca", "dcb", "at 1.9", "at 2.0", "same pods"].map(str::to_owned).to_vec();
         let rows: Vec<Vec<String>> = [header].into_iter().chain(self.steps.iter().map(Row::cells)).collect();
         let mut text = output::columns(&rows);
         text.push('\n');
@@ -77,8 +77,8 @@ impl Verdict {
 
 impl Row {
     fn cells(&self) -> Vec<String> {
-        let well = if self.well { "yes" } else { "NO" }.to_owned();
-        [self.what.clone()].into_iter().chain(self.seen.iter().cloned()).chain([well]).collect()
+        let well = if self.well { "✓" } else { "✗" }.to_owned();
+        [well, self.what.clone()].into_iter().chain(self.seen.iter().cloned()).collect()
     }
 }
 
