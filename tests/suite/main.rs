@@ -1,9 +1,11 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
 mod git;
+mod histories;
 mod input;
 mod kube_adapter;
 mod render;
+mod safety;
 mod sandbox_api;
 mod sandbox_world;
 mod simulation;
