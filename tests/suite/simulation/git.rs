@@ -281,7 +281,8 @@ impl Repository for SimGit {
         self.faults.alive(self.life).await;
         tokio::task::yield_now().await;
         self.reach()?;
-        let fault = self.faults.on_write();
+        let subject = |draft: &CommitDraft| draft.message.lines().next().unwrap_or_default().to_owned();
+        let fault = self.faults.on_write(|| drafts.iter().map(subject).collect::<Vec<_>>().join("; "));
         match fault {
             Some(WriteFault::CrashBefore) => {
                 self.faults.crash();

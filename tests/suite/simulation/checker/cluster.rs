@@ -74,7 +74,8 @@ impl Checker {
                 continue;
             }
             let Some(kept) = anchor::read(&Object(object.clone())) else { continue };
-            let states = kept.rollouts.into_iter().map(|(number, one)| (number, Arc::new(State::fold(one.plan, one.records))));
+            let states =
+                kept.rollouts.into_iter().map(|(number, one)| (number, Arc::new(State::fold(one.plan, one.records))));
             self.anchored.insert(app, (version.to_owned(), states.collect()));
         }
     }
@@ -102,9 +103,10 @@ impl Checker {
 
     /// The digest label of each workload as the last completed rollout left it.
     fn stable(&self, app: &AppName) -> BTreeMap<String, String> {
-        let completed = self.pushed.get(app).and_then(|rollouts| {
-            rollouts.values().rev().find(|state| state.phase == Phase::Ended(Outcome::Completed))
-        });
+        let completed = self
+            .pushed
+            .get(app)
+            .and_then(|rollouts| rollouts.values().rev().find(|state| state.phase == Phase::Ended(Outcome::Completed)));
         let workloads = completed.into_iter().flat_map(|state| &state.plan.to.workloads);
         workloads.map(|(id, digest)| (id.clone(), labels::digest_label(digest))).collect()
     }

@@ -62,7 +62,10 @@ impl Checker {
         let mut previous: Digest = tip.unwrap_or(plan.hash);
         for record in fresh {
             if record.previous != previous {
-                self.violated(5, format_args!("{:?} of {id} does not follow the application's last record", record.event));
+                self.violated(
+                    5,
+                    format_args!("{:?} of {id} does not follow the application's last record", record.event),
+                );
             }
             previous = record.id;
         }
@@ -94,13 +97,17 @@ impl Checker {
                 let mut same = since(&[Event::StageReverted]);
                 same.any(|one| one.event == record.event && one.evidence.decision == record.evidence.decision)
             }
-            Event::DecisionRejected => state.records.iter().any(|one| {
-                one.event == record.event && one.evidence.decision == record.evidence.decision
-            }),
+            Event::DecisionRejected => state
+                .records
+                .iter()
+                .any(|one| one.event == record.event && one.evidence.decision == record.evidence.decision),
             _ => false,
         };
         if again {
-            self.violated(5, format_args!("{}: {:?} is recorded twice ({})", state.plan.rollout, record.event, record.why));
+            self.violated(
+                5,
+                format_args!("{}: {:?} is recorded twice ({})", state.plan.rollout, record.event, record.why),
+            );
         }
     }
 
@@ -177,9 +184,8 @@ fn files<'a>(push: &'a Pushed<'_>, wanted: &'a str) -> impl Iterator<Item = (Rol
 /// accepted by a record.
 fn is_confirmed(state: &State, stage: usize, name: &StageName, push: &Pushed<'_>) -> bool {
     let records = &state.records;
-    let at_head = |path: &str| -> Option<&BlobId> {
-        push.decisions.get(&format!("{}/{path}", state.plan.rollout.directory()))
-    };
+    let at_head =
+        |path: &str| -> Option<&BlobId> { push.decisions.get(&format!("{}/{path}", state.plan.rollout.directory())) };
     let listed = |record: &Record, path: &str, blob: &BlobId| {
         record.lists(&DecisionFile { path: path.to_owned(), blob: Some(blob.clone()) })
     };
@@ -199,9 +205,8 @@ fn is_confirmed(state: &State, stage: usize, name: &StageName, push: &Pushed<'_>
         let to = record.stage.as_ref().and_then(|stage| state.index_of(stage));
         record.event == Event::StageReverted && to.is_some_and(|to| to < stage)
     });
-    let waits = records.iter().rposition(|record| {
-        record.event == Event::StageWaiting && record.stage.as_ref() == Some(name)
-    });
+    let waits =
+        records.iter().rposition(|record| record.event == Event::StageWaiting && record.stage.as_ref() == Some(name));
     let Some(waits) = waits.filter(|waits| voided.is_none_or(|voided| voided < *waits)) else { return false };
     let path = format!("confirm/{name}.yaml");
     let Some(blob) = at_head(&path) else { return false };
