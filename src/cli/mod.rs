@@ -6,6 +6,7 @@
 
 mod audit;
 mod decision;
+mod demo;
 mod diff;
 mod error;
 mod history;
@@ -40,6 +41,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows a release from its merge to its abort, on a cluster and a repository made for it
+    Demo(demo::Args),
     /// Runs the controller
     Run(run::Args),
     /// Runs a small Kubernetes cluster on this machine, to try things with
@@ -118,6 +121,7 @@ fn execute(command: Command) -> Outcome {
 async fn dispatch(command: Command) -> Outcome {
     use decision::Verb;
     match command {
+        Command::Demo(args) => demo::run(&args).await,
         Command::Run(args) => run::run(args).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Validate(args) => validate::run(args).await,

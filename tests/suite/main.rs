@@ -2,9 +2,12 @@
 
 mod cli;
 mod git;
+mod histories;
 mod input;
 mod kube_adapter;
 mod render;
+mod safety;
 mod sandbox_api;
 mod sandbox_world;
+mod simulation;
 mod support;

@@ -292,7 +292,8 @@ fn planned_dots(state: &State, stage: &StageReport) -> Vec<String> {
     if lines.is_empty() { vec![String::new()] } else { lines }
 }
 
-fn live_dots(units: &[(&Unit, &UnitReport)]) -> String {
+/// Draws units as they are: `dca ●◐○○`.
+pub fn live_dots(units: &[(&Unit, &UnitReport)]) -> String {
     let shown: Vec<String> = units
         .iter()
         .map(|(unit, report)| {

@@ -25,11 +25,17 @@ pub struct FieldChange {
 /// Returns what applying `desired` as `manager` would change of `live`; empty when it would change nothing.
 ///
 /// What `desired` does not say and `manager` does not own is not looked at. Inside of atomic lists a field that is
-/// added by the server cannot be told from one that is no longer sent: there, a list that `manager` does not own must be
-/// the same throughout.
+/// added by the server cannot be told from one that is no longer sent; but where `manager` applied the object and does
+/// not own such a list (any more), the list must be the same throughout.
 pub fn owned_differs(desired: &Object, live: &Object, manager: &str) -> Vec<FieldChange> {
     let owned = owned_fields(live, manager);
-    let mut comparison = Comparison { changes: Vec::new(), secret: is_secret(desired) };
+    let mut comparison = Comparison {
+        changes: Vec::new(),
+        secret: is_secret(desired),
+        builtin: is_builtin(desired),
+        applied: owned.is_some(),
+        whole: false,
+    };
     comparison.map(&Path::Root, desired.0.as_object(), live.0.as_object(), owned);
     comparison.changes
 }
@@ -99,8 +105,17 @@ impl Path<'_> {
     }
 }
 
-/// The keys by which items of a list are told apart, as in Kubernetes' own schema; by the list's field name. Names that
-/// mean another list elsewhere are told apart by whether the items have the keys.
+/// How the items of a list are told apart. A server's own answer is in what we own; these tables are for lists that we do
+/// not own yet, and for Kubernetes' own kinds: lists of custom resources go as a whole unless we know better.
+enum ListKind<'a> {
+    /// By some of their fields.
+    Keyed(Vec<&'a str>),
+    /// Each is itself.
+    Set,
+    /// The list only goes as a whole.
+    Atomic,
+}
+
 const LIST_KEYS: &[(&str, &[&str])] = &[
     ("containers", &["name"]),
     ("initContainers", &["name"]),
@@ -109,25 +124,17 @@ const LIST_KEYS: &[(&str, &[&str])] = &[
     ("volumes", &["name"]),
     ("volumeMounts", &["mountPath"]),
     ("volumeDevices", &["devicePath"]),
-    ("imagePullSecrets", &["name"]),
     ("hostAliases", &["ip"]),
     ("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
-    ("resourceClaims", &["name"]),
     ("schedulingGates", &["name"]),
-    ("podIPs", &["ip"]),
     ("conditions", &["type"]),
     ("ownerReferences", &["uid"]),
     ("listeners", &["name"]),
     ("webhooks", &["name"]),
-    ("secrets", &["name"]),
-    ("versions", &["name"]),
 ];
-/// The lists of ports: of containers by their port, of Services by theirs.
-const CONTAINER_PORT: &[&str] = &["containerPort", "protocol"];
-const SERVICE_PORT: &[&str] = &["port", "protocol"];
 
 /// Lists whose items are texts and merge as a set.
-const SETS: &[&str] = &["finalizers", "loadBalancerSourceRanges"];
+const SETS: &[&str] = &["finalizers"];
 
 /// Lists with keys in which the order means something: `$(VAR)` reads variables before it, init containers run in turn.
 const ORDERED: &[&str] = &["env", "initContainers"];
@@ -149,13 +156,40 @@ const QUANTITIES: &[&str] = &[
     "divisor",
 ];
 
-fn keys_of(name: &str, items: &[Value]) -> Option<&'static [&'static str]> {
-    let has = |key: &str| items.iter().all(|item| item.get(key).is_some());
-    if name == "ports" {
-        return [CONTAINER_PORT, SERVICE_PORT].into_iter().find(|keys| has(keys[0]));
+fn list_kind<'a>(
+    path: &Path<'_>,
+    items: &[Value],
+    owned: Option<&'a Value>,
+    parts: &'a mut Option<Value>,
+) -> ListKind<'a> {
+    if let Some(owned) = owned.and_then(Value::as_object) {
+        let part = |prefix: &str| owned.keys().find_map(|part| part.strip_prefix(prefix));
+        if let Some(keys) = part("k:") {
+            *parts = serde_json::from_str(keys).ok();
+            let keys = parts.as_ref().and_then(Value::as_object).map(|keys| keys.keys().map(String::as_str).collect());
+            return keys.map_or(ListKind::Atomic, ListKind::Keyed);
+        }
+        return if part("v:").is_some() { ListKind::Set } else { ListKind::Atomic };
     }
-    let keys = LIST_KEYS.iter().find(|(list, _)| *list == name).map(|(_, keys)| *keys)?;
-    keys.iter().all(|key| has(key)).then_some(keys)
+    let name = path.name();
+    if SETS.contains(&name) {
+        return ListKind::Set;
+    }
+    let keys: &[&str] = match (name, path) {
+        ("ports", Path::Field(parent, _)) if matches!(parent.name(), "containers" | "initContainers") => {
+            &["containerPort", "protocol"]
+        }
+        ("ports", Path::Field(Path::Field(Path::Root, "spec"), _)) => &["port", "protocol"],
+        _ => LIST_KEYS.iter().find(|(list, _)| *list == name).map_or(&[], |(_, keys)| *keys),
+    };
+    let has = |key: &&str| *key == "protocol" || items.iter().all(|item| item.get(key).is_some());
+    if keys.is_empty() || !keys.iter().all(has) { ListKind::Atomic } else { ListKind::Keyed(keys.to_vec()) }
+}
+
+/// Whether the kind is Kubernetes' own, so that the tables hold for it.
+fn is_builtin(object: &Object) -> bool {
+    let group = object.kind().group;
+    !group.contains('.') || group.ends_with(".k8s.io")
 }
 
 /// Returns a key's value, with the default that a server gives it.
@@ -194,7 +228,14 @@ fn is_empty(value: &Value) -> bool {
 
 struct Comparison {
     changes: Vec<FieldChange>,
+    /// Whether values of `data` must not be shown.
     secret: bool,
+    /// Whether the tables of lists hold.
+    builtin: bool,
+    /// Whether we applied the live object before: then a list that we do not own was taken over by somebody.
+    applied: bool,
+    /// Whether this is inside of an atomic list, where every list is one.
+    whole: bool,
 }
 
 impl Comparison {
@@ -272,14 +313,20 @@ impl Comparison {
     }
 
     fn list(&mut self, path: &Path<'_>, desired: &[Value], live: &[Value], owned: Option<&Value>) {
-        if SETS.contains(&path.name()) {
-            for item in desired.iter().filter(|item| !live.contains(item)) {
-                self.changed(path, None, Some(item));
+        let mut parts = None;
+        let kind = match owned {
+            _ if self.whole => ListKind::Atomic,
+            None if !self.builtin && path.name() != "finalizers" => ListKind::Atomic,
+            owned => list_kind(path, desired, owned, &mut parts),
+        };
+        match kind {
+            ListKind::Atomic => return self.atomic(path, desired, live, owned),
+            ListKind::Keyed(keys) => self.keyed(path, desired, live, &keys, owned),
+            ListKind::Set => {
+                for item in desired.iter().filter(|item| !live.contains(item)) {
+                    self.changed(path, None, Some(item));
+                }
             }
-        } else if let Some(keys) = keys_of(path.name(), desired).filter(|_| !desired.is_empty()) {
-            self.keyed(path, desired, live, keys, owned);
-        } else {
-            return self.atomic(path, desired, live, owned);
         }
         for part in owned.and_then(Value::as_object).into_iter().flat_map(Map::keys) {
             let Some(item) = owned_item_of(part, live) else { continue };
@@ -314,16 +361,16 @@ impl Comparison {
 
     /// Compares a list that only goes as a whole.
     fn atomic(&mut self, path: &Path<'_>, desired: &[Value], live: &[Value], owned: Option<&Value>) {
-        let same = desired.len() == live.len()
-            && desired.iter().zip(live).all(|(desired, live)| match owned {
-                Some(_) => {
-                    // What we own of an atomic list has no parts, and lists inside of it go with it.
-                    let mut inner = Self { changes: Vec::new(), secret: false };
-                    inner.value(&Path::Item(path, String::new()), desired, Some(live), owned);
-                    inner.changes.is_empty()
-                }
-                None => desired == live || same_scalar(path, desired, live),
-            });
+        let same_one = |desired: &Value, live: &Value| {
+            if owned.is_none() && self.applied && !self.whole {
+                return desired == live || same_scalar(path, desired, live);
+            }
+            let mut inner = Self { changes: Vec::new(), secret: false, whole: true, ..*self };
+            inner.value(&Path::Item(path, String::new()), desired, Some(live), None);
+            inner.changes.is_empty()
+        };
+        let same =
+            desired.len() == live.len() && desired.iter().zip(live).all(|(desired, live)| same_one(desired, live));
         if !same {
             let (from, to) = (Value::Array(live.to_vec()), Value::Array(desired.to_vec()));
             self.changed(path, Some(&from), Some(&to));

@@ -139,6 +139,15 @@ impl State {
                 self.old_decisions.extend(record.decisions.iter().cloned());
                 let later: Vec<StageName> = self.plan.stages.iter().skip(self.stage + 1).map(name_of).collect();
                 self.waiting.retain(|name, _| !later.contains(name));
+                // The same confirm, given again, is a decision of its own.
+                let again: Vec<String> = self
+                    .plan
+                    .stages
+                    .iter()
+                    .skip(self.stage)
+                    .map(|stage| format!("confirm/{}.yaml", stage.name))
+                    .collect();
+                self.answered.retain(|file| !again.contains(&file.path));
             }
             Event::Rescheduled | Event::QuotaChanged => {
                 if record.evidence.quotas.len() == self.quotas.len() {
@@ -174,7 +183,11 @@ impl State {
             }
             Event::Superseded => self.end(Outcome::Superseded, &record),
             Event::Completed => self.end(Outcome::Completed, &record),
-            Event::Aborted => self.end(Outcome::Aborted, &record),
+            Event::Aborted => {
+                // HEAD rendered stable when it was reverted: the target is not refused, should it come again.
+                self.moved_on |= self.phase == Phase::Aborting(Cause::Revert);
+                self.end(Outcome::Aborted, &record);
+            }
             Event::Reverted => {
                 self.repaired = true;
                 self.moved_on = true;

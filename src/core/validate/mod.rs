@@ -4,7 +4,7 @@ mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use workloads::check_workloads;
+pub use workloads::check_workloads;
 
 use super::policy::{
     Application, Decision, Freeze, Policies, RolloutPolicy, Settings, Source, Sourced, check_applications,

@@ -10,7 +10,7 @@ use crate::core::{
 };
 
 /// Returns what of `policy` cannot be kept with the workloads among `manifests`.
-pub(super) fn check_workloads(
+pub fn check_workloads(
     application: &Sourced<Application>,
     policy: Option<&RolloutPolicy>,
     manifests: &[Manifest],

@@ -38,7 +38,6 @@ impl Limits {
 pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Vec<Node>, Problem> {
     let text = decode(file, bytes, limits)?;
     let mut options = granit_parser::options! {
-        emit_comments: false,
         flow_nesting_limit: limits.depth + 1,
         block_nesting_limit: limits.depth + 1,
     };

@@ -189,6 +189,31 @@ fn atomic_lists_go_as_a_whole() {
 }
 
 #[test]
+fn lists_inside_of_atomic_ones_go_with_them() {
+    let policy = |ports: Value| {
+        let spec = json!({"ingress": [{"ports": ports}]});
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}, "spec": spec})
+    };
+    let both = json!([{"port": 80, "protocol": "TCP"}, {"port": 443, "protocol": "TCP"}]);
+    let stored = live(policy(both.clone()), json!({"f:spec": {"f:ingress": {}}}));
+    assert_eq!(changes(&policy(json!([{"port": 80}, {"port": 443}])), &stored), [""; 0]);
+    assert_eq!(changes(&policy(json!([{"port": 80}])), &stored).len(), 1);
+}
+
+#[test]
+fn what_we_own_says_how_a_custom_resources_lists_merge() {
+    let thing = |parts: Value| json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": {"parts": parts}});
+    let theirs_too = thing(json!([{"id": "theirs"}, {"id": "ours", "size": 1, "default": true}]));
+    let owned = json!({"f:spec": {"f:parts": {"k:{\"id\":\"ours\"}": {".": {}, "f:id": {}, "f:size": {}}}}});
+    let stored = live(theirs_too.clone(), owned);
+    assert_eq!(changes(&thing(json!([{"id": "ours", "size": 1}])), &stored), [""; 0]);
+    assert_eq!(changes(&thing(json!([{"id": "ours", "size": 2}])), &stored), ["spec.parts[id=ours].size: 1 → 2"]);
+    assert_eq!(changes(&thing(json!([{"id": "ours"}])), &stored), ["spec.parts[id=ours].size: 1 → -"]);
+    // Without that, nothing says that it is no atomic list.
+    assert_eq!(changes(&thing(json!([{"id": "ours", "size": 1}])), &Object(theirs_too)).len(), 1);
+}
+
+#[test]
 fn sets_lose_only_what_we_put_there() {
     let object = |finalizers: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "finalizers": finalizers}});
     let owned = json!({"f:metadata": {"f:finalizers": {".": {}, "v:\"ours/a\"": {}, "v:\"ours/b\"": {}}}});

@@ -8,4 +8,5 @@ mod health;
 mod manifests;
 mod ready;
 mod refused;
+mod round_trip;
 mod schema;

@@ -125,3 +125,20 @@ fn the_example_of_configuration_moves_it_with_the_pods() {
     assert_eq!(read, ["ConfigMap", "Secret"]);
     assert_eq!(staged.others.len(), 1, "only the Service is left");
 }
+
+/// A repository of many applications is checked as a whole by `validate`; its time grows with the files, no faster.
+#[test]
+fn two_thousand_applications_are_checked_in_seconds() {
+    let one = read(&package("examples/two-data-centers"));
+    let mut many = locktender::core::render::Files::new();
+    for number in 0..2_000 {
+        for (path, bytes) in &one {
+            let text = String::from_utf8_lossy(bytes).replace("checkout", &format!("checkout-{number}"));
+            many.insert(path.replace("checkout", &format!("checkout-{number}")), text.into_bytes().into());
+        }
+    }
+    let started = std::time::Instant::now();
+    let found = validate(&many, &BTreeMap::new(), |_| None);
+    assert_eq!((found.applications.len(), found.all_problems().len()), (2_000, 0));
+    assert!(started.elapsed() < Duration::from_secs(20), "it took {:?}", started.elapsed());
+}

@@ -8,31 +8,58 @@ use locktender::core::validate::validate;
 
 use super::files::{directories, package, read};
 
-#[test]
-fn bad_input_gets_one_clear_error_each_and_other_applications_go_on() {
-    let mut wrong = Vec::new();
-    let cases = directories(&package("fixtures"));
-    assert!(cases.len() >= 12, "there are only {} cases", cases.len());
-    for case in cases {
-        let files = read(&case.join("input"));
-        let started = Instant::now();
-        let found = validate(&files, &BTreeMap::new(), |_| None);
-        assert!(started.elapsed().as_secs() < 2, "{} took {:?}", case.display(), started.elapsed());
-        assert!(found.applications.contains_key("fine"), "{}: the good application must go on", case.display());
-        let mut said = String::new();
-        for problem in found.all_problems() {
-            let source = files.get(&problem.file).map(|bytes| String::from_utf8_lossy(bytes));
-            writeln!(said, "{}", problem.render(source.as_deref())).unwrap();
-        }
-        writeln!(said, "{}", found.summary()).unwrap();
-        let expected = case.join("expected.txt");
-        if std::env::var_os("UPDATE_FIXTURES").is_some() {
-            std::fs::write(&expected, &said).unwrap();
-        }
-        let expected = std::fs::read_to_string(expected).unwrap_or_default();
-        if said != expected {
-            wrong.push(format!("{}\n--- said\n{said}--- expected\n{expected}", case.display()));
-        }
+/// Asserts what is said of one case, and that the good application in it goes on.
+fn check(case: &str) {
+    let case = package("fixtures").join(case);
+    let files = read(&case.join("input"));
+    let started = Instant::now();
+    let found = validate(&files, &BTreeMap::new(), |_| None);
+    assert!(started.elapsed().as_secs() < 2, "it took {:?}", started.elapsed());
+    assert!(found.applications.contains_key("fine"), "the good application must go on");
+    let mut said = String::new();
+    for problem in found.all_problems() {
+        let source = files.get(&problem.file).map(|bytes| String::from_utf8_lossy(bytes));
+        writeln!(said, "{}", problem.render(source.as_deref())).unwrap();
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    writeln!(said, "{}", found.summary()).unwrap();
+    let expected = case.join("expected.txt");
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        std::fs::write(&expected, &said).unwrap();
+    }
+    let expected = std::fs::read_to_string(expected).unwrap_or_default();
+    assert!(said == expected, "--- said\n{said}--- expected\n{expected}");
+}
+
+macro_rules! cases {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                check(stringify!($name));
+            }
+        )*
+
+        #[test]
+        fn every_fixture_is_a_case() {
+            let names = directories(&package("fixtures"));
+            let names: Vec<&str> = names.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+            assert_eq!(names, [$(stringify!($name)),*]);
+        }
+    };
+}
+
+cases! {
+    decisions
+    fault_54_bombs
+    fault_55_scalars
+    fault_56_unknown_fields
+    fault_57_one_object_twice
+    fault_58_numbers
+    fault_59_durations
+    fault_61_dependency_cycle
+    fault_62_selectors
+    manifests
+    names_and_later
+    placement
+    units
 }
