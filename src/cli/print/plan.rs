@@ -15,7 +15,7 @@ use crate::core::{
 };
 
 /// Shows what merging would do.
-pub fn show(planned: &Vec<Planned>) -> String {
+pub fn show(planned: &[Planned]) -> String {
     let shown: Vec<String> = planned.iter().map(one).collect();
     if shown.is_empty() { "nothing would change\n".to_owned() } else { shown.join("\n") }
 }

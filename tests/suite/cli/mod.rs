@@ -1,5 +1,7 @@
 //! The command line, as people use it: the built program, real git repositories, whole transcripts.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod decisions;
 mod input;
 mod keeper;
