@@ -187,11 +187,11 @@ impl Look {
     pub async fn preview(&mut self, app: &AppName, merged: &Snapshot) -> Option<Preview> {
         let names: Vec<AppName> = self.apps().into_iter().chain(merged.apps.keys().cloned()).collect();
         for name in names {
-            let known = self.controller.apps.entry(name.clone()).or_default();
-            known.content = Some(merged.content(&name));
-            known.copies_intact = true;
+            self.controller.set_content(&name, merged.content(&name));
+            if let Some(known) = self.controller.apps.get_mut(&name) {
+                known.copies_intact = true;
+            }
         }
-        self.controller.note_others();
         let now = self.controller.now();
         let frozen = merged.frozen(app, now);
         self.controller.snapshot = Some(Snapshot { freezes: Vec::new(), ..merged.clone() });

@@ -7,11 +7,8 @@ pub mod anchor;
 mod app;
 pub mod journals;
 mod lanes;
-<<<<<<< HEAD
 mod load;
-=======
 pub mod look;
->>>>>>> cli
 mod observe;
 pub mod overlay;
 pub mod publish;
@@ -44,11 +41,7 @@ use crate::core::{
     repository::Repository,
     rollout::{
         self,
-<<<<<<< HEAD
-        input::{Decision, GitState, Head, HeadContent, Input, Neighbours},
-=======
-        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input},
->>>>>>> cli
+        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Reason, Report},
         view::{Touched, View},
     },
@@ -321,12 +314,13 @@ impl Controller {
         let head = self.snapshot.as_ref().map(|snapshot| Head {
             revision: snapshot.revision.clone(),
             content: app.content.clone().unwrap_or(HeadContent::Removed),
-            decisions: self.decisions(name, app),
+            decisions: app.decisions.clone(),
             in_advance: app.in_advance.clone(),
             frozen: snapshot.frozen(name, now),
             copies_intact: app.copies_intact,
         });
         let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
+        let abort = self.abort_in_anchor(name, app);
         let elsewhere =
             |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
         let neighbours =
@@ -346,6 +340,7 @@ impl Controller {
             git: &git,
             neighbours: &neighbours,
             repair,
+            abort: abort.as_ref(),
             now,
         };
         // `decide` is total. Should it still panic for one application, the others must go on.
@@ -366,17 +361,11 @@ impl Controller {
         }
     }
 
-    /// Returns the decisions for the latest rollout: those at HEAD, and an abort that the anchor has.
-    fn decisions(&self, name: &AppName, app: &App) -> Vec<DecisionAtHead> {
-        let mut decisions = app.decisions.clone();
-        let Some(last) = app.ledger.states.last() else { return decisions };
-        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name));
-        if let Some(abort) = anchor.and_then(|anchor| anchor::abort(anchor, &last.plan.rollout))
-            && !decisions.iter().any(|decision| decision.verb == abort.verb)
-        {
-            decisions.push(abort);
-        }
-        decisions
+    /// Returns a person's abort of the latest rollout that the anchor has: written while Git was away.
+    fn abort_in_anchor(&self, name: &AppName, app: &App) -> Option<DecisionAtHead> {
+        let last = app.ledger.states.last()?;
+        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name))?;
+        anchor::abort(anchor, &last.plan.rollout)
     }
 
     /// Starts the writes of a decision, and returns what of it is to be published.

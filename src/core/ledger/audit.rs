@@ -139,7 +139,11 @@ fn plan<'f>(facts: &'f RolloutFacts, records: &[Record]) -> Result<&'f Plan, Bro
         match &version.content {
             Ok(plan) if plan.hash == named => {}
             Ok(plan) => {
-                return Err(broken(format!("HEAD has plan {}, the journal names {}", plan.hash.short(), named.short())));
+                return Err(broken(format!(
+                    "HEAD has plan {}, the journal names {}",
+                    plan.hash.short(),
+                    named.short()
+                )));
             }
             Err(error) => return Err(broken(error.clone())),
         }

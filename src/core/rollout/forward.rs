@@ -29,6 +29,13 @@ use crate::core::{
 pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
     let mut decision = Decision::nothing(report(input, Some(state), Activity::Progressing));
     let number = state.plan.rollout.number;
+    if let Some(abort) = input.abort {
+        let said = abort.body.as_ref().ok().and_then(|body| body.message.clone());
+        let why = said.map_or_else(|| "abort --now".to_owned(), |message| format!("abort --now: {message}"));
+        decision.records.push((number, back::begin(input, Cause::Decision, why, Some(abort))));
+        decision.urgent = true;
+        return decision;
+    }
     let head = input.head.filter(|_| input.git.rewritten.is_none());
     if let Some(head) = head {
         let decisions = Decisions::new(state, &head.decisions);
