@@ -5,6 +5,7 @@ mod histories;
 mod input;
 mod kube_adapter;
 mod render;
+mod rollouts;
 mod sandbox_api;
 mod sandbox_world;
 mod simulation;
