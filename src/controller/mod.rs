@@ -7,9 +7,11 @@ pub mod anchor;
 mod app;
 pub mod journals;
 mod lanes;
+mod load;
+pub mod look;
 mod observe;
 pub mod overlay;
-mod publish;
+pub mod publish;
 pub mod source;
 
 use std::{
@@ -39,7 +41,7 @@ use crate::core::{
     repository::Repository,
     rollout::{
         self,
-        input::{Decision, GitState, Head, HeadContent, Input},
+        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Reason, Report},
         view::{Touched, View},
     },
@@ -96,7 +98,10 @@ pub fn core_kinds() -> Vec<Kind> {
 /// The branch serves an older commit than was seen: after so long somebody should look.
 const STALE_COMPLAINT: SignedDuration = SignedDuration::from_mins(5);
 
-/// Runs until `stop` is ready, then lets the writes under way end and returns.
+/// How long what is under way may take to end.
+const LEAVE_WITHIN: SignedDuration = SignedDuration::from_secs(8);
+
+/// Runs until `stop` is ready, then lets what is under way end, for eight seconds at most, and returns.
 pub async fn run(
     ports: Ports,
     options: Options,
@@ -129,14 +134,7 @@ pub async fn run(
             () = lanes::until(&clock, wake), if wake.is_some() => {}
         }
     }
-    // What is under way ends; what has not begun is found again by whoever comes next.
-    while let Some(acted) = controller.acts.next().await {
-        controller.acted(acted);
-    }
-    if let Some(lane) = controller.git_lane.take() {
-        controller.git_done(lane.await).await;
-    }
-    info!("stopped");
+    controller.leave().await;
 }
 
 struct Controller {
@@ -148,7 +146,8 @@ struct Controller {
     journals: Journals,
     snapshot: Option<Snapshot>,
     apps: BTreeMap<AppName, App>,
-    others: BTreeMap<ObjectKey, BTreeSet<AppName>>,
+    /// Which applications render an object at HEAD.
+    rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
     ready: bool,
     watching_since: Timestamp,
@@ -177,7 +176,7 @@ impl Controller {
             view: View::default(),
             snapshot: None,
             apps: BTreeMap::new(),
-            others: BTreeMap::new(),
+            rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
             watching_since: now,
@@ -196,6 +195,24 @@ impl Controller {
 
     fn now(&self) -> Timestamp {
         self.ports.clock.now()
+    }
+
+    /// Lets what is under way end. What does not, or has not begun, is found again by whoever comes next.
+    async fn leave(mut self) {
+        let clock = self.ports.clock.clone();
+        let limit = lanes::until(&clock, Some(self.now() + LEAVE_WITHIN));
+        let rest = async {
+            while let Some(acted) = self.acts.next().await {
+                self.acted(acted);
+            }
+            if let Some(lane) = self.git_lane.take() {
+                lane.await;
+            }
+        };
+        tokio::select! {
+            () = rest => info!("stopped"),
+            () = limit => warn!("stopped with work under way: it is found again at the next start"),
+        }
     }
 
     async fn start(&mut self) {
@@ -242,15 +259,18 @@ impl Controller {
         if !publications.is_empty() {
             self.publish(publications).await;
         }
-        if let Some(reports) = &self.reports {
-            let all: Reports =
-                self.apps.iter().filter_map(|(name, app)| Some((name.clone(), app.report.clone()?))).collect();
-            reports.send_if_modified(|known| {
-                let changed = *known != all;
-                *known = all;
-                changed
-            });
-        }
+    }
+
+    /// Tells who listens what was decided last for an application.
+    fn tell(&self, name: &AppName, report: &Report) {
+        let Some(reports) = &self.reports else { return };
+        reports.send_if_modified(|known| {
+            let changed = known.get(name) != Some(report);
+            if changed {
+                known.insert(name.clone(), report.clone());
+            }
+            changed
+        });
     }
 
     /// Everything that is always needed has been listed: from here on deadlines run.
@@ -276,7 +296,7 @@ impl Controller {
                 (Some(why), _) => rollout::input::Repair::Impossible(format!("the remote refuses the push: {why}")),
                 (None, Some(stable)) => {
                     let directory = publish::directory(&paths, name);
-                    observe::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
+                    load::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
                 }
                 (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
             };
@@ -300,12 +320,11 @@ impl Controller {
             copies_intact: app.copies_intact,
         });
         let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
-        let others: BTreeSet<ObjectKey> = self
-            .others
-            .iter()
-            .filter(|(_, apps)| apps.iter().any(|other| other != name))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let abort = self.abort_in_anchor(name, app);
+        let elsewhere =
+            |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
+        let neighbours =
+            Neighbours { render: &elsewhere, waits_for: self.waits_for(app), predecessor: self.predecessor(name, app) };
         let repair = app
             .repair
             .as_ref()
@@ -319,8 +338,9 @@ impl Controller {
             view: &self.view,
             watching_since: self.watching_since,
             git: &git,
-            others: &others,
+            neighbours: &neighbours,
             repair,
+            abort: abort.as_ref(),
             now,
         };
         // `decide` is total. Should it still panic for one application, the others must go on.
@@ -341,6 +361,13 @@ impl Controller {
         }
     }
 
+    /// Returns a person's abort of the latest rollout that the anchor has: written while Git was away.
+    fn abort_in_anchor(&self, name: &AppName, app: &App) -> Option<DecisionAtHead> {
+        let last = app.ledger.states.last()?;
+        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name))?;
+        anchor::abort(anchor, &last.plan.rollout)
+    }
+
     /// Starts the writes of a decision, and returns what of it is to be published.
     async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
         let now = self.now();
@@ -358,7 +385,9 @@ impl Controller {
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
                 "{}", reasons.join("; "));
         }
-        app.report = Some(report);
+        app.report = Some(report.clone());
+        self.tell(name, &report);
+        let app = self.apps.get_mut(name)?;
         let mut actions = std::mem::take(&mut decision.actions);
         actions.extend(anchor);
         if !actions.is_empty() {

@@ -1,35 +1,23 @@
-//! What comes in: watch events, new heads, what writes and pushes answered.
+//! What comes in: watch events, what writes and pushes answered, anchors.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use tracing::{info, warn};
 
 use super::{
-    Controller, Ports, STALE_COMPLAINT,
+    Controller, STALE_COMPLAINT,
     anchor::{self, Anchor},
     app::App,
     journals,
     lanes::{Acted, GitDone, subject},
-    overlay::Overlay,
     publish::Publication,
-    source::Source,
 };
 use crate::core::{
-    cluster::{ClusterError, ClusterEvent, Kind, ObjectKey},
-    ledger::journal,
-    names::{AppName, Digest, Revision, RolloutId},
-    repository::{Merge, Push, RepositoryError},
-    rollout::{
-        self,
-        action::Action,
-        input::{HeadContent, Repair, RepairWanted, files},
-        labels, plan,
-        view::Touched,
-    },
+    cluster::{ClusterError, ClusterEvent},
+    names::{AppName, Digest, Revision},
+    repository::{Push, RepositoryError},
+    rollout::{action::Action, input::HeadContent, labels, view::Touched},
 };
 
 impl Controller {
@@ -127,10 +115,7 @@ impl Controller {
     async fn fetched(&mut self, tip: Revision) {
         self.git_failures = 0;
         self.git_not_before = None;
-        let seen = match &self.snapshot {
-            Some(snapshot) => Some(snapshot.revision.clone()),
-            None => None,
-        };
+        let seen = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone());
         if seen.as_ref() == Some(&tip) {
             self.stale_since = None;
             if self.git.away.take().is_some() {
@@ -189,6 +174,7 @@ impl Controller {
                 self.git_failures = 0;
                 for (publication, _) in publications {
                     info!(app = %publication.app, records = publication.records, "pushed");
+                    self.touch_dependents(&publication.app);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
                         app.ledger = publication.ledger;
                         app.repair = None;
@@ -224,6 +210,15 @@ impl Controller {
             Err(error) => {
                 self.keep_urgent(publications).await;
                 self.git_failed(&error);
+            }
+        }
+    }
+
+    /// Those that wait for an application decide again when it has moved.
+    fn touch_dependents(&mut self, moved: &AppName) {
+        for app in self.apps.values_mut() {
+            if let Some(HeadContent::Rendered(render)) = &app.content {
+                app.dirty |= render.application.depends_on.contains(moved);
             }
         }
     }
@@ -307,191 +302,6 @@ impl Controller {
             take_anchor(app, anchor);
         }
     }
-
-    /// Reads the branch at a commit.
-    pub(super) async fn load(&mut self, head: &Revision) -> Result<(), RepositoryError> {
-        let snapshot = self.source.snapshot(head).await?;
-        let touched = self.journals.read(head).await?;
-        let mut names: BTreeSet<AppName> = snapshot.apps.keys().cloned().collect();
-        names.extend(self.journals.apps());
-        names.extend(self.apps.keys().cloned());
-        let accepted = accepted(&self.ports, head).await?;
-        for name in &names {
-            let first_time = !self.apps.contains_key(name);
-            let expected = self.apps.get(name).and_then(|app| app.ledger.pushed_tip());
-            let app = self.apps.entry(name.clone()).or_default();
-            if first_time || touched.contains(name) || app.rewritten.is_some() || app.content.is_none() {
-                let git = self.journals.of(name).await?;
-                take_git(app, git, expected, &accepted);
-                app.dirty = true;
-            }
-            let content = snapshot.content(name);
-            if !same(app.content.as_ref(), &content) {
-                app.content = Some(content);
-                app.dirty = true;
-            }
-        }
-        self.snapshot = Some(snapshot);
-        for name in names {
-            self.load_decisions(&name).await?;
-        }
-        self.learn_kinds().await;
-        self.note_others();
-        if self.ready {
-            // Anchors that were seen before Git could be asked.
-            self.git.rewritten = None;
-        }
-        Ok(())
-    }
-
-    /// Reads an application's decisions and the copies of its records, where its ledger has another tree.
-    async fn load_decisions(&mut self, name: &AppName) -> Result<(), RepositoryError> {
-        let Some(snapshot) = &self.snapshot else { return Ok(()) };
-        let head = snapshot.revision.clone();
-        let tree = snapshot.ledgers.get(name).cloned();
-        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
-        if app.ledger_tree == tree && app.ledger_tree.is_some() && !app.dirty {
-            return Ok(());
-        }
-        app.ledger_tree = tree;
-        app.dirty = true;
-        let last = app.ledger.states.last().map(|state| state.plan.rollout.clone());
-        let next = RolloutId { app: name.clone(), number: last.as_ref().map_or(1, |last| last.number + 1) };
-        let decisions = match &last {
-            Some(last) => self.source.decisions(&head, &last.directory()).await?,
-            None => Vec::new(),
-        };
-        let in_advance = files(&self.source.decisions(&head, &next.directory()).await?);
-        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
-        app.decisions = decisions;
-        app.in_advance = in_advance;
-        app.copies_intact = true;
-        let Some(last) = last else { return Ok(()) };
-        let Some(known) = app.ledger.rollouts.get(&last.number) else { return Ok(()) };
-        let wanted =
-            [("plan.yaml", plan::write(&known.plan)), ("journal.yaml", journal::write(&known.records[..known.pushed]))];
-        let entries = self.ports.repository.directory(&head, &last.directory()).await?.unwrap_or_default();
-        let mut intact = true;
-        for (file, text) in wanted {
-            let path = format!("{}/{file}", last.directory());
-            let entry = entries.iter().find(|entry| entry.path == path);
-            intact &= match entry {
-                Some(entry) => {
-                    self.ports.repository.read(&entry.id, 64 << 20).await.is_ok_and(|bytes| bytes == text.as_bytes())
-                }
-                None => false,
-            };
-        }
-        if let Some(app) = self.apps.get_mut(name) {
-            app.copies_intact = intact;
-        }
-        Ok(())
-    }
-
-    /// Renders what deciding for an application needs.
-    pub(super) async fn load_renders(&mut self, name: &AppName) {
-        let Some(app) = self.apps.get(name) else { return };
-        let needed = rollout::needed(&app.ledger.states);
-        let missing: Vec<Revision> =
-            needed.iter().filter(|revision| !app.renders.contains_key(*revision)).cloned().collect();
-        for revision in missing {
-            let at_head = match self.apps.get(name).and_then(|app| app.content.as_ref()) {
-                Some(HeadContent::Rendered(render)) if render.revision == revision => Some(render.clone()),
-                _ => None,
-            };
-            let render = match at_head {
-                Some(render) => Some(render),
-                None => match self.source.render_at(name, &revision).await {
-                    Ok(render) => render,
-                    Err(error) => {
-                        warn!(app = %name, %error, revision = revision.short(), "an earlier revision cannot be rendered");
-                        None
-                    }
-                },
-            };
-            if let (Some(render), Some(app)) = (render, self.apps.get_mut(name)) {
-                app.renders.insert(revision, render);
-            }
-        }
-        if let Some(app) = self.apps.get_mut(name) {
-            app.renders.retain(|revision, _| needed.contains(revision));
-        }
-        self.learn_kinds_of(name).await;
-    }
-
-    async fn learn_kinds_of(&mut self, name: &AppName) {
-        let Some(app) = self.apps.get(name) else { return };
-        let head = match &app.content {
-            Some(HeadContent::Rendered(render)) => Some(render),
-            _ => None,
-        };
-        let renders = app.renders.values().chain(head);
-        let kinds: BTreeSet<Kind> = renders
-            .flat_map(|render| {
-                let config = render.workloads.values().flat_map(|workload| &workload.config);
-                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
-            })
-            .collect();
-        for kind in kinds {
-            self.watch(&kind).await;
-        }
-    }
-
-    async fn learn_kinds(&mut self) {
-        let names: Vec<AppName> = self.apps.iter().filter(|(_, app)| app.dirty).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            self.learn_kinds_of(&name).await;
-        }
-    }
-
-    /// Notes which application renders which object at HEAD.
-    fn note_others(&mut self) {
-        let mut others: BTreeMap<ObjectKey, BTreeSet<AppName>> = BTreeMap::new();
-        for (name, app) in &self.apps {
-            if let Some(HeadContent::Rendered(render)) = &app.content {
-                for key in render.keys() {
-                    others.entry(key).or_default().insert(name.clone());
-                }
-            }
-        }
-        self.others = others;
-    }
-}
-
-fn same(known: Option<&HeadContent>, now: &HeadContent) -> bool {
-    match (known, now) {
-        (Some(HeadContent::Removed), HeadContent::Removed) => true,
-        (Some(HeadContent::Broken(one)), HeadContent::Broken(other)) => one == other,
-        (Some(HeadContent::Rendered(one)), HeadContent::Rendered(other)) => Arc::ptr_eq(one, other),
-        _ => false,
-    }
-}
-
-/// Takes what Git has of an application's ledger, beside what it does not have yet.
-fn take_git(
-    app: &mut App,
-    mut git: BTreeMap<u32, journals::Journal>,
-    expected: Option<Digest>,
-    accepted: &BTreeSet<Digest>,
-) {
-    let has = |id: &Digest| {
-        git.values().any(|journal: &journals::Journal| journal.records.iter().any(|record| record.id == *id))
-    };
-    let lost = expected.filter(|id| !has(id) && !accepted.contains(id));
-    if let Some(id) = lost {
-        app.rewritten = Some(format!(
-            "the last record {} is not in the branch's history any more; bring it back, or accept the new history \
-             with `locktender audit accept`",
-            id.short()
-        ));
-        return;
-    }
-    app.rewritten = None;
-    if expected.is_none_or(|id| !accepted.contains(&id) || has(&id)) {
-        journals::join(&mut git, std::mem::take(&mut app.ledger.rollouts));
-    }
-    app.ledger.rollouts = git;
-    app.ledger.refold();
 }
 
 /// Takes an anchor: its records where they continue what is known, its renders where they are missing.
@@ -515,48 +325,4 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
 
 fn last_of(anchor: &Anchor) -> Option<Digest> {
     anchor.rollouts.values().rev().find_map(|journal| journal.records.last()).map(|record| record.id)
-}
-
-/// Reads which lost records a person has accepted as lost.
-async fn accepted(ports: &Ports, head: &Revision) -> Result<BTreeSet<Digest>, RepositoryError> {
-    let entries = ports.repository.directory(head, "rollouts").await?.unwrap_or_default();
-    let Some(entry) = entries.iter().find(|entry| entry.path == "rollouts/accepted.yaml") else {
-        return Ok(BTreeSet::new());
-    };
-    let bytes = ports.repository.read(&entry.id, 1 << 20).await?;
-    let words = String::from_utf8_lossy(&bytes).into_owned();
-    Ok(words.split_whitespace().filter_map(|word| Digest::parse(word).ok()).collect())
-}
-
-/// Tries to take a refused target out of Git: merges, and renders the result.
-pub(super) async fn try_repair(
-    ports: &Ports,
-    app: &AppName,
-    directory: &str,
-    head: &Revision,
-    wanted: &RepairWanted,
-    stable: &BTreeMap<String, Digest>,
-) -> Repair {
-    let edits = match ports.repository.merge(directory, &wanted.base, head, &wanted.theirs).await {
-        Ok(Merge::Clean(edits)) => edits,
-        Ok(Merge::Conflicts(paths)) => {
-            return Repair::Impossible(format!("it conflicts with later changes of {}", paths.join(", ")));
-        }
-        Err(error) => return Repair::Impossible(error.to_string()),
-    };
-    if edits.is_empty() {
-        return Repair::Impossible("what it released does not come from the application's directory".to_owned());
-    }
-    let app_file = format!("{directory}/app.yaml");
-    if matches!(edits.get(&app_file), Some(None)) {
-        return Repair::Impossible("it would delete the application".to_owned());
-    }
-    let overlay = Arc::new(Overlay::new(ports.repository.clone(), edits.clone()));
-    let mut source = Source::new(overlay, ports.renderer.clone());
-    match source.render_at(app, head).await {
-        Ok(Some(render)) if render.digests == *stable => Repair::Clean(edits),
-        Ok(Some(_)) => Repair::Impossible("the result would not render what is stable".to_owned()),
-        Ok(None) => Repair::Impossible("the result would not render".to_owned()),
-        Err(error) => Repair::Impossible(error.to_string()),
-    }
 }

@@ -28,6 +28,7 @@ use crate::core::{
         plan::Inputs,
         render::Render,
     },
+    validate::check_workloads,
 };
 
 /// The largest file that is read.
@@ -48,12 +49,18 @@ pub struct Snapshot {
     pub freezes: Vec<Result<Freeze, Problem>>,
     /// The tree of each application's ledger.
     pub ledgers: BTreeMap<AppName, BlobId>,
+    /// What is wrong with `locktender.yaml`: with it nobody can tell which applications there are.
+    pub broken: Option<Vec<Problem>>,
 }
 
 impl Snapshot {
     /// Returns what an application renders.
     pub fn content(&self, app: &AppName) -> HeadContent {
-        self.apps.get(app).cloned().unwrap_or(HeadContent::Removed)
+        match (&self.broken, self.apps.get(app)) {
+            (Some(problems), _) => HeadContent::Broken(problems.clone()),
+            (None, Some(content)) => content.clone(),
+            (None, None) => HeadContent::Removed,
+        }
     }
 
     /// Returns the freeze that applies to an application now. One that cannot be read holds all.
@@ -81,7 +88,8 @@ impl Snapshot {
             _ => None,
         });
         let freezes = self.freezes.iter().filter_map(|freeze| freeze.as_ref().err());
-        contents.flatten().chain(freezes).cloned().collect::<BTreeSet<_>>().into_iter().collect()
+        let broken = self.broken.iter().flatten();
+        contents.flatten().chain(freezes).chain(broken).cloned().collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -96,6 +104,9 @@ struct Read {
     revision: Revision,
 }
 
+/// Policies by name, as read.
+type ReadPolicies = BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>;
+
 /// Reads applications, and remembers what it has read.
 pub struct Source {
     repository: Arc<dyn Repository>,
@@ -103,8 +114,10 @@ pub struct Source {
     scopes: HashMap<Kind, Scope>,
     read: BTreeMap<AppName, Arc<Read>>,
     rendered: BTreeMap<AppName, (Arc<Read>, Option<BlobId>, HeadContent)>,
-    policies: Option<(Option<BlobId>, BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>)>,
+    policies: Option<(Option<BlobId>, ReadPolicies)>,
     previous: BTreeMap<(AppName, Revision), Arc<Render>>,
+    /// The policies' tree with which all applications were looked at beside each other last.
+    looked_at: Option<BlobId>,
 }
 
 impl Source {
@@ -118,6 +131,7 @@ impl Source {
             rendered: BTreeMap::new(),
             policies: None,
             previous: BTreeMap::new(),
+            looked_at: None,
         }
     }
 
@@ -133,19 +147,16 @@ impl Source {
     /// The mirror cannot be read. What people wrote wrong is in the snapshot.
     pub async fn snapshot(&mut self, at: &Revision) -> Result<Snapshot, RepositoryError> {
         let root = self.repository.directory(at, "").await?.unwrap_or_default();
-        let settings = match root.iter().find(|entry| entry.path == "locktender.yaml") {
-            Some(entry) => {
-                let bytes = self.repository.read(&entry.id, LARGEST_FILE).await?;
-                // A settings file that cannot be read leaves the last ones in force is not possible without a
-                // record of them: the defaults hold, and `validate` says what is wrong.
-                read_settings(&entry.path, &bytes).unwrap_or_default()
-            }
-            None => Settings::default(),
+        let (settings, broken) = match self.settings(&root).await? {
+            Ok(settings) => (settings, None),
+            Err(problems) => (Settings::default(), Some(problems)),
         };
         let policies_tree =
             root.iter().find(|entry| entry.path == settings.paths.policies).map(|entry| entry.id.clone());
         self.read_policies(at, &settings, policies_tree.clone()).await?;
         let mut found = BTreeSet::new();
+        // Commits that touch only records change nothing here, and most commits are such.
+        let mut changed = false;
         for entry in self.repository.directory(at, &settings.paths.apps).await?.unwrap_or_default() {
             let Some(name) = entry.path.rsplit('/').next().filter(|_| entry.kind == EntryKind::Directory) else {
                 continue;
@@ -154,12 +165,18 @@ impl Source {
             if !self.is_current(&app, &entry.id, at).await? {
                 let Some(read) = self.read_app(at, &app, &entry.path, entry.id.clone()).await? else { continue };
                 self.read.insert(app.clone(), Arc::new(read));
+                changed = true;
             }
             found.insert(app);
         }
+        let known = self.read.len();
         self.read.retain(|app, _| found.contains(app));
         self.rendered.retain(|app, _| found.contains(app));
-        self.render_all(&settings, policies_tree.as_ref());
+        changed |= known != self.read.len() || self.looked_at != policies_tree;
+        if changed {
+            self.render_all(&settings, policies_tree.as_ref());
+            self.looked_at.clone_from(&policies_tree);
+        }
         let apps = self.rendered.iter().map(|(app, (_, _, content))| (app.clone(), content.clone())).collect();
         let freezes = self.freezes(at, &settings).await?;
         let mut ledgers = BTreeMap::new();
@@ -168,7 +185,16 @@ impl Source {
                 ledgers.insert(AppName::new(name), entry.id);
             }
         }
-        Ok(Snapshot { revision: at.clone(), settings, apps, freezes, ledgers })
+        Ok(Snapshot { revision: at.clone(), settings, apps, freezes, ledgers, broken })
+    }
+
+    /// Reads `locktender.yaml`; its defaults where there is none.
+    async fn settings(&self, root: &[Entry]) -> Result<Result<Settings, Vec<Problem>>, RepositoryError> {
+        let Some(entry) = root.iter().find(|entry| entry.path == "locktender.yaml") else {
+            return Ok(Ok(Settings::default()));
+        };
+        let bytes = self.repository.read(&entry.id, LARGEST_FILE).await?;
+        Ok(read_settings(&entry.path, &bytes))
     }
 
     /// Returns an application as it was rendered at an earlier commit; `None` where it does not render there.
@@ -195,12 +221,7 @@ impl Source {
     /// Reads one application alone at a commit; `None` where it is not there.
     async fn one(&mut self, app: &AppName, at: &Revision) -> Result<Option<HeadContent>, RepositoryError> {
         let root = self.repository.directory(at, "").await?.unwrap_or_default();
-        let settings = match root.iter().find(|entry| entry.path == "locktender.yaml") {
-            Some(entry) => {
-                read_settings(&entry.path, &self.repository.read(&entry.id, LARGEST_FILE).await?).unwrap_or_default()
-            }
-            None => Settings::default(),
-        };
+        let Ok(settings) = self.settings(&root).await? else { return Ok(None) };
         let policies = root.iter().find(|entry| entry.path == settings.paths.policies).map(|entry| entry.id.clone());
         self.read_policies(at, &settings, policies.clone()).await?;
         let directory = format!("{}/{app}", settings.paths.apps);
@@ -440,12 +461,7 @@ impl Source {
     }
 }
 
-fn content(
-    app: &AppName,
-    read: &Read,
-    policies: &BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>,
-    broken: Option<Vec<Problem>>,
-) -> HeadContent {
+fn content(app: &AppName, read: &Read, policies: &ReadPolicies, broken: Option<Vec<Problem>>) -> HeadContent {
     let mut problems = broken.unwrap_or_default();
     let application = match &read.application {
         Ok(application) => application,
@@ -462,6 +478,9 @@ fn content(
         }
         None => None,
     };
+    if let (Ok((_, manifests)), true) = (&read.manifests, problems.is_empty()) {
+        problems.extend(check_workloads(application, policy.as_ref(), manifests));
+    }
     match &read.manifests {
         Ok((inputs, manifests)) if problems.is_empty() => {
             debug_assert_eq!(application.value.name, *app);

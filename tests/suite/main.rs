@@ -6,6 +6,7 @@ mod input;
 mod kube_adapter;
 mod render;
 mod rollouts;
+mod safety;
 mod sandbox_api;
 mod sandbox_world;
 mod simulation;

@@ -56,6 +56,8 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
         still: false,
         stage: Some("going back".to_owned()),
+        inherits: None,
+        handed_over: input.neighbours.render,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
@@ -68,7 +70,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
     }
     let kept: BTreeSet<_> = stable.map(|stable| stable.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone: Vec<Action> = objects::to_prune(&rendered, &kept, input.others, input.app, input.view)
+    let gone: Vec<Action> = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view)
         .into_iter()
         .filter(|object| !objects::is_kept_when_going_back(object) && !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not part of stable", object.key())))

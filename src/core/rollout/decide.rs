@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     back, forward,
-    input::{Decision, Head, HeadContent, Input},
+    input::{Decision, Head, HeadContent, Input, Predecessor},
     plan::{self, Plan, PlanError, PlanRequest},
     render::Render,
     report::{Activity, Reason, Report, StageReport},
@@ -140,6 +140,11 @@ pub(super) fn open(
     target: Option<&Arc<Render>>,
     stable: Option<&Arc<Render>>,
 ) -> Result<(Plan, Vec<Draft>), PlanError> {
+    let inherits = predecessor(input, target, stable)?;
+    let (stable, inherits) = match &inherits {
+        Some(predecessor) => (Some(&predecessor.stable), Some(predecessor.app.clone())),
+        None => (stable, None),
+    };
     let number = input.rollouts.last().map_or(1, |state| state.plan.rollout.number + 1);
     let policy = match target {
         Some(target) => target.policy.as_ref(),
@@ -169,6 +174,8 @@ pub(super) fn open(
         live_replicas: &live_replicas,
         known: target.is_some_and(|target| is_known(input, target, policy)),
         prunes,
+        handed_over: stable.is_some_and(|stable| stable.keys().all(|key| (input.neighbours.render)(&key))),
+        inherits,
     };
     let plan = plan::make(&request)?;
     let count = plan.stages.len();
@@ -181,11 +188,29 @@ pub(super) fn open(
     Ok((plan, vec![opened, started]))
 }
 
+/// Returns the application that was renamed to this one, where nothing else is released by that.
+fn predecessor<'a>(
+    input: &'a Input<'_>,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+) -> Result<Option<&'a Predecessor>, PlanError> {
+    let (Some(target), None, Some(predecessor)) = (target, stable, &input.neighbours.predecessor) else {
+        return Ok(None);
+    };
+    if predecessor.stable.digests == target.digests && predecessor.stable.shape() == target.shape() {
+        return Ok(Some(predecessor));
+    }
+    Err(PlanError::Refused(format!(
+        "{} was renamed and changed at once: rename it first, and change it in a later commit",
+        predecessor.app
+    )))
+}
+
 /// Lists the objects that would be removed, and counts all that there are.
 fn prunes(input: &Input<'_>, target: Option<&Render>, stable: Option<&Render>) -> (Vec<String>, usize) {
     let before: std::collections::BTreeSet<_> = stable.map(|stable| stable.keys().collect()).unwrap_or_default();
     let kept = target.map(|target| target.keys().collect()).unwrap_or_default();
-    let gone = super::objects::to_prune(&before, &kept, input.others, input.app, input.view);
+    let gone = super::objects::to_prune(&before, &kept, input.neighbours, input.app, input.view);
     (gone.iter().map(|object| format!("{}/{}", object.key().kind, object.name())).collect(), before.len())
 }
 

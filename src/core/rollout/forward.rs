@@ -29,6 +29,13 @@ use crate::core::{
 pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
     let mut decision = Decision::nothing(report(input, Some(state), Activity::Progressing));
     let number = state.plan.rollout.number;
+    if let Some(abort) = input.abort {
+        let said = abort.body.as_ref().ok().and_then(|body| body.message.clone());
+        let why = said.map_or_else(|| "abort --now".to_owned(), |message| format!("abort --now: {message}"));
+        decision.records.push((number, back::begin(input, Cause::Decision, why, Some(abort))));
+        decision.urgent = true;
+        return decision;
+    }
     let head = input.head.filter(|_| input.git.rewritten.is_none());
     if let Some(head) = head {
         let decisions = Decisions::new(state, &head.decisions);
@@ -193,6 +200,8 @@ fn go(
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
         stage: Some(state.current().name.to_string()),
+        inherits: state.plan.inherits.as_ref(),
+        handed_over: input.neighbours.render,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
@@ -333,7 +342,7 @@ fn complete(
 ) {
     let kept: BTreeSet<_> = target.map(|target| target.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone = objects::to_prune(&rendered, &kept, input.others, input.app, input.view);
+    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
     if !gone.is_empty() {
         for object in gone.iter().filter(|object| !object.is_terminating()) {
             let why = format!("{} is not rendered any more", object.key());

@@ -1,9 +1,6 @@
 //! What a decision is a function of, and what comes out of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -64,11 +61,14 @@ pub struct GitState {
     pub rewritten: Option<String>,
 }
 
+/// New content by path; `None` removes the path.
+pub type Edits = BTreeMap<String, Option<Vec<u8>>>;
+
 /// What came of trying to take a refused target out of Git.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Repair {
     /// It merges, and the result renders stable's workload digests.
-    Clean(BTreeMap<String, Option<Vec<u8>>>),
+    Clean(Edits),
     /// There is nothing to repair: HEAD renders stable's workloads already.
     Needless,
     /// It cannot be done; says why.
@@ -82,6 +82,25 @@ pub struct RepairWanted {
     pub base: Revision,
     /// Stable's revision.
     pub theirs: Revision,
+}
+
+/// An application that is gone from HEAD, and whose objects this one renders now.
+#[derive(Clone, Debug)]
+pub struct Predecessor {
+    /// Its name.
+    pub app: AppName,
+    /// What was stable there: it is handed over with the objects.
+    pub stable: Arc<Render>,
+}
+
+/// The other applications, as far as they matter to one.
+pub struct Neighbours<'a> {
+    /// Whether another application renders an object at HEAD: such are handed over, never pruned.
+    pub render: &'a dyn Fn(&ObjectKey) -> bool,
+    /// The application that must be complete first and is not, with what it waits for.
+    pub waits_for: Option<String>,
+    /// The application that was renamed to this one.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// Everything that a decision about one application depends on.
@@ -100,10 +119,12 @@ pub struct Input<'a> {
     pub watching_since: Timestamp,
     /// The repository.
     pub git: &'a GitState,
-    /// Objects that other applications render at HEAD: handed over, never pruned.
-    pub others: &'a BTreeSet<ObjectKey>,
+    /// The other applications at HEAD.
+    pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// A person's abort that was written into the anchor: it counts whether Git is there or not.
+    pub abort: Option<&'a DecisionAtHead>,
     /// Now.
     pub now: Timestamp,
 }
@@ -118,7 +139,7 @@ pub struct Decision {
     /// Whether the records may be acted on from the anchor when Git is away: going back.
     pub urgent: bool,
     /// A commit of its own, before the records: the repair, by path, and its subject.
-    pub edits: Option<(BTreeMap<String, Option<Vec<u8>>>, String)>,
+    pub edits: Option<(Edits, String)>,
     /// A repair to be tried before deciding again.
     pub repair: Option<RepairWanted>,
     /// What may be done to the cluster now.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{action::Action, labels, report::Reason, view::View};
+use super::{action::Action, input::Neighbours, labels, report::Reason, view::View};
 use crate::core::{
     cluster::{Kind, ObjectKey},
     diff,
@@ -128,12 +128,12 @@ fn one(
 pub fn to_prune<'a>(
     keys: &BTreeSet<ObjectKey>,
     kept: &BTreeSet<ObjectKey>,
-    others: &BTreeSet<ObjectKey>,
+    neighbours: &Neighbours<'_>,
     app: &AppName,
     view: &'a View,
 ) -> Vec<&'a Object> {
     keys.iter()
-        .filter(|key| !kept.contains(*key) && !others.contains(*key))
+        .filter(|key| !kept.contains(*key) && !(neighbours.render)(key))
         .filter_map(|key| view.by_key(key))
         .filter(|live| live.label(labels::APP) == Some(app.as_str()))
         .collect()

@@ -128,6 +128,9 @@ pub struct Plan {
     /// Objects that are removed at the end, where they are so many that somebody must confirm it at the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prunes: Vec<String>,
+    /// The application that was renamed to this one: its pods are taken over as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherits: Option<AppName>,
     /// SHA-256 over digests, policy and stages.
     pub hash: Digest,
 }
@@ -179,6 +182,10 @@ pub struct PlanRequest<'a> {
     pub known: bool,
     /// Objects that would be removed, and how many there are in all.
     pub prunes: (Vec<String>, usize),
+    /// Whether everything that stable has is rendered by other applications now.
+    pub handed_over: bool,
+    /// The application that was renamed to this one.
+    pub inherits: Option<AppName>,
 }
 
 /// The units that a policy spreads over: one without a name where there is no topology.
@@ -239,6 +246,7 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         totals: Quota::new(),
         stages: Vec::new(),
         prunes: Vec::new(),
+        inherits: request.inherits.clone(),
         hash: Digest::of(b""),
     };
     match request.policy {
@@ -329,7 +337,7 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
     let (prunes, of) = &request.prunes;
     let guard = request.policy.map_or(50, |policy| policy.prune.confirm_above.get());
     let many = prunes.len() > 1 && prunes.len() * 100 > of * usize::from(guard);
-    let removed = request.target.is_none();
+    let removed = request.target.is_none() && !request.handed_over;
     if many || removed {
         plan.prunes.clone_from(prunes);
         let start = Stage { name: "start".into(), quota: Quota::new(), gates: vec![Gate::Confirm] };
@@ -350,6 +358,7 @@ pub fn hash(plan: &Plan) -> Digest {
         "totals": plan.totals,
         "stages": plan.stages,
         "prunes": plan.prunes,
+        "inherits": plan.inherits,
     });
     Digest::of(covered.to_string().as_bytes())
 }

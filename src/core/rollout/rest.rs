@@ -121,7 +121,7 @@ fn is_large_prune(input: &Input<'_>, target: &Render, stable: &Render) -> bool {
     let guard = target.policy.as_ref().map_or(50, |policy| policy.prune.confirm_above.get());
     let before: BTreeSet<_> = stable.keys().collect();
     let kept = target.keys().collect();
-    let gone = objects::to_prune(&before, &kept, input.others, input.app, input.view).len();
+    let gone = objects::to_prune(&before, &kept, input.neighbours, input.app, input.view).len();
     gone > 1 && gone * 100 > before.len() * usize::from(guard)
 }
 
@@ -134,6 +134,10 @@ fn start(
 ) -> bool {
     if let Some(freeze) = &head.frozen {
         decision.report.reasons.push(Reason::Frozen { freeze: freeze.clone() });
+        return false;
+    }
+    if let Some(other) = input.neighbours.waits_for.as_ref().filter(|_| target.is_some()) {
+        decision.report.reasons.push(Reason::Following { what: format!("{other}, on which it depends, is complete") });
         return false;
     }
     match open(input, head, target, stable) {
@@ -164,6 +168,8 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         drain_at_most: None,
         still: false,
         stage: Some("stable".to_owned()),
+        inherits: None,
+        handed_over: input.neighbours.render,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
@@ -172,7 +178,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
     decision.wake_at(steered.wake);
     let kept: BTreeSet<_> = stable.keys().collect();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone = objects::to_prune(&rendered, &kept, input.others, input.app, input.view).into_iter();
+    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view).into_iter();
     let removals = gone
         .filter(|object| !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));

@@ -183,7 +183,11 @@ impl State {
             }
             Event::Superseded => self.end(Outcome::Superseded, &record),
             Event::Completed => self.end(Outcome::Completed, &record),
-            Event::Aborted => self.end(Outcome::Aborted, &record),
+            Event::Aborted => {
+                // HEAD rendered stable when it was reverted: the target is not refused, should it come again.
+                self.moved_on |= self.phase == Phase::Aborting(Cause::Revert);
+                self.end(Outcome::Aborted, &record);
+            }
             Event::Reverted => {
                 self.repaired = true;
                 self.moved_on = true;

@@ -18,7 +18,7 @@ use super::{
     view::View,
 };
 use crate::core::{
-    cluster::ObjectKey,
+    cluster::{ObjectKey, PatchType},
     diff,
     ledger::Quota,
     manifest::Object,
@@ -48,6 +48,10 @@ pub struct Course<'a> {
     pub still: bool,
     /// The stage, for people who look at the handle.
     pub stage: Option<String>,
+    /// The application that was renamed to this one: its pods are taken over first.
+    pub inherits: Option<&'a AppName>,
+    /// Whether another application renders an object at HEAD.
+    pub handed_over: &'a dyn Fn(&ObjectKey) -> bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -143,7 +147,8 @@ fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mu
     for id in ids {
         let (new, old) = (new_ones.and_then(|all| all.get(id)), old_ones.and_then(|all| all.get(id)));
         // A workload that goes away goes last.
-        if new.is_none() && !course.last {
+        let is_handed_over = || old.is_some_and(|old| (course.handed_over)(&old.key));
+        if new.is_none() && (!course.last || is_handed_over()) {
             continue;
         }
         steer_workload(course, id, (new, old), policy, app, view, &mut configuration, steered);
@@ -184,6 +189,14 @@ fn steer_workload<'a>(
         Some(quotas) if method != Method::Rebalance => quotas.get(id).cloned().unwrap_or_default(),
         _ => totals.clone(),
     };
+    if let Some(from) = course.inherits {
+        let taken = take_over(from, app, key, view);
+        if !taken.is_empty() {
+            steered.done = false;
+            steered.actions.extend(taken);
+            return;
+        }
+    }
     let observed = Observed::read(view, app, &key.namespace, &key.name);
     if let Some(why) = foreign(&observed) {
         steered.done = false;
@@ -224,6 +237,27 @@ fn steer_workload<'a>(
     for (key, (object, slices)) in read_by {
         configuration.entry(key).or_insert_with(|| (object, Vec::new())).1.extend(slices);
     }
+}
+
+/// Takes over the slices and pods of an application that was renamed: only their label changes.
+fn take_over(from: &AppName, app: &AppName, workload: &ObjectKey, view: &View) -> Vec<Action> {
+    let name = labels::label_value(&workload.name);
+    let of_it = |object: &&Object| {
+        object.namespace() == workload.namespace && object.label(labels::WORKLOAD) == Some(name.as_str())
+    };
+    let path = format!("/metadata/labels/{}", labels::APP.replace('/', "~1"));
+    let slices = view.of_app(from, "ReplicaSet").filter(of_it).map(|slice| {
+        let body = json!([
+            { "op": "replace", "path": path, "value": app },
+            { "op": "replace", "path": format!("/spec/template{path}"), "value": app },
+        ]);
+        Action::patch(slice, PatchType::Json, body, format!("{} is handed over from {from}", slice.name()))
+    });
+    let pods = view.of_app(from, "Pod").filter(of_it).map(|pod| {
+        let body = json!({ "metadata": { "labels": { labels::APP: app } } });
+        Action::merge(pod, body, format!("{} is handed over from {from}", pod.name()))
+    });
+    slices.chain(pods).collect()
 }
 
 /// Says why a Deployment cannot be staged as it is: its pods run outside of slices.

@@ -73,6 +73,15 @@ impl Set {
         both
     }
 
+    /// Returns whether anything of the set is in `fields`, a `fieldsV1`.
+    pub fn touches(&self, fields: &Value) -> bool {
+        self.0.iter().any(|(step, ours)| {
+            let Some(theirs) = fields.get(step) else { return false };
+            let member = || theirs.as_object().is_none_or(|theirs| theirs.is_empty() || theirs.contains_key("."));
+            (ours.member && member()) || ours.children.touches(theirs)
+        })
+    }
+
     /// Takes a path of field names and everything below it out of the set.
     pub fn forget(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };

@@ -11,6 +11,7 @@ use super::{
     tables,
     write::{name, space},
 };
+use crate::sandbox::schema::{self, protobuf};
 
 /// A request.
 #[derive(Clone, Debug, Default)]
@@ -122,11 +123,29 @@ impl Request {
     }
 
     pub(super) fn json_body(&self) -> Result<Value, Status> {
-        let kind = self.content_type.split(';').next().unwrap_or_default().trim();
-        if !matches!(kind, "" | "application/json" | "application/yaml") {
-            return Err(Status::unsupported_media_type(kind, "application/json, application/yaml"));
+        const SPOKEN: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        match self.content_type.split(';').next().unwrap_or_default().trim() {
+            "" | "application/json" | "application/yaml" => self.any_body(),
+            "application/vnd.kubernetes.protobuf" => self.protobuf_body(),
+            other => Err(Status::unsupported_media_type(other, SPOKEN)),
         }
-        self.any_body()
+    }
+
+    fn protobuf_body(&self) -> Result<Value, Status> {
+        let broken = || Status::bad_request("the body of the request cannot be read as Protobuf");
+        let envelope = protobuf::open(&self.body).ok_or_else(broken)?;
+        // The kinds of questions and options are in no table of resources, but the schema has them.
+        let (group, version) = envelope.api_version.split_once('/').unwrap_or(("", &envelope.api_version));
+        let types = schema::builtin();
+        let options = || types.shape("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+        let shape = types
+            .object(group, version, &envelope.kind)
+            .or_else(|| (envelope.kind == "DeleteOptions").then(options).flatten())
+            .ok_or_else(|| {
+                let (kind, version) = (&envelope.kind, &envelope.api_version);
+                Status::bad_request(format!("no kind {kind:?} is registered for version {version:?}"))
+            })?;
+        envelope.read(&shape).ok_or_else(broken)
     }
 
     fn any_body(&self) -> Result<Value, Status> {
@@ -367,7 +386,7 @@ impl Api {
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             ));
         }
-        if kind != PatchKind::Apply && request.flag("force") && request.parameter("force").is_some() {
+        if kind != PatchKind::Apply && request.flag("force") {
             return Err(Status::new(
                 422,
                 "Invalid",
@@ -383,7 +402,7 @@ impl Api {
             subresource: subresource.map(str::to_owned),
             kind,
             body: incoming(request.any_body()?, &target.resource),
-            force: request.flag("force") && request.parameter("force").is_some(),
+            force: request.flag("force"),
             options: request.options()?,
         };
         let made = self.patch_in(&resource, patch)?;

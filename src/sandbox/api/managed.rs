@@ -47,51 +47,49 @@ impl Writer<'_> {
 
 fn read(object: &Value) -> Vec<Manager> {
     let entries = object["metadata"]["managedFields"].as_array();
-    entries
-        .into_iter()
-        .flatten()
-        .map(|entry| {
-            let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-            Manager {
-                name: text("manager"),
-                applies: entry["operation"] == "Apply",
-                api_version: text("apiVersion"),
-                subresource: text("subresource"),
-                time: text("time"),
-                set: Set::from_value(&entry["fieldsV1"]),
-            }
-        })
-        .collect()
+    let read = |entry: &Value| Manager { set: Set::from_value(&entry["fieldsV1"]), ..header(entry) };
+    entries.into_iter().flatten().map(read).collect()
 }
 
-fn write(object: &mut Value, mut managers: Vec<Manager>) {
-    managers.retain(|manager| !manager.set.is_empty());
-    managers.sort_by(|a, b| {
+/// Reads an entry but for its fields.
+fn header(entry: &Value) -> Manager {
+    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    Manager {
+        name: text("manager"),
+        applies: entry["operation"] == "Apply",
+        api_version: text("apiVersion"),
+        subresource: text("subresource"),
+        time: text("time"),
+        set: Set::default(),
+    }
+}
+
+/// Writes the entries in the server's order. `untouched`: entries as they were.
+fn write(object: &mut Value, managers: Vec<Manager>, untouched: Vec<(Manager, Value)>) {
+    let made = managers.into_iter().filter(|manager| !manager.set.is_empty()).map(|manager| {
+        let mut entry = json!({
+            "manager": manager.name,
+            "operation": if manager.applies { "Apply" } else { "Update" },
+            "apiVersion": manager.api_version,
+            "time": manager.time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": manager.set.to_value(),
+        });
+        if !manager.subresource.is_empty() {
+            entry["subresource"] = manager.subresource.as_str().into();
+        }
+        (manager, entry)
+    });
+    let mut entries: Vec<(Manager, Value)> = made.chain(untouched).collect();
+    entries.sort_by(|(a, _), (b, _)| {
         let key = |of: &Manager| (!of.applies, of.time.clone(), of.name.clone(), of.subresource.clone());
         key(a).cmp(&key(b))
     });
-    let entries: Vec<Value> = managers
-        .into_iter()
-        .map(|manager| {
-            let mut entry = json!({
-                "manager": manager.name,
-                "operation": if manager.applies { "Apply" } else { "Update" },
-                "apiVersion": manager.api_version,
-                "time": manager.time,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": manager.set.to_value(),
-            });
-            if !manager.subresource.is_empty() {
-                entry["subresource"] = manager.subresource.into();
-            }
-            entry
-        })
-        .collect();
     let Some(metadata) = object["metadata"].as_object_mut() else { return };
     if entries.is_empty() {
         metadata.remove("managedFields");
     } else {
-        metadata.insert("managedFields".to_owned(), entries.into());
+        metadata.insert("managedFields".to_owned(), entries.into_iter().map(|(_, entry)| entry).collect());
     }
 }
 
@@ -137,14 +135,22 @@ pub fn updated(live: Option<&Value>, new: &mut Value, shape: &Shape, writer: Wri
         }
         return;
     }
-    let mut managers = read(before);
+    let entries = before["metadata"]["managedFields"].as_array();
+    let (mut managers, mut own, mut untouched) = (Vec::new(), None, Vec::new());
+    // Most entries are somebody's who has nothing to do with this write: they stay as they are, unread.
+    for entry in entries.into_iter().flatten() {
+        let manager = header(entry);
+        let fields = &entry["fieldsV1"];
+        if writer.is(&manager, false) {
+            own = Some(Manager { set: Set::from_value(fields), ..manager });
+        } else if [&difference.added, &difference.modified, &difference.removed].iter().any(|set| set.touches(fields)) {
+            managers.push(Manager { set: Set::from_value(fields), ..manager });
+        } else {
+            untouched.push((manager, entry.clone()));
+        }
+    }
     take_from_others(&mut managers, &difference.added, &difference.modified, &difference.removed, writer, false);
-    let position = managers.iter().position(|manager| writer.is(manager, false));
-    let position = position.unwrap_or_else(|| {
-        managers.push(fresh(writer, false));
-        managers.len() - 1
-    });
-    let own = &mut managers[position];
+    let mut own = own.unwrap_or_else(|| fresh(writer, false));
     let had = own.set.clone();
     own.set.subtract(&difference.removed);
     own.set.add(difference.modified);
@@ -152,7 +158,8 @@ pub fn updated(live: Option<&Value>, new: &mut Value, shape: &Shape, writer: Wri
     if own.set != had {
         own.time = at(writer.now);
     }
-    write(new, managers);
+    managers.push(own);
+    write(new, managers, untouched);
 }
 
 fn fresh(writer: Writer<'_>, applies: bool) -> Manager {
@@ -224,13 +231,11 @@ pub fn applied(live: &Value, config: &Value, shape: &Shape, writer: Writer<'_>, 
         }
     }
     take_from_others(&mut managers, &difference.added, &difference.modified, &difference.removed, writer, true);
-    if difference.is_empty() && managers[position].set == last {
-        return Ok(live.clone());
+    if made == *live && managers[position].set == last {
+        return Ok(made);
     }
-    if managers[position].set != last || !difference.is_empty() {
-        managers[position].time = at(writer.now);
-    }
-    write(&mut made, managers);
+    managers[position].time = at(writer.now);
+    write(&mut made, managers, Vec::new());
     Ok(made)
 }
 
@@ -262,7 +267,7 @@ fn refused(conflicts: &[(&Manager, Set)]) -> Status {
     for (manager, paths) in all {
         for field in paths {
             let message = format!("conflict with {manager}");
-            status.causes.push(Cause { reason: "FieldManagerConflict", message, field });
+            status.details.causes.push(Cause { reason: "FieldManagerConflict", message, field });
         }
     }
     status

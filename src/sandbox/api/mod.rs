@@ -8,6 +8,7 @@
 //! the simulation. Times come from [`Api::set_time`], identifiers from a seeded generator: the same calls make the
 //! same objects, byte for byte.
 
+mod applied;
 pub mod defaults;
 mod delete;
 mod discovery;
@@ -16,12 +17,14 @@ pub mod fields;
 mod handle;
 pub mod managed;
 mod openapi;
+mod parts;
 pub mod patch;
 mod query;
 mod random;
 pub mod resources;
 mod scale;
 pub mod selector;
+mod settle;
 pub mod status;
 pub mod store;
 mod tables;

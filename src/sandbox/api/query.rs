@@ -144,8 +144,9 @@ impl Api {
 
 fn too_large(asked: u64, newest: u64) -> Status {
     let message = format!("Too large resource version: {asked}, current: {newest}");
-    let mut status = Status { retry_after: Some(1), ..Status::new(504, "Timeout", message) };
-    status.causes.push(super::Cause {
+    let mut status = Status::new(504, "Timeout", message);
+    status.details.retry_after = Some(1);
+    status.details.causes.push(super::Cause {
         reason: "ResourceVersionTooLarge",
         message: "Too large resource version".into(),
         field: String::new(),

@@ -1,6 +1,9 @@
 //! The table of what the API server serves: Kubernetes' own kinds, and those of custom resource definitions.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 
@@ -104,7 +107,7 @@ impl Resource {
 const TABLE: &str = "
 v1 Namespace namespaces ns s finalize
 v1 Node nodes no s
-v1 Pod pods po nsag eviction,binding,ephemeralcontainers,resize
+v1 Pod pods po nsag eviction,binding,resize
 v1 Service services svc nsa
 v1 Endpoints endpoints ep n
 v1 ConfigMap configmaps cm n
@@ -151,8 +154,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Builds the registry of Kubernetes' own kinds.
+    /// Returns the registry of Kubernetes' own kinds.
     pub fn builtin() -> Self {
+        static BUILTIN: OnceLock<Registry> = OnceLock::new();
+        BUILTIN.get_or_init(Self::of_table).clone()
+    }
+
+    fn of_table() -> Self {
         let served = TABLE.lines().filter(|line| !line.is_empty()).filter_map(row).map(Arc::new).collect();
         let mut made = Self { served, by_path: HashMap::new(), by_kind: HashMap::new(), by_key: HashMap::new() };
         made.index();

@@ -164,7 +164,10 @@ impl Api {
         let refused = |why: String, retry_after: Option<u32>| {
             let message = "Cannot evict pod as it would violate the pod's disruption budget.";
             let cause = Cause { reason: "DisruptionBudget", message: why, field: String::new() };
-            Status { causes: vec![cause], retry_after, ..Status::new(429, "TooManyRequests", message) }
+            let mut status = Status::new(429, "TooManyRequests", message);
+            status.details.causes.push(cause);
+            status.details.retry_after = retry_after;
+            status
         };
         let name = super::write::name(budget);
         if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {

@@ -11,11 +11,18 @@ pub struct Status {
     pub reason: &'static str,
     /// For people.
     pub message: String,
-    /// Group of the resource that it is about.
+    /// What it is about.
+    pub details: Box<Details>,
+}
+
+/// What an answer is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// Group of the resource.
     pub group: String,
-    /// Resource (or kind) that it is about.
+    /// Resource, or kind.
     pub kind: String,
-    /// Name of the object that it is about.
+    /// Name of the object.
     pub name: String,
     /// What in particular is wrong.
     pub causes: Vec<Cause>,
@@ -61,12 +68,13 @@ impl About<'_> {
     }
 
     fn status(&self, code: u16, reason: &'static str, message: String) -> Status {
-        Status {
+        let details = Details {
             group: self.group.to_owned(),
             kind: self.plural.to_owned(),
             name: self.name.to_owned(),
-            ..Status::new(code, reason, message)
-        }
+            ..Details::default()
+        };
+        Status { details: Box::new(details), ..Status::new(code, reason, message) }
     }
 
     /// 404 of an object.
@@ -105,8 +113,8 @@ impl About<'_> {
         };
         let message = format!("{} \"{}\" is invalid: {list}", self.qualified(self.kind), self.name);
         let mut status = self.status(422, "Invalid", message);
-        status.kind = self.kind.to_owned();
-        status.causes = causes;
+        status.details.kind = self.kind.to_owned();
+        status.details.causes = causes;
         status
     }
 }
@@ -114,16 +122,7 @@ impl About<'_> {
 impl Status {
     /// Builds an answer that is about nothing in particular.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            group: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            causes: Vec::new(),
-            retry_after: None,
-        }
+        Self { code, reason, message: message.into(), details: Box::default() }
     }
 
     /// 400.
@@ -175,14 +174,14 @@ impl Status {
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
         }
-        let mut details = Map::new();
-        for (name, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)] {
+        let (about, mut details) = (&self.details, Map::new());
+        for (name, text) in [("name", &about.name), ("group", &about.group), ("kind", &about.kind)] {
             if !text.is_empty() {
                 details.insert(name.to_owned(), text.clone().into());
             }
         }
-        if !self.causes.is_empty() {
-            let causes = self.causes.iter().map(|cause| {
+        if !about.causes.is_empty() {
+            let causes = about.causes.iter().map(|cause| {
                 let mut made = json!({"reason": cause.reason, "message": cause.message});
                 if !cause.field.is_empty() {
                     made["field"] = cause.field.clone().into();
@@ -191,7 +190,7 @@ impl Status {
             });
             details.insert("causes".to_owned(), causes.collect());
         }
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = about.retry_after {
             details.insert("retryAfterSeconds".to_owned(), seconds.into());
         }
         if !details.is_empty() {

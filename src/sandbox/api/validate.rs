@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{resources::Resource, selector::Labels, status::Cause};
-use crate::sandbox::schema::{Scalar, Shape};
+use crate::sandbox::schema::{Field, Scalar, Shape, Type, path::Path};
 
 /// What is wrong, gathered.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ pub fn object(object: &Value, resource: &Resource) -> Vec<Cause> {
     let mut problems = Problems::default();
     metadata(&object["metadata"], resource, &mut problems);
     if let (Some(spec), Some(shape)) = (object.get("spec"), resource.shape.member("spec")) {
-        by_schema(spec, shape, "spec", &mut problems);
+        by_schema(spec, shape, &Path::Field(&Path::Root, "spec"), &mut problems);
     } else if resource.shape.as_type().is_some_and(|of| of.fields.get("spec").is_some_and(|field| field.required)) {
         problems.required("spec");
     }
@@ -56,16 +56,12 @@ pub fn object(object: &Value, resource: &Resource) -> Vec<Cause> {
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(object, resource, &mut problems),
         "Job" => pod_spec(&spec["template"]["spec"], "spec.template.spec", &mut problems),
         "Service" => service(spec, &mut problems),
-        "HorizontalPodAutoscaler" => {
-            if spec["minReplicas"].as_i64().is_some_and(|count| count < 1) {
-                problems.invalid("spec.minReplicas", &spec["minReplicas"], "must be greater than or equal to 1");
-            }
+        "HorizontalPodAutoscaler" if spec["minReplicas"].as_i64().is_some_and(|count| count < 1) => {
+            problems.invalid("spec.minReplicas", &spec["minReplicas"], "must be greater than or equal to 1");
         }
-        "PodDisruptionBudget" => {
-            if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
-                let why = "minAvailable and maxUnavailable cannot be both set";
-                problems.invalid("spec", &json!({}), why);
-            }
+        "PodDisruptionBudget" if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() => {
+            let why = "minAvailable and maxUnavailable cannot be both set";
+            problems.invalid("spec", &json!({}), why);
         }
         "ConfigMap" | "Secret" => {
             for list in ["data", "binaryData"] {
@@ -133,7 +129,7 @@ pub fn change(old: &Value, new: &Value, resource: &Resource, subresource: &str) 
             problems.invalid("roleRef", &new["roleRef"], "cannot change roleRef");
         }
         "StatefulSet" => stateful_set(&old["spec"], &new["spec"], &mut problems),
-        "Pod" if !matches!(subresource, "binding" | "status" | "resize" | "ephemeralcontainers") => {
+        "Pod" if !matches!(subresource, "binding" | "status" | "resize") => {
             pod_change(&old["spec"], &new["spec"], &mut problems);
         }
         "Service" => {
@@ -351,50 +347,61 @@ fn qualified(key: &str, field: &str, problems: &mut Problems) {
 }
 
 /// Checks what the schema knows: required fields, enumerations, and counts that cannot be negative.
-fn by_schema(value: &Value, shape: &Shape, path: &str, problems: &mut Problems) {
+fn by_schema(value: &Value, shape: &Shape, path: &Path<'_>, problems: &mut Problems) {
     match (value, shape) {
         (Value::Array(items), Shape::List { of, .. }) => {
             for (index, item) in items.iter().enumerate() {
-                by_schema(item, of, &format!("{path}[{index}]"), problems);
+                by_schema(item, of, &Path::Item(path, index), problems);
             }
         }
         (Value::Object(members), Shape::Map { of, .. }) => {
             for (name, member) in members {
-                by_schema(member, of, &format!("{path}[{name}]"), problems);
+                by_schema(member, of, &Path::Key(path, name), problems);
             }
         }
         (Value::Object(members), _) => {
             let Some(of) = shape.as_type() else { return };
-            for (name, field) in &of.fields {
-                let place = format!("{path}.{name}");
-                let found = members.get(name);
-                let empty = match found {
-                    None => true,
-                    Some(Value::String(text)) => text.is_empty() && !field.omit_empty && field.values.is_empty(),
-                    Some(Value::Array(items)) => items.is_empty() && name == "containers",
-                    Some(_) => false,
-                };
-                let list = matches!(field.shape, Shape::List { .. } | Shape::Map { .. }) && !of.name.is_empty();
-                if field.required && empty && (!list || name == "containers") && field.default.is_none() {
-                    problems.required(&place);
-                    continue;
+            for (name, field) in of.fields.iter().filter(|(_, field)| field.required) {
+                if is_missing(members.get(name), name, field, of) {
+                    problems.required(&Path::Field(path, name).to_string());
                 }
-                let Some(found) = found else { continue };
+            }
+            for (name, found) in members {
+                let Some(field) = of.fields.get(name) else { continue };
+                let place = Path::Field(path, name);
                 if !field.values.is_empty() && !field.values.iter().any(|value| found == value.as_str()) {
-                    problems.unsupported(&place, found, &field.values);
+                    // What is required and empty was said to be missing already.
+                    if !(field.required && found == "") {
+                        problems.unsupported(&place.to_string(), found, &field.values);
+                    }
                 }
                 if matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64))
+                    && found.as_i64().is_some_and(|count| count < 0)
                     && !of.name.is_empty()
                     && COUNTS.contains(&name.as_str())
-                    && found.as_i64().is_some_and(|count| count < 0)
                 {
-                    problems.invalid(&place, found, "must be greater than or equal to 0");
+                    problems.invalid(&place.to_string(), found, "must be greater than or equal to 0");
                 }
                 by_schema(found, &field.shape, &place, problems);
             }
         }
         _ => {}
     }
+}
+
+/// Go cannot tell an empty text from none, and Kubernetes takes most empty lists, but not one of containers.
+fn is_missing(found: Option<&Value>, name: &str, field: &Field, of: &Type) -> bool {
+    if of.name.is_empty() {
+        return found.is_none() && field.default.is_none();
+    }
+    let is_list = matches!(field.shape, Shape::List { .. } | Shape::Map { .. });
+    let empty = match found {
+        None => true,
+        Some(Value::String(text)) => text.is_empty() && !field.omit_empty,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(_) => false,
+    };
+    empty && (!is_list || name == "containers") && field.default.is_none()
 }
 
 const COUNTS: [&str; 14] = [
@@ -463,7 +470,8 @@ fn pod_spec(spec: &Value, path: &str, problems: &mut Problems) {
                 problems.add("FieldValueDuplicate", &format!("{place}.name"), format!("Duplicate value: {name}"));
             }
             names.push(name);
-            if name.as_str().is_some_and(|name| !name.is_empty() && !(is_dns_label(name) && name.len() <= 63)) {
+            let given = name.as_str().filter(|name| !name.is_empty());
+            if given.is_some_and(|name| !is_dns_label(name) || name.len() > 63) {
                 problems.invalid(&format!("{place}.name"), name, LABEL);
             }
             if container["image"].as_str().is_none_or(str::is_empty) {

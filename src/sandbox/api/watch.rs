@@ -64,7 +64,7 @@ impl Api {
             }
             _ => (path.to_owned(), false),
         };
-        if !is_old && !request.flag("watch") || request.parameter("watch").is_none() && !is_old {
+        if !is_old && !request.flag("watch") {
             return Ok(None);
         }
         let Some(target) = self.target(&path) else { return Ok(None) };
@@ -85,7 +85,7 @@ impl Api {
             selection: Selection::of(request, &target)?,
             form: request.form()?,
             include_object: request.parameter("includeObject").map(str::to_owned),
-            bookmarks: request.flag("allowWatchBookmarks") && request.parameter("allowWatchBookmarks").is_some(),
+            bookmarks: request.flag("allowWatchBookmarks"),
             timeout_seconds: request.parameter("timeoutSeconds").and_then(|text| text.parse().ok()),
             revision: asked.unwrap_or_else(|| self.revision()),
             resource: target.resource,

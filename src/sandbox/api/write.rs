@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 use super::{
     Api, defaults,
     managed::{self, Writer},
+    parts::{carry_over, check_identity, is_done, keep_metadata, keep_other_part, kind_of},
     patch::{self, PatchKind},
     resources::Resource,
-    status::Status,
-    time, validate,
+    status::{Cause, Status},
+    validate,
 };
 use crate::sandbox::schema::decode::{self, Mode};
 
@@ -141,11 +142,10 @@ impl Api {
         };
         if let Some(wrong) = report.wrong {
             return Err(match resource.custom {
-                None => refused(&wrong),
+                None => refused(&wrong.message),
                 Some(_) => {
                     let name = value["metadata"]["name"].as_str().unwrap_or_default();
-                    let cause = super::Cause { reason: "FieldValueTypeInvalid", message: wrong, field: String::new() };
-                    resource.about(name).invalid(vec![cause])
+                    resource.about(name).invalid(vec![wrong_in_body(wrong)])
                 }
             });
         }
@@ -193,73 +193,17 @@ impl Api {
         Ok(self.store.get(&resource.key, space(&stored), name(&stored)).cloned().unwrap_or(stored))
     }
 
-    /// Sets what the server sets in a new object, and checks it.
-    fn born(
-        &mut self,
-        object: &mut Value,
-        resource: &Resource,
-        options: &WriteOptions,
-        owners: Option<Value>,
-    ) -> Result<(), Status> {
-        let metadata = &mut object["metadata"];
-        if metadata["name"].as_str().is_none_or(str::is_empty) && metadata["generateName"].is_string() {
-            let base: String = metadata["generateName"].as_str().unwrap_or_default().chars().take(58).collect();
-            metadata["name"] = format!("{base}{}", self.random.suffix()).into();
-        }
-        if metadata["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
-            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-        }
-        if let Some(metadata) = metadata.as_object_mut() {
-            for name in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
-                metadata.remove(name);
-            }
-            metadata.insert("uid".into(), self.random.uid().into());
-            metadata.insert("creationTimestamp".into(), time::seconds(self.now).into());
-            metadata.remove("generation");
-            if resource.generation {
-                metadata.insert("generation".into(), 1.into());
-            }
-        }
-        if resource.has("status") {
-            if let Some(members) = object.as_object_mut() {
-                let status = initial_status(resource);
-                let written = resource.shape.as_type().and_then(|of| of.fields.get("status"));
-                match status {
-                    Some(status) => drop(members.insert("status".into(), status)),
-                    None if written.is_some_and(|field| field.always_written) => {
-                        members.insert("status".into(), json!({}));
-                        decode::decode(&mut members["status"], &written_shape(resource), Mode::Object);
-                    }
-                    None => drop(members.remove("status")),
-                }
-            }
-        }
-        if resource.kind == "Namespace" && resource.custom.is_none() {
-            object["spec"] = json!({"finalizers": ["kubernetes"]});
-        }
-        defaults::fill(object, kind_of(resource));
-        self.allocate(object, resource);
-        let causes = validate::object(object, resource);
-        let named = name(object).to_owned();
-        if !causes.is_empty() {
-            return Err(resource.about(&named).invalid(causes));
-        }
-        if self.store.get(&resource.key, space(object), &named).is_some() {
-            return Err(resource.about(&named).already_exists());
-        }
-        match owners {
-            Some(entries) => set_entries(object, entries),
-            None => managed::updated(None, object, &resource.shape, self.writer(resource, "", options)),
-        }
-        Ok(())
-    }
-
-    fn writer<'a>(&self, resource: &'a Resource, subresource: &'a str, options: &'a WriteOptions) -> Writer<'a> {
+    pub(super) fn writer<'a>(
+        &self,
+        resource: &'a Resource,
+        subresource: &'a str,
+        options: &'a WriteOptions,
+    ) -> Writer<'a> {
         Writer { manager: &options.manager, api_version: &resource.api_version, subresource, now: self.now }
     }
 
     /// Checks that the object's namespace is the request's, and that it exists.
-    fn settle_namespace(
+    pub(super) fn settle_namespace(
         &self,
         object: &mut Value,
         resource: &Resource,
@@ -295,7 +239,7 @@ impl Api {
             let why = format!("unable to create new content in namespace {wanted} because it is being terminated");
             let mut status = resource.about(name(object)).forbidden(&why);
             let message = format!("namespace {wanted} is being terminated");
-            status.causes.push(super::Cause {
+            status.details.causes.push(super::Cause {
                 reason: "NamespaceTerminating",
                 message,
                 field: "metadata.namespace".into(),
@@ -364,7 +308,7 @@ impl Api {
     }
 
     /// Writes what was made of `live`, unless it is the same.
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         live: Arc<Value>,
         mut object: Value,
@@ -437,167 +381,23 @@ impl Api {
         self.decode(&mut object, resource, Mode::Object, request.options.validation)?;
         self.update_in(resource, object, subresource, &request.options, false)
     }
+}
 
-    fn apply_in(
-        &mut self,
-        resource: &Arc<Resource>,
-        live: Option<Arc<Value>>,
-        request: PatchRequest,
-    ) -> Result<Arc<Value>, Status> {
-        let subresource = request.subresource.as_deref().unwrap_or_default();
-        let mut config = request.body;
-        let given = |config: &Value, name: &str| config[name].as_str().map(str::to_owned);
-        if given(&config, "kind").as_deref() != Some(resource.kind.as_str())
-            || given(&config, "apiVersion").as_deref() != Some(resource.api_version.as_str())
-        {
-            return Err(Status::bad_request("invalid object type: apiVersion and kind must be those of the request"));
-        }
-        if !config["metadata"].is_object() {
-            config["metadata"] = json!({});
-        }
-        if name(&config).is_empty() {
-            config["metadata"]["name"] = request.name.clone().into();
-        }
-        if name(&config) != request.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                name(&config),
-                request.name
-            )));
-        }
-        if config["metadata"].get("managedFields").is_some_and(|sent| !sent.is_null()) {
-            return Err(Status::bad_request("metadata.managedFields must be nil"));
-        }
-        self.decode(&mut config, resource, Mode::Applied, request.options.validation)?;
-        self.settle_namespace(&mut config, resource, Some(&request.namespace), live.is_none())?;
-        let writer = self.writer(resource, subresource, &request.options);
-        let missing_key = |why: String| Status::new(500, "InternalError", why);
-        managed::check_keys(&config, &resource.shape).map_err(missing_key)?;
-        let Some(live) = live else {
-            if !subresource.is_empty() {
-                return Err(resource.about(&request.name).not_found());
-            }
-            if let Some(uid) = config["metadata"]["uid"].as_str() {
-                let why =
-                    format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
-                return Err(resource.about(&request.name).conflict(&why));
-            }
-            let mut owned = config.clone();
-            forget_other_part(&mut owned, resource, subresource);
-            let seed = json!({"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {}});
-            let managers = managed::applied(&seed, &owned, &resource.shape, writer, true)?;
-            let entries = managers["metadata"]["managedFields"].clone();
-            let options = WriteOptions { validation: FieldValidation::Ignore, ..request.options };
-            return self.create_in(resource, config, Some(&request.namespace), &options, Some(entries));
-        };
-        check_identity(&live, &config, resource)?;
-        if let Some(metadata) = config["metadata"].as_object_mut() {
-            for name in ["uid", "resourceVersion"] {
-                metadata.remove(name);
-            }
-        }
-        forget_other_part(&mut config, resource, subresource);
-        let mut object = managed::applied(&live, &config, &resource.shape, writer, request.force)?;
-        let entries = object["metadata"]["managedFields"].clone();
-        self.decode(&mut object, resource, Mode::Object, FieldValidation::Ignore)?;
-        keep_metadata(&live, &mut object);
-        keep_other_part(&live, &mut object, resource, subresource);
-        if subresource != "status" {
-            carry_over(&live, &mut object, resource);
-            defaults::fill(&mut object, kind_of(resource));
-            self.allocate(&mut object, resource);
-        }
-        let mut causes = validate::object(&object, resource);
-        causes.extend(validate::change(&live, &object, resource, subresource));
-        if !causes.is_empty() {
-            return Err(resource.about(name(&live)).invalid(causes));
-        }
-        set_entries(&mut object, entries);
-        self.commit(live, object, resource, &request.options)
-    }
-
-    /// Gives a Service its address.
-    fn allocate(&mut self, object: &mut Value, resource: &Resource) {
-        if resource.kind != "Service" || resource.custom.is_some() {
-            return;
-        }
-        let spec = &mut object["spec"];
-        if spec["type"] == "ExternalName" {
-            return;
-        }
-        if spec["clusterIP"].as_str().is_none_or(str::is_empty) {
-            self.addresses += 1;
-            let (high, low) = (self.addresses / 250, self.addresses % 250 + 1);
-            spec["clusterIP"] = format!("10.96.{}.{low}", high % 256).into();
-        }
-        spec["clusterIPs"] = json!([spec["clusterIP"]]);
-        if spec["type"] == "NodePort" || spec["type"] == "LoadBalancer" {
-            for port in spec["ports"].as_array_mut().into_iter().flatten() {
-                if port["nodePort"].as_i64().unwrap_or(0) == 0 {
-                    self.addresses += 1;
-                    port["nodePort"] = (30_000 + self.addresses % 2_767).into();
-                }
-            }
-        }
-    }
-
-    /// What follows a write at once, before anybody sees it.
-    fn after_write(&mut self, stored: &Arc<Value>, resource: &Resource) {
-        match resource.kind.as_str() {
-            "CustomResourceDefinition" if resource.custom.is_none() => {
-                self.registry.define(stored);
-                self.accept_definition(stored);
-            }
-            "Namespace" if stored["metadata"].get("deletionTimestamp").is_none() => {
-                let account = json!({
-                    "apiVersion": "v1", "kind": "ServiceAccount",
-                    "metadata": {"name": "default", "namespace": name(stored)},
-                });
-                if self.store.get("serviceaccounts", name(stored), "default").is_none() {
-                    let made = self.create(account);
-                    debug_assert!(made.is_ok(), "{made:?}");
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn accept_definition(&mut self, definition: &Value) {
-        if definition["status"]["conditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
-            return;
-        }
-        let mut made = definition.clone();
-        let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
-        let stored: Vec<Value> =
-            versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect();
-        let condition = |name: &str, reason: &str, message: &str| {
-            json!({
-                "type": name, "status": "True", "reason": reason, "message": message,
-                "lastTransitionTime": time::seconds(self.now),
-            })
-        };
-        made["status"] = json!({
-            "acceptedNames": definition["spec"]["names"],
-            "conditions": [
-                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-            ],
-            "storedVersions": stored,
-        });
-        let updated = self.update(made, Some("status"));
-        debug_assert!(updated.is_ok(), "{updated:?}");
-    }
-
-    pub(super) fn after_delete(&mut self, gone: &Value, resource: &Resource) {
-        if resource.kind == "CustomResourceDefinition" && resource.custom.is_none() {
-            let key: Arc<str> = name(gone).into();
-            let left: Vec<Arc<Value>> = self.store.list(&key).cloned().collect();
-            for object in left {
-                self.store.remove(&key, Arc::unwrap_or_clone(object));
-            }
-            self.registry.undefine(&key);
-        }
-    }
+/// What the validation of custom resources says of a value of a wrong type.
+fn wrong_in_body(wrong: decode::Wrong) -> Cause {
+    let decode::Wrong { path, found, wanted, .. } = wrong;
+    let wanted = match wanted.as_str() {
+        "int64" => "integer",
+        "bool" => "boolean",
+        "float64" => "number",
+        list if list.starts_with("[]") => "array",
+        "string" => "string",
+        "intstr.IntOrString" => "integer,string",
+        _ => "object",
+    };
+    let found = if found == "bool" { "boolean" } else { found };
+    let message = format!("Invalid value: {found:?}: {path} in body must be of type {wanted}: {found:?}");
+    Cause { reason: "FieldValueTypeInvalid", message, field: path }
 }
 
 /// Carries out a JSON, merge or strategic patch on a value.
@@ -625,171 +425,4 @@ pub(super) fn name(object: &Value) -> &str {
 
 pub(super) fn space(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap_or_default()
-}
-
-/// A custom resource's kind may be any word: it has no defaults of Kubernetes'.
-fn kind_of(resource: &Resource) -> &str {
-    if resource.custom.is_some() { "" } else { &resource.kind }
-}
-
-fn written_shape(resource: &Resource) -> crate::sandbox::schema::Shape {
-    resource.shape.member("status").cloned().unwrap_or(crate::sandbox::schema::Shape::Any { atomic: false })
-}
-
-fn initial_status(resource: &Resource) -> Option<Value> {
-    match (resource.kind.as_str(), &resource.custom) {
-        ("Pod", None) => Some(json!({"phase": "Pending", "qosClass": "BestEffort"})),
-        ("Namespace", None) => Some(json!({"phase": "Active"})),
-        ("PersistentVolumeClaim", None) => Some(json!({"phase": "Pending"})),
-        _ => None,
-    }
-}
-
-/// Refuses what was decided on another object, or on an older one.
-fn check_identity(live: &Value, object: &Value, resource: &Resource) -> Result<(), Status> {
-    let text = |of: &'_ Value, name: &str| of["metadata"][name].as_str().unwrap_or_default().to_owned();
-    let (have, given) = (text(live, "uid"), text(object, "uid"));
-    if !given.is_empty() && given != have {
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {have}");
-        return Err(resource.about(name(live)).conflict(&why));
-    }
-    let given = text(object, "resourceVersion");
-    if !given.is_empty() && given != "0" && given != text(live, "resourceVersion") {
-        return Err(resource.about(name(live)).modified());
-    }
-    Ok(())
-}
-
-/// Puts back what only the server writes.
-fn keep_metadata(live: &Value, object: &mut Value) {
-    let Some(metadata) = object["metadata"].as_object_mut() else { return };
-    for name in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "generateName",
-        "resourceVersion",
-        "selfLink",
-    ] {
-        match live["metadata"].get(name) {
-            Some(value) => metadata.insert(name.to_owned(), value.clone()),
-            None => metadata.remove(name),
-        };
-    }
-}
-
-/// A write of the status leaves all else as it was, and the other way round.
-fn keep_other_part(live: &Value, object: &mut Value, resource: &Resource, subresource: &str) {
-    let restore = |object: &mut Value, name: &str| {
-        let Some(members) = object.as_object_mut() else { return };
-        match live.get(name) {
-            Some(value) => drop(members.insert(name.to_owned(), value.clone())),
-            None => drop(members.remove(name)),
-        }
-    };
-    match subresource {
-        "status" => {
-            let names: Vec<String> = [live, &*object]
-                .into_iter()
-                .filter_map(Value::as_object)
-                .flat_map(|members| members.keys().cloned())
-                .filter(|name| !matches!(name.as_str(), "status" | "metadata" | "apiVersion" | "kind"))
-                .collect();
-            names.iter().for_each(|name| restore(object, name));
-            // Labels, annotations and finalizers belong to the main resource of everything but nodes and pods.
-            let fields = ["labels", "annotations", "finalizers", "ownerReferences"];
-            for name in fields.into_iter().filter(|_| !matches!(resource.kind.as_str(), "Node" | "Pod")) {
-                let Some(metadata) = object["metadata"].as_object_mut() else { continue };
-                match live["metadata"].get(name) {
-                    Some(value) => drop(metadata.insert(name.to_owned(), value.clone())),
-                    None => drop(metadata.remove(name)),
-                }
-            }
-        }
-        "finalize" => {
-            let finalizers = object["spec"]["finalizers"].take();
-            restore(object, "spec");
-            restore(object, "status");
-            if finalizers.as_array().is_none_or(Vec::is_empty) {
-                object["spec"] = json!({});
-            } else {
-                object["spec"]["finalizers"] = finalizers;
-            }
-        }
-        _ => {
-            if resource.has("status") {
-                restore(object, "status");
-            }
-            if resource.kind == "Namespace" && resource.custom.is_none() {
-                restore(object, "spec");
-            }
-        }
-    }
-}
-
-/// What an apply through one door must not own: the other door's part.
-fn forget_other_part(config: &mut Value, resource: &Resource, subresource: &str) {
-    let Some(members) = config.as_object_mut() else { return };
-    if subresource == "status" {
-        members.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-    } else if resource.has("status") {
-        members.remove("status");
-    }
-}
-
-/// Fields that were allocated once and that a replacement may leave out.
-fn carry_over(live: &Value, object: &mut Value, resource: &Resource) {
-    if resource.custom.is_some() {
-        return;
-    }
-    let keep = |object: &mut Value, name: &str| {
-        let have = object["spec"][name].as_str().is_some_and(|text| !text.is_empty());
-        if let (false, Some(value)) = (have, live["spec"].get(name)) {
-            object["spec"][name] = value.clone();
-        }
-    };
-    match resource.kind.as_str() {
-        "Service" if object["spec"]["type"] != "ExternalName" => {
-            keep(object, "clusterIP");
-            let ports = live["spec"]["ports"].as_array().cloned().unwrap_or_default();
-            let exposed = object["spec"]["type"] == "NodePort" || object["spec"]["type"] == "LoadBalancer";
-            for port in object["spec"]["ports"].as_array_mut().into_iter().flatten().filter(|_| exposed) {
-                let same = |before: &&Value| before["port"] == port["port"] && before["protocol"] == port["protocol"];
-                let number = ports.iter().find(same).map(|before| before["nodePort"].clone());
-                if let (Some(number), true) = (number, port["nodePort"].is_null()) {
-                    port["nodePort"] = number;
-                }
-            }
-        }
-        "Job" => {
-            if object["spec"].get("selector").is_none() {
-                object["spec"]["selector"] = live["spec"]["selector"].clone();
-            }
-        }
-        "PersistentVolumeClaim" => keep(object, "volumeName"),
-        _ => {}
-    }
-}
-
-/// An object that is being deleted goes when nobody holds it any more.
-fn is_done(object: &Value) -> bool {
-    let metadata = &object["metadata"];
-    let held = metadata["finalizers"].as_array().is_some_and(|held| !held.is_empty());
-    let in_use = object["spec"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
-    let is_namespace = object["kind"] == "Namespace";
-    metadata.get("deletionTimestamp").is_some()
-        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
-        && !held
-        && !(is_namespace && in_use)
-}
-
-fn set_entries(object: &mut Value, entries: Value) {
-    let Some(metadata) = object["metadata"].as_object_mut() else { return };
-    if entries.is_null() {
-        metadata.remove("managedFields");
-    } else {
-        metadata.insert("managedFields".to_owned(), entries);
-    }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Field, Scalar, Shape, Type, quantity};
+use super::{Field, Scalar, Shape, Type, path::Path, quantity};
 
 /// How to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,75 +19,88 @@ pub enum Mode {
 pub struct Report {
     /// Paths of fields that the type does not have, `spec.foo`.
     pub unknown: Vec<String>,
-    /// The first value of a wrong type, in the words of Go's JSON decoder.
-    pub wrong: Option<String>,
+    /// The first value of a wrong type.
+    pub wrong: Option<Wrong>,
+}
+
+/// A value of a wrong type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// In the words of Go's JSON decoder.
+    pub message: String,
+    /// `spec.replicas`.
+    pub path: String,
+    /// What was found: `string`, `object`, …
+    pub found: &'static str,
+    /// What Go wanted: `int32`, `[]string`, …
+    pub wanted: String,
 }
 
 /// Reads `value` as `shape` in place.
 pub fn decode(value: &mut Value, shape: &Shape, mode: Mode) -> Report {
-    let mut reader = Reader { mode, path: Vec::new(), owner: String::new(), report: Report::default() };
-    reader.value(value, shape);
+    let mut reader = Reader { mode, report: Report::default() };
+    reader.value(value, shape, &Path::Root, "");
     reader.report
 }
 
 struct Reader {
     mode: Mode,
-    path: Vec<String>,
-    owner: String,
     report: Report,
 }
 
 impl Reader {
-    fn value(&mut self, value: &mut Value, shape: &Shape) {
+    /// `owner`: the struct that the value is a field of, as Go's messages name it.
+    fn value(&mut self, value: &mut Value, shape: &Shape, path: &Path<'_>, owner: &str) {
         match shape {
             Shape::Any { .. } => {}
-            Shape::Scalar(scalar) => self.scalar(value, *scalar),
+            Shape::Scalar(scalar) => self.scalar(value, *scalar, path, owner),
             Shape::Map { of, .. } => match value {
                 Value::Object(members) => {
                     for (name, member) in members.iter_mut() {
-                        self.path.push(name.clone());
-                        self.value(member, of);
-                        self.path.pop();
+                        self.value(member, of, &Path::Field(path, name), owner);
                     }
                 }
-                other => self.wrong(other, &format!("map[string]{}", go_name(of))),
+                other => self.wrong(other, &format!("map[string]{}", go_name(of)), path, owner),
             },
             Shape::List { of, .. } => match value {
                 Value::Array(items) => {
                     for (index, item) in items.iter_mut().enumerate() {
-                        let place = format!("[{index}]");
-                        self.path.push(place);
-                        self.value(item, of);
-                        self.path.pop();
+                        self.value(item, of, &Path::Item(path, index), owner);
                     }
                 }
-                other => self.wrong(other, &format!("[]{}", go_name(of))),
+                other => self.wrong(other, &format!("[]{}", go_name(of)), path, owner),
             },
             Shape::Builtin(_) | Shape::Inline(_) => {
                 let Some(of) = shape.as_type() else { return };
                 match value {
-                    Value::Object(members) => self.members(members, of),
-                    other => self.wrong(other, &go_name(shape)),
+                    Value::Object(members) => self.members(members, of, path),
+                    other => self.wrong(other, &go_name(shape), path, owner),
                 }
             }
         }
     }
 
-    fn members(&mut self, members: &mut Map<String, Value>, of: &Type) {
-        let outer = std::mem::replace(&mut self.owner, short(&of.name).to_owned());
-        let (path, report) = (&self.path, &mut self.report);
+    fn members(&mut self, members: &mut Map<String, Value>, of: &Type, path: &Path<'_>) {
+        let owner = of.name.rsplit('.').next().unwrap_or(&of.name);
+        let report = &mut self.report;
         members.retain(|name, value| {
             let known = of.open || of.fields.contains_key(name);
             if !known {
-                report.unknown.push(dotted(path, name));
+                report.unknown.push(Path::Field(path, name).to_string());
             }
             known && !value.is_null()
         });
+        // Custom resources have their defaults in their schema; Kubernetes' own are code (`api::defaults`).
+        if self.mode == Mode::Object && of.name.is_empty() {
+            for (name, field) in &of.fields {
+                if let (Some(default), false) = (&field.default, members.contains_key(name)) {
+                    members.insert(name.clone(), default.clone());
+                }
+            }
+        }
         for (name, value) in members.iter_mut() {
             if let Some(field) = of.fields.get(name) {
-                self.path.push(name.clone());
-                self.value(value, &field.shape);
-                self.path.pop();
+                self.value(value, &field.shape, &Path::Field(path, name), owner);
             }
         }
         if self.mode == Mode::Object {
@@ -95,15 +108,14 @@ impl Reader {
             for (name, field) in of.fields.iter().filter(|(_, field)| field.always_written) {
                 if !members.contains_key(name) {
                     let mut made = Value::Object(Map::new());
-                    self.value(&mut made, &field.shape);
+                    self.value(&mut made, &field.shape, &Path::Field(path, name), owner);
                     members.insert(name.clone(), made);
                 }
             }
         }
-        self.owner = outer;
     }
 
-    fn scalar(&mut self, value: &mut Value, scalar: Scalar) {
+    fn scalar(&mut self, value: &mut Value, scalar: Scalar, path: &Path<'_>, owner: &str) {
         let right = match scalar {
             Scalar::Text | Scalar::Time | Scalar::MicroTime | Scalar::Bytes => value.is_string(),
             Scalar::Bool => value.is_boolean(),
@@ -123,10 +135,13 @@ impl Reader {
                         true
                     }
                     None => {
-                        self.report.wrong.get_or_insert_with(|| {
-                            "quantities must match the regular expression \
-                             '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-                                .to_owned()
+                        let message = "quantities must match the regular expression \
+                                       '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+                        self.report.wrong.get_or_insert_with(|| Wrong {
+                            message: message.to_owned(),
+                            path: path.to_string(),
+                            found: "string",
+                            wanted: go_scalar(scalar).to_owned(),
                         });
                         return;
                     }
@@ -134,24 +149,29 @@ impl Reader {
             }
         };
         if !right {
-            self.wrong(value, go_scalar(scalar));
+            self.wrong(value, go_scalar(scalar), path, owner);
         }
     }
 
-    fn wrong(&mut self, value: &Value, wanted: &str) {
+    fn wrong(&mut self, value: &Value, wanted: &str, path: &Path<'_>, owner: &str) {
         let found = match value {
             Value::Null => return,
-            Value::Bool(_) => "bool".to_owned(),
-            Value::Number(number) if wanted.starts_with("int") => format!("number {number}"),
-            Value::Number(_) => "number".to_owned(),
-            Value::String(_) => "string".to_owned(),
-            Value::Array(_) => "array".to_owned(),
-            Value::Object(_) => "object".to_owned(),
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
         };
-        let path: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| !part.starts_with('[')).collect();
-        let place = format!("{}.{}", self.owner, path.join("."));
-        self.report.wrong.get_or_insert_with(|| {
-            format!("json: cannot unmarshal {found} into Go struct field {place} of type {wanted}")
+        let shown = match value {
+            Value::Number(number) if wanted.starts_with("int") => format!("number {number}"),
+            _ => found.to_owned(),
+        };
+        let place = format!("{owner}.{}", path.names().join("."));
+        self.report.wrong.get_or_insert_with(|| Wrong {
+            message: format!("json: cannot unmarshal {shown} into Go struct field {place} of type {wanted}"),
+            path: path.to_string(),
+            found,
+            wanted: wanted.to_owned(),
         });
     }
 }
@@ -174,26 +194,11 @@ fn is_left_out(value: &Value, field: &Field) -> bool {
         Value::String(text) => text.is_empty() && !field.pointer,
         Value::Bool(yes) => !yes && !field.pointer,
         Value::Number(number) => {
-            let plain = matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64));
+            let plain = matches!(field.shape, Shape::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString));
             plain && !field.pointer && number.as_i64() == Some(0)
         }
         Value::Null => true,
     }
-}
-
-fn dotted(path: &[String], name: &str) -> String {
-    let mut text = String::new();
-    for part in path.iter().map(String::as_str).chain([name]) {
-        if !text.is_empty() && !part.starts_with('[') {
-            text.push('.');
-        }
-        text.push_str(part);
-    }
-    text
-}
-
-fn short(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or(name)
 }
 
 fn go_name(shape: &Shape) -> String {

@@ -6,7 +6,7 @@ Sources, both Apache-2.0, fetched through the Go module proxy:
 - k8s.io/kubernetes v1.36.1, api/openapi-spec/v3: fields, list types and keys, patch strategies, atomic maps,
   required fields, defaults;
 - k8s.io/{api,apimachinery,apiextensions-apiserver} v0.36.1, types.go: which fields are pointers, which are left out
-  when empty, and the values of enumerations (the published OpenAPI does not say).
+  when empty, their numbers in Protobuf, and the values of enumerations (the published OpenAPI does not say).
 
     go mod download k8s.io/kubernetes@v1.36.1 k8s.io/api@v0.36.1 \\
         k8s.io/apimachinery@v0.36.1 k8s.io/apiextensions-apiserver@v0.36.1
@@ -15,7 +15,8 @@ Sources, both Apache-2.0, fetched through the Go module proxy:
 Each type: `g` group, version and kind; `a` atomic; `f` fields. Each field: one of `t` (a scalar: see `scalar` below),
 `r` (another type), `m` (a map of), `l` (a list of); `k` list keys, `S` a set, `A` an atomic map, `p` patch strategy,
 `pk` patch merge key, `R` required, `D` default, `v` a struct that is always written, `o` left out when empty,
-`P` a pointer, `e` the values of an enumeration.
+`P` a pointer, `e` the values of an enumeration, `n` the numbers of the field in Protobuf: several where structs are
+inlined in JSON and messages of their own in Protobuf.
 """
 
 import glob
@@ -97,17 +98,20 @@ class GoPackage:
                 self.enums[name] = sorted(set(values))
 
     def fields(self, struct):
-        """Yields JSON name, Go type and whether it is left out when empty."""
+        """Yields JSON name, Go type, whether it is left out when empty, and the numbers in Protobuf."""
         for line in self.structs.get(struct, "").splitlines():
             found = re.match(r"\s+(\w+(?:\.\w+)?)?\s*(\S+)?\s*`(?:protobuf.*? )?.*?json:\"([^\"]*)\"", line)
             if not found:
                 continue
             first, second, tag = found.groups()
             name, *options = tag.split(",")
+            number = re.search(r"protobuf:\"\w+,(\d+),", line)
+            numbers = [int(number.group(1))] if number else []
             if name:
-                yield name, second or first, "omitempty" in options or "omitzero" in options
+                yield name, second or first, "omitempty" in options or "omitzero" in options, numbers
             elif "inline" in options:
-                yield from self.fields((second or first).lstrip("*").split(".")[-1])
+                for name, kind, omit, inner in self.fields((second or first).lstrip("*").split(".")[-1]):
+                    yield name, kind, omit, numbers + inner if numbers else []
 
 
 SCALARS = {
@@ -165,7 +169,7 @@ class Maker:
         if package not in self.packages:
             self.packages[package] = GoPackage(package)
         source = self.packages[package]
-        go = {field: (kind, omit) for field, kind, omit in source.fields(struct)}
+        go = {field: (kind, omit, numbers) for field, kind, omit, numbers in source.fields(struct)}
         gvks = schema.get("x-kubernetes-group-version-kind", [])
         if len(gvks) == 1:
             made["g"] = [gvks[0]["group"], gvks[0]["version"], gvks[0]["kind"]]
@@ -185,7 +189,9 @@ class Maker:
                 node["v"] = 1
             elif sub.get("default") not in (None, ""):
                 node["D"] = sub["default"]
-            kind, omit = go.get(field, ("", True))
+            kind, omit, numbers = go.get(field, ("", True, []))
+            if numbers:
+                node["n"] = numbers
             if omit:
                 node["o"] = 1
             if kind.startswith("*"):

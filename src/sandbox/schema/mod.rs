@@ -6,6 +6,8 @@
 
 pub mod custom;
 pub mod decode;
+pub mod path;
+pub mod protobuf;
 mod quantity;
 
 use std::{
@@ -139,6 +141,8 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// The values of an enumeration; empty where any will do.
     pub values: Vec<String>,
+    /// The field's number in Protobuf, after those of the messages that it lies in there and not in JSON.
+    pub numbers: Vec<u64>,
 }
 
 impl Field {
@@ -153,6 +157,7 @@ impl Field {
             pointer: true,
             patch: PatchStrategy::default(),
             values: Vec::new(),
+            numbers: Vec::new(),
         }
     }
 }
@@ -241,6 +246,8 @@ struct RawNode {
     P: u8,
     #[serde(default)]
     e: Vec<String>,
+    #[serde(default)]
+    n: Vec<u64>,
 }
 
 /// The data is made by our own script and compiled in: a broken one yields an empty schema, which every test sees.
@@ -275,6 +282,7 @@ fn field(raw: RawNode, by_name: &HashMap<String, usize>) -> Field {
             retain_keys: raw.p.split(',').any(|part| part == "retainKeys"),
         },
         values: raw.e.clone(),
+        numbers: raw.n.clone(),
         shape: shape(raw, by_name),
     }
 }

@@ -244,11 +244,9 @@ async fn changes_are_watched_and_waited_for() {
         for mut waiting in [waiting, waiting_by_path] {
             assert!(waiting.wait().unwrap().success());
         }
-        let gone = kubectl.command("wait --for=delete deploy/web --timeout=20s").spawn().unwrap();
+        let mut gone = kubectl.command("wait --for=delete deploy/web --timeout=20s").spawn().unwrap();
         kubectl.run("delete deploy web --cascade=background");
-        for mut waiting in [gone] {
-            assert!(waiting.wait().unwrap().success());
-        }
+        assert!(gone.wait().unwrap().success());
     })
     .await;
 }
@@ -260,6 +258,48 @@ async fn without_the_token_nothing_is_told() {
         std::fs::File::create(kubectl.path("kubeconfig")).unwrap().write_all(config.as_bytes()).unwrap();
         let (got, _, errors) = kubectl.attempt("get pods");
         assert!(!got && errors.contains("You must be logged in to the server"), "{errors}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_send_protobuf_are_understood() {
+    with_kubectl(|kubectl| {
+        assert_eq!(kubectl.run("create namespace shop"), "namespace/shop created\n");
+        kubectl.run("create configmap settings --from-literal=a=b -n shop");
+        kubectl.run("create secret generic key --from-literal=a=b -n shop");
+        kubectl.run("create deployment web --image=registry.example/web:1.0 --replicas=2 --port=80 -n shop");
+        kubectl.run("create service nodeport web --tcp=80:8080 -n shop");
+        kubectl.run("create pdb web --selector=app=web --min-available=50% -n shop");
+        kubectl.run("create ingress web --rule=a.example/*=web:80 -n shop");
+        assert_eq!(kubectl.run("auth can-i create pods"), "yes\n");
+        let read = |path: &str| kubectl.run(&format!("get -n shop -o jsonpath={path}"));
+        assert_eq!(read("{.data} configmap/settings"), r#"{"a":"b"}"#);
+        assert_eq!(read("{.data} secret/key"), r#"{"a":"Yg=="}"#);
+        assert_eq!(
+            read("{.spec.replicas}{.spec.template.spec.containers[0].ports[0]} deploy/web"),
+            r#"2{"containerPort":80,"protocol":"TCP"}"#
+        );
+        assert_eq!(read("{.spec.ports[0].targetPort} svc/web"), "8080");
+        assert_eq!(read("{.spec.minAvailable} pdb/web"), "50%");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_described_and_rollouts_handled() {
+    with_kubectl(|kubectl| {
+        kubectl.write("web.json", &deployment());
+        kubectl.run("apply -f web.json");
+        assert!(kubectl.run("describe deploy web").contains("StrategyType:           RollingUpdate"));
+        assert!(kubectl.run("explain deployment.spec.strategy").contains("rollingUpdate"));
+        kubectl.run("rollout restart deploy/web");
+        kubectl.run("rollout pause deploy/web");
+        kubectl.run("set image deploy/web web=registry.example/web:9");
+        kubectl.run("expose deploy web --port=80");
+        assert_eq!(kubectl.run("get all -o name"), "service/web\ndeployment.apps/web\n");
+        kubectl.run("delete deploy web --cascade=foreground --wait=false");
+        assert_eq!(kubectl.run("get deploy web -o jsonpath={.metadata.finalizers[0]}"), "foregroundDeletion");
     })
     .await;
 }

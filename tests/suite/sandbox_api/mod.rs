@@ -1,7 +1,10 @@
 //! The sandbox's API machinery and how it is served.
 
+mod apply;
 mod kubectl;
 mod objects;
+mod requests;
+mod wire;
 
 use locktender::sandbox::api::{Api, ApiOptions, PatchKind, PatchRequest, Status, WriteOptions};
 use serde_json::{Value, json};

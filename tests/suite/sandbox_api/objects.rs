@@ -192,3 +192,60 @@ fn compacted_events_are_gone() {
     assert_eq!(api.events_since(start + 1).unwrap().count(), 1);
     assert_eq!(api.events_since(start).err().unwrap().code, 410);
 }
+
+#[test]
+fn a_resize_changes_resources_and_nothing_else() {
+    let mut api = api();
+    let mut object = Value::clone(&*api.create(pod("a")).unwrap());
+    object["spec"]["containers"][0]["image"] = "registry.example/web:2.0".into();
+    object["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1000m"}});
+    assert_eq!(api.update(object.clone(), None).unwrap_err().code, 422);
+    let made = api.update(object, Some("resize")).unwrap();
+    let container = &made["spec"]["containers"][0];
+    assert_eq!(container["image"], "registry.example/web:1.0");
+    assert_eq!(container["resources"], json!({"requests": {"cpu": "1"}}));
+}
+
+#[test]
+fn a_service_keeps_the_address_that_it_was_given() {
+    let mut api = api();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    });
+    let made = api.create(service.clone()).unwrap();
+    assert_eq!(made["spec"]["ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]));
+    let mut replaced = service;
+    replaced["spec"]["selector"] = json!({"app": "other"});
+    let replaced = api.update(replaced, None).unwrap();
+    assert_eq!(replaced["spec"]["clusterIP"], made["spec"]["clusterIP"]);
+    let moved = json!({"spec": {"clusterIP": "10.96.9.9"}});
+    let refused = patch(&mut api, "services", "web", PatchKind::Merge, moved).unwrap_err();
+    assert!(refused.message.contains("may not change once set"), "{refused}");
+}
+
+#[test]
+fn selectors_and_other_fixed_fields_cannot_be_changed() {
+    let mut api = api();
+    api.create(deployment()).unwrap();
+    let other = json!({"spec": {
+        "selector": {"matchLabels": {"app": "x"}}, "template": {"metadata": {"labels": {"app": "x"}}},
+    }});
+    let refused = patch(&mut api, "deployments.apps", "web", PatchKind::Merge, other).unwrap_err();
+    assert_eq!(
+        refused.message,
+        "Deployment.apps \"web\" is invalid: spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"x\"}}: field is \
+         immutable"
+    );
+    let fixed = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "immutable": true, "data": {"a": "1"},
+    });
+    api.create(fixed).unwrap();
+    let changed = json!({"data": {"a": "2"}});
+    assert_eq!(patch(&mut api, "configmaps", "c", PatchKind::Merge, changed).unwrap_err().code, 422);
+    let scaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"minReplicas": 0, "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}},
+    });
+    assert_eq!(api.create(scaler).unwrap_err().code, 422);
+}

@@ -6,23 +6,19 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{
-    drain::{self, Drain, Goal, Step, signed},
+    drain::{Step, signed},
     handle::{self, Handle},
-    slice::{self, NewSlice},
+    unit::UnitStep,
 };
 use crate::core::{
-    diff,
-    manifest::Object,
     names::{RolloutId, Unit},
     policy::Batched,
     rollout::{
         action::Action,
         labels,
-        observe::{Observed, Pod, Slice, images},
+        observe::{Observed, Pod, Slice},
         plan::Method,
         quota::{Counts, may_be_unavailable},
         render::Workload,
@@ -83,13 +79,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn wake_at(&mut self, at: Timestamp) {
+    pub(super) fn wake_at(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    fn take(&mut self, step: Step) -> bool {
+    pub(super) fn take(&mut self, step: Step) -> bool {
         match step {
-            Step::Act(action) => self.actions.push(action),
+            Step::Act(action) => self.actions.push(*action),
             Step::Wait(reason, until) => {
                 self.reasons.push(reason);
                 if let Some(until) = until {
@@ -103,7 +99,7 @@ impl Outcome {
 }
 
 /// How many pods may still be taken out of service.
-struct Budget {
+pub(super) struct Budget {
     available: u32,
     floor: u32,
     exhausted: bool,
@@ -111,7 +107,7 @@ struct Budget {
 
 impl Budget {
     /// Asks to take a pod out of service. One that is not available costs nothing.
-    fn take(&mut self, pod: &Pod<'_>, now: Timestamp, min_ready: SignedDuration) -> bool {
+    pub(super) fn take(&mut self, pod: &Pod<'_>, now: Timestamp, min_ready: SignedDuration) -> bool {
         if !pod.is_available(now, min_ready) {
             return true;
         }
@@ -195,444 +191,4 @@ fn last_moved(pod: &Pod<'_>) -> Option<Timestamp> {
     let created = pod.object.time(&["metadata", "creationTimestamp"]);
     let noted = [labels::DRAINING, labels::DRAINED].into_iter().filter_map(|name| pod.time(name));
     noted.chain(pod.ready_since).chain(created).max()
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
-fn is_at(pod: &Pod<'_>, workload: &Workload) -> bool {
-    let have = pod.images();
-    pod.digest == labels::digest_label(&workload.digest)
-        && images(&workload.template()["spec"]).iter().all(|(name, image)| have.get(name) == Some(image))
-}
-
-/// One workload in one unit.
-struct UnitStep<'a, 'b> {
-    task: &'a Task<'a>,
-    view: &'a View,
-    unit: &'a Unit,
-    total: u32,
-    quota: u32,
-    home: Option<&'a Slice<'a>>,
-    others: Vec<&'a Slice<'a>>,
-    min_ready: SignedDuration,
-    drain: Drain<'a>,
-    outcome: &'b mut Outcome,
-    budget: &'b mut Budget,
-}
-
-impl<'a, 'b> UnitStep<'a, 'b> {
-    fn new(
-        task: &'a Task<'a>,
-        observed: &'a Observed<'a>,
-        view: &'a View,
-        unit: &'a Unit,
-        outcome: &'b mut Outcome,
-        budget: &'b mut Budget,
-    ) -> Self {
-        let total = task.totals.get(unit).copied().unwrap_or(0);
-        let quota = task.quota.get(unit).copied().unwrap_or(0).min(total);
-        let home = home(task, observed, unit);
-        let others = observed
-            .in_unit(unit)
-            .filter(|slice| home.is_none_or(|home| home.object.name() != slice.object.name()))
-            .collect();
-        let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
-        Self {
-            task,
-            view,
-            unit,
-            total,
-            quota,
-            home,
-            others,
-            min_ready: signed(task.policy.min_ready),
-            drain,
-            outcome,
-            budget,
-        }
-    }
-
-    /// Returns the pods at the new version.
-    fn at_new(&self) -> Vec<&'a Pod<'a>> {
-        let pods = self.home.into_iter().flat_map(|home| &home.pods);
-        pods.filter(|pod| self.task.new.is_some_and(|new| is_at(pod, new))).collect()
-    }
-
-    /// Tells how far the unit is.
-    fn report(&mut self) {
-        let at_new = self.at_new();
-        let done = count(at_new.iter().filter(|pod| self.is_done(pod)).count());
-        let failing = count(at_new.iter().filter(|pod| pod.trouble().is_some_and(|why| why != "not ready")).count());
-        let coming = count(at_new.len()).saturating_sub(done);
-        self.outcome.units.insert(self.unit.clone(), UnitReport { total: self.total, done, coming, failing });
-        if done < self.quota {
-            self.outcome.done = false;
-            let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
-            for pod in &at_new {
-                if let Some(why) = pod.trouble().filter(|why| why != "not ready") {
-                    *trouble.entry(why).or_default() += 1;
-                }
-                if let Some(since) = pod.ready_since.filter(|since| *since + self.min_ready > self.task.now) {
-                    self.outcome.wake_at(since + self.min_ready);
-                }
-            }
-            self.outcome.reasons.push(Reason::PodsNotReady {
-                workload: self.task.id.to_owned(),
-                unit: self.unit.clone(),
-                want: self.quota,
-                have: done,
-                trouble: trouble.into_iter().collect(),
-            });
-        }
-    }
-
-    fn run(&mut self, owned_by_handle: bool) {
-        if !owned_by_handle {
-            self.size_slices();
-            self.move_pods();
-        }
-        self.report();
-        if self.task.last {
-            self.finish();
-        }
-    }
-
-    /// Makes slices and sets how many pods each has: smaller only once the pods that go are out of service, larger
-    /// only where there is room beside what still runs.
-    fn size_slices(&mut self) {
-        let in_others: u32 = self.others.iter().map(|slice| slice.replicas).sum();
-        let stays = self.total - self.quota;
-        let kept_outside = match self.task.method {
-            // Old pods live in slices of their own; they may also come back there.
-            Method::Recreate if self.others.iter().any(|slice| self.is_old(slice)) => stays,
-            _ => stays.min(in_others),
-        };
-        let wanted_at_home = match (self.task.method, self.task.new) {
-            (_, None) => 0,
-            (Method::Recreate | Method::Install, _) => self.quota,
-            (Method::InPlace | Method::Rebalance | Method::Remove, _) => self.total - kept_outside,
-        };
-        let mut wanted: Vec<(&'a Slice<'a>, u32)> = self.share_outside(kept_outside);
-        match self.home {
-            Some(home) => wanted.push((home, wanted_at_home)),
-            None if wanted_at_home > 0 => self.make_home(wanted_at_home),
-            None => {}
-        }
-        for (slice, replicas) in wanted {
-            if replicas < slice.replicas {
-                self.shrink(slice, replicas);
-            } else if replicas > slice.replicas {
-                self.grow(slice, replicas);
-            }
-        }
-    }
-
-    fn is_old(&self, slice: &Slice<'_>) -> bool {
-        self.task.old.is_some_and(|old| slice.digest == labels::digest_label(&old.digest))
-    }
-
-    /// Shares what stays outside of home: versions in between go first, the stable one last.
-    fn share_outside(&self, kept: u32) -> Vec<(&'a Slice<'a>, u32)> {
-        let old = self.others.iter().position(|slice| self.is_old(slice));
-        let between: u32 =
-            self.others.iter().enumerate().filter(|(at, _)| Some(*at) != old).map(|(_, slice)| slice.replicas).sum();
-        let at_old = old.map_or(0, |at| {
-            let now = self.others[at].replicas;
-            if kept > now + between { kept - between } else { kept.min(now) }
-        });
-        let mut left = kept - at_old.min(kept);
-        self.others
-            .iter()
-            .enumerate()
-            .map(|(at, slice)| {
-                if Some(at) == old {
-                    return (*slice, at_old);
-                }
-                let here = left.min(slice.replicas);
-                left -= here;
-                (*slice, here)
-            })
-            .collect()
-    }
-
-    /// Returns how many more pods there is room for in the unit, beside what runs or is still on its way out.
-    fn room(&self) -> u32 {
-        let everything = self.others.iter().copied().chain(self.home);
-        let there: u32 = everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + slice.terminating).sum();
-        self.total.saturating_sub(there)
-    }
-
-    fn make_home(&mut self, replicas: u32) {
-        // In place, pods are born as the old version and moved on, so that the frontier is never overshot.
-        let version = match self.task.method {
-            Method::InPlace => self.task.old.or(self.task.new),
-            _ => self.task.new,
-        };
-        let Some(workload) = version else { return };
-        self.outcome.done = false;
-        let topology = self.task.policy.topology.as_ref();
-        let unit_type = topology.map(|topology| topology.unit_type.as_str());
-        // Configuration is owned by its slices, so the slice comes first, and its pods last.
-        let replicas = if workload.config.is_empty() { replicas.min(self.room()) } else { 0 };
-        let new = NewSlice { workload, rollout: self.task.rollout, unit: self.unit, unit_type, replicas };
-        let object = slice::build(&new);
-        if self.view.by_key(&object.key()).is_some() {
-            let what = format!("{} of an earlier try is gone", object.name());
-            self.outcome.reasons.push(Reason::Following { what });
-            return;
-        }
-        let why = format!("{} of {} is made", object.name(), self.task.id);
-        self.outcome.actions.push(Action::create(object, why));
-    }
-
-    fn scale(&mut self, slice: &Slice<'_>, replicas: u32) {
-        let why = format!("{}: {} → {replicas} pods", slice.object.name(), slice.replicas);
-        let body = json!({ "spec": { "replicas": replicas } });
-        self.outcome.actions.push(Action::merge(slice.object, body, why));
-    }
-
-    fn grow(&mut self, slice: &'a Slice<'a>, replicas: u32) {
-        self.outcome.done = false;
-        let possible = replicas.min(slice.replicas + self.room());
-        if possible <= slice.replicas {
-            let what = format!("old pods of {} are gone", self.task.id);
-            self.outcome.reasons.push(Reason::Following { what });
-            return;
-        }
-        if let Some(missing) = self.missing_config(slice) {
-            self.outcome.reasons.push(Reason::Following { what: format!("{missing} is there") });
-            return;
-        }
-        self.scale(slice, possible);
-    }
-
-    /// Names a piece of configuration that a slice's pods read and that is not in the cluster yet.
-    fn missing_config(&self, slice: &Slice<'_>) -> Option<String> {
-        let versions = [self.task.new, self.task.old].into_iter().flatten();
-        let workload = versions.into_iter().find(|one| labels::digest_label(&one.digest) == slice.digest)?;
-        let missing = workload.config.iter().find(|object| self.view.by_key(&object.key()).is_none())?;
-        Some(missing.key().to_string())
-    }
-
-    /// Takes the pods that are too many out of service, then makes the slice smaller by those that are out.
-    fn shrink(&mut self, slice: &'a Slice<'a>, replicas: u32) {
-        self.outcome.done = false;
-        let excess = slice.replicas - replicas;
-        // Pods that were never made need no drain.
-        let unborn = slice.replicas.saturating_sub(count(slice.pods.len()));
-        let mut going = unborn.min(excess);
-        for pod in self.going_first(slice, |pod| pod.moving_to() == Some("away")) {
-            if going >= excess {
-                break;
-            }
-            let in_service = pod.is_ready() && pod.labelled;
-            let idle = !in_service && !pod.served && pod.moving_to().is_none() && !pod.is_ready();
-            if idle {
-                going += 1;
-                continue;
-            }
-            let begun = pod.moving_to() == Some("away");
-            if !begun && (self.task.still || !self.budget.take(pod, self.task.now, self.min_ready)) {
-                break;
-            }
-            if self.outcome.take(self.drain.step(pod, Goal::Away)) {
-                going += 1;
-            } else if begun {
-                // Its place among those that go is taken: no other pod goes instead of it.
-                continue;
-            }
-        }
-        if going > 0 {
-            self.scale(slice, slice.replicas - going);
-        }
-    }
-
-    /// Orders a slice's pods: those that `first` says, then those of a version in between, then those not in service,
-    /// the rest by the seed.
-    fn going_first(&self, slice: &'a Slice<'a>, first: impl Fn(&Pod<'_>) -> bool) -> Vec<&'a Pod<'a>> {
-        let mut pods: Vec<&Pod<'_>> = slice.pods.iter().collect();
-        pods.sort_by_cached_key(|pod| {
-            let mut hasher = Sha256::new();
-            hasher.update(self.task.seed.as_bytes());
-            hasher.update(pod.object.name().as_bytes());
-            let drawn: [u8; 32] = hasher.finalize().into();
-            let between = ![self.task.new, self.task.old]
-                .into_iter()
-                .flatten()
-                .any(|workload| labels::digest_label(&workload.digest) == pod.digest);
-            (!first(pod), !between, pod.is_available(self.task.now, self.min_ready), drawn)
-        });
-        pods
-    }
-
-    /// Moves pods at home between the versions until as many as the quota are, or are becoming, the new one.
-    fn move_pods(&mut self) {
-        let (Some(home), Some(new)) = (self.home, self.task.new) else { return };
-        let digest = labels::digest_label(&new.digest);
-        let leaving = |pod: &Pod<'_>| pod.moving_to() == Some("away");
-        let becoming = |pod: &Pod<'_>| match pod.moving_to() {
-            Some("away") => false,
-            Some(to) => to == digest,
-            None => is_at(pod, new),
-        };
-        let shrinking = home.replicas > self.home_size();
-        let mut have = count(home.pods.iter().filter(|pod| becoming(pod)).count());
-        for pod in self.going_first(home, |pod| pod.moving_to().is_some()) {
-            if leaving(pod) && shrinking {
-                continue;
-            }
-            let is_new = is_at(pod, new);
-            let goes = becoming(pod);
-            // Which side it should end on: as it is going, unless there are too few or too many.
-            let goal_is_new = if goes && have > self.quota && !self.keeps(is_new) {
-                have -= 1;
-                false
-            } else if !goes && have < self.quota {
-                match pod.moving_to().is_some() || self.may_move(pod) {
-                    true => {
-                        have += 1;
-                        true
-                    }
-                    false => false,
-                }
-            } else {
-                goes
-            };
-            match (goal_is_new, is_new) {
-                (true, true) => self.settle(pod),
-                (true, false) => self.step(pod, Goal::Version(new)),
-                (false, true) => self.back(pod, home),
-                // A pod of the version before, or of one in between, that stays what it is.
-                (false, false) => self.settle(pod),
-            }
-        }
-    }
-
-    /// Returns how many pods home is to have, as `size_slices` counts it.
-    fn home_size(&self) -> u32 {
-        match self.task.method {
-            Method::Recreate | Method::Install => self.quota,
-            _ => {
-                let in_others: u32 = self.others.iter().map(|slice| slice.replicas).sum();
-                self.total - (self.total - self.quota).min(in_others)
-            }
-        }
-    }
-
-    /// Returns whether a pod of too many at the new version is left as it is: where only recreating brings back the
-    /// old one, making the slice smaller does it.
-    fn keeps(&self, is_new: bool) -> bool {
-        let patchable = matches!(self.task.method, Method::InPlace) && self.task.old.is_some();
-        is_new && !patchable
-    }
-
-    fn may_move(&mut self, pod: &Pod<'_>) -> bool {
-        !self.task.still && self.budget.take(pod, self.task.now, self.min_ready)
-    }
-
-    fn step(&mut self, pod: &'a Pod<'a>, goal: Goal<'_>) {
-        self.outcome.done = false;
-        match self.drain.step(pod, goal) {
-            Step::Act(action) => self.outcome.actions.push(action.putting_back(pod.object)),
-            other => {
-                self.outcome.take(other);
-            }
-        }
-    }
-
-    /// Takes a pod of too many at the new version back to the old one.
-    fn back(&mut self, pod: &'a Pod<'a>, home: &'a Slice<'a>) {
-        let old = self.task.old.filter(|_| self.task.method == Method::InPlace);
-        let Some(old) = old.filter(|old| labels::digest_label(&old.digest) == home.digest || self.task.last) else {
-            return self.settle(pod);
-        };
-        let begun = pod.moving_to() == Some(labels::digest_label(&old.digest).as_str());
-        if begun || self.budget.take(pod, self.task.now, self.min_ready) {
-            self.step(pod, Goal::Version(old));
-        }
-        self.outcome.done = false;
-    }
-
-    fn settle(&mut self, pod: &Pod<'_>) {
-        if let Some(step) = drain::settle(pod) {
-            if matches!(step, Step::Act(_)) {
-                self.outcome.done = false;
-            }
-            self.outcome.take(step);
-        }
-    }
-
-    /// Returns whether a pod is done: ready for long enough, in service, and back in its load balancers.
-    fn is_done(&self, pod: &Pod<'_>) -> bool {
-        let back = pod
-            .object
-            .annotation(labels::HAD_FINALIZERS)
-            .is_none_or(|had| had.split(',').all(|name| pod.finalizers().any(|finalizer| finalizer == name)));
-        let settled = pod.moving_to().is_none() && pod.object.annotation(labels::UPDATED_FROM).is_none();
-        pod.is_available(self.task.now, self.min_ready) && settled && back && (pod.served || !self.is_selected(pod))
-    }
-
-    /// Returns whether a Service of the application sends requests to the pod.
-    fn is_selected(&self, pod: &Pod<'_>) -> bool {
-        let labels = pod.object.labels();
-        self.view.of_app(&self.task.rollout.app, "Service").any(|service| {
-            let selector = crate::core::manifest::strings(service.at(&["spec", "selector"]));
-            service.namespace() == pod.object.namespace()
-                && service.at(&["spec", "publishNotReadyAddresses"]) != Some(&json!(true))
-                && !selector.is_empty()
-                && selector.iter().all(|(name, value)| labels.get(name) == Some(value))
-        })
-    }
-
-    /// At the last stage: the slice's template follows its pods, and slices without pods go.
-    fn finish(&mut self) {
-        let done = self.outcome.units.get(self.unit).is_some_and(|unit| unit.done == self.total);
-        let empty = self.others.iter().all(|slice| slice.pods.is_empty() && slice.terminating == 0);
-        if !done || !empty {
-            self.outcome.done = false;
-            return;
-        }
-        if let (Some(home), Some(new)) = (self.home, self.task.new) {
-            self.follow(home, new);
-        }
-        for slice in self.others.iter().filter(|slice| slice.replicas == 0) {
-            self.outcome.done = false;
-            let why = format!("{} has no pods any more", slice.object.name());
-            self.outcome.actions.push(Action::delete(slice.object, false, why));
-        }
-    }
-
-    /// Lets a slice's template follow its pods.
-    fn follow(&mut self, home: &Slice<'_>, new: &Workload) {
-        let topology = self.task.policy.topology.as_ref();
-        let unit_type = topology.map(|topology| topology.unit_type.as_str());
-        let template = slice::slice_template(new, &self.task.rollout.app, self.unit, unit_type, home.hash());
-        let digest = labels::digest_label(&new.digest);
-        let live = Object(home.object.0["spec"]["template"].clone());
-        if home.digest == digest && !diff::template_differs(&template, &live.0) {
-            return;
-        }
-        self.outcome.done = false;
-        let body = json!([
-            { "op": "replace", "path": "/spec/template", "value": template },
-            { "op": "add", "path": format!("/metadata/labels/{}", labels::DIGEST.replace('/', "~1")), "value": digest },
-        ]);
-        let why = format!("{}: its template follows its pods", home.object.name());
-        let patch = crate::core::cluster::PatchType::Json;
-        self.outcome.actions.push(Action::patch(home.object, patch, body, why));
-    }
-}
-
-/// Returns the slice where pods of the new version are: one of that digest, or the one that is changed in place.
-fn home<'a>(task: &Task<'_>, observed: &'a Observed<'a>, unit: &Unit) -> Option<&'a Slice<'a>> {
-    let of = |workload: Option<&Workload>| {
-        let digest = labels::digest_label(&workload?.digest);
-        let slices = observed.slices.iter().filter(|slice| slice.unit == *unit && slice.digest == digest);
-        // Should there be two, the one with more pods; the other is emptied.
-        slices.max_by_key(|slice| (slice.replicas, slice.object.name().to_owned()))
-    };
-    of(task.new).or_else(|| if task.method == Method::InPlace { of(task.old) } else { None })
 }

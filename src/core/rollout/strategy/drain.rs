@@ -35,7 +35,7 @@ impl Goal<'_> {
 /// What comes next for a pod.
 pub(super) enum Step {
     /// Send this.
-    Act(Action),
+    Act(Box<Action>),
     /// Wait for this, until this time where it is known.
     Wait(Reason, Option<Timestamp>),
     /// It is out of service: its slice may be made smaller.
@@ -59,7 +59,7 @@ impl Drain<'_> {
     pub(super) fn step(&self, pod: &Pod<'_>, goal: Goal<'_>) -> Step {
         let name = pod.object.name();
         if pod.moving_to() != Some(goal.name().as_str()) {
-            return Step::Act(self.begin(pod, goal));
+            return Step::Act(Box::new(self.begin(pod, goal)));
         }
         if let Some(waits) = self.still_in_the_way(pod) {
             let began = pod.time(labels::DRAINING).unwrap_or(self.now);
@@ -73,7 +73,8 @@ impl Drain<'_> {
         if !grace.is_zero() && pod.is_ready() {
             let Some(drained) = pod.time(labels::DRAINED) else {
                 let body = json!({ "metadata": { "annotations": { labels::DRAINED: self.now.to_string() } } });
-                return Step::Act(Action::merge(pod.object, body, format!("{name}: out of service, grace begins")));
+                let why = format!("{name}: out of service, grace begins");
+                return Step::Act(Box::new(Action::merge(pod.object, body, why)));
             };
             let until = drained + grace;
             if until > self.now {
@@ -82,7 +83,7 @@ impl Drain<'_> {
             }
         }
         match goal {
-            Goal::Version(workload) => Step::Act(change(pod, workload)),
+            Goal::Version(workload) => Step::Act(Box::new(change(pod, workload))),
             Goal::Away => Step::Removable,
         }
     }
@@ -173,7 +174,7 @@ pub(super) fn settle(pod: &Pod<'_>) -> Option<Step> {
             labels::DELETION_COST: Value::Null,
         },
     } });
-    Some(Step::Act(Action::merge(pod.object, body, format!("{name}: back in service"))))
+    Some(Step::Act(Box::new(Action::merge(pod.object, body, format!("{name}: back in service")))))
 }
 
 /// Returns whether every container that was noted has another id or restart count now.

@@ -4,3 +4,4 @@ pub mod batched;
 mod drain;
 mod handle;
 mod slice;
+mod unit;

@@ -75,10 +75,9 @@ pub fn prune(value: &mut Value, last: &Set, owned: &Set, shape: &Shape) {
             let of = shape.member(name).unwrap_or(&ANY);
             if let Some(member) = value.get_mut(name) {
                 prune(member, &before.children, children, of);
-                if !before.children.is_empty() && is_empty(member) {
-                    if let Value::Object(members) = value {
-                        members.remove(name);
-                    }
+                let emptied = !before.children.is_empty() && is_empty(member);
+                if let (true, Value::Object(members)) = (emptied, &mut *value) {
+                    members.remove(name);
                 }
             }
         } else if let (Value::Array(items), Shape::List { of, kind }) = (&mut *value, shape) {

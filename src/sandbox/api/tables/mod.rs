@@ -42,6 +42,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("NetworkPolicy", "Name,Pod-Selector,Age"),
     ("Lease", "Name,Holder,Age"),
     ("ControllerRevision", "Name,Controller,Revision,Age"),
+    ("Role", "Name,Created At"),
+    ("ClusterRole", "Name,Created At"),
     ("RoleBinding", "Name,Role,Age"),
     ("ClusterRoleBinding", "Name,Role,Age"),
     ("PriorityClass", "Name,Value:i,Global-Default,Age"),

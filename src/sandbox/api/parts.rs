@@ -1,0 +1,182 @@
+//! What of an object a write may change: identity and status stay as they were unless their own door is used.
+
+use serde_json::{Value, json};
+
+use super::{resources::Resource, status::Status, write::name};
+
+/// A custom resource's kind may be any word: it has no defaults of Kubernetes'.
+pub fn kind_of(resource: &Resource) -> &str {
+    if resource.custom.is_some() { "" } else { &resource.kind }
+}
+
+pub fn written_shape(resource: &Resource) -> crate::sandbox::schema::Shape {
+    resource.shape.member("status").cloned().unwrap_or(crate::sandbox::schema::Shape::Any { atomic: false })
+}
+
+pub fn initial_status(resource: &Resource) -> Option<Value> {
+    match (resource.kind.as_str(), &resource.custom) {
+        ("Pod", None) => Some(json!({"phase": "Pending", "qosClass": "BestEffort"})),
+        ("Namespace", None) => Some(json!({"phase": "Active"})),
+        ("PersistentVolumeClaim", None) => Some(json!({"phase": "Pending"})),
+        _ => None,
+    }
+}
+
+/// Refuses what was decided on another object, or on an older one.
+pub fn check_identity(live: &Value, object: &Value, resource: &Resource) -> Result<(), Status> {
+    let text = |of: &'_ Value, name: &str| of["metadata"][name].as_str().unwrap_or_default().to_owned();
+    let (have, given) = (text(live, "uid"), text(object, "uid"));
+    if !given.is_empty() && given != have {
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {have}");
+        return Err(resource.about(name(live)).conflict(&why));
+    }
+    let given = text(object, "resourceVersion");
+    if !given.is_empty() && given != "0" && given != text(live, "resourceVersion") {
+        return Err(resource.about(name(live)).modified());
+    }
+    Ok(())
+}
+
+/// Puts back what only the server writes.
+pub fn keep_metadata(live: &Value, object: &mut Value) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    for name in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "resourceVersion",
+        "selfLink",
+    ] {
+        match live["metadata"].get(name) {
+            Some(value) => metadata.insert(name.to_owned(), value.clone()),
+            None => metadata.remove(name),
+        };
+    }
+}
+
+/// A write of the status leaves all else as it was, and the other way round.
+pub fn keep_other_part(live: &Value, object: &mut Value, resource: &Resource, subresource: &str) {
+    let restore = |object: &mut Value, name: &str| {
+        let Some(members) = object.as_object_mut() else { return };
+        match live.get(name) {
+            Some(value) => drop(members.insert(name.to_owned(), value.clone())),
+            None => drop(members.remove(name)),
+        }
+    };
+    match subresource {
+        "status" => {
+            let names: Vec<String> = [live, &*object]
+                .into_iter()
+                .filter_map(Value::as_object)
+                .flat_map(|members| members.keys().cloned())
+                .filter(|name| !matches!(name.as_str(), "status" | "metadata" | "apiVersion" | "kind"))
+                .collect();
+            names.iter().for_each(|name| restore(object, name));
+            // Labels, annotations and finalizers belong to the main resource of everything but nodes and pods.
+            let fields = ["labels", "annotations", "finalizers", "ownerReferences"];
+            for name in fields.into_iter().filter(|_| !matches!(resource.kind.as_str(), "Node" | "Pod")) {
+                let Some(metadata) = object["metadata"].as_object_mut() else { continue };
+                match live["metadata"].get(name) {
+                    Some(value) => drop(metadata.insert(name.to_owned(), value.clone())),
+                    None => drop(metadata.remove(name)),
+                }
+            }
+        }
+        "finalize" => {
+            let finalizers = object["spec"]["finalizers"].take();
+            restore(object, "spec");
+            restore(object, "status");
+            if finalizers.as_array().is_none_or(Vec::is_empty) {
+                object["spec"] = json!({});
+            } else {
+                object["spec"]["finalizers"] = finalizers;
+            }
+        }
+        "resize" => {
+            let sent = object["spec"]["containers"].take();
+            restore(object, "spec");
+            restore(object, "status");
+            for container in object["spec"]["containers"].as_array_mut().into_iter().flatten() {
+                let same = |sent: &&Value| sent["name"] == container["name"];
+                if let Some(resources) = sent.as_array().into_iter().flatten().find(same).map(|sent| &sent["resources"])
+                {
+                    container["resources"] = resources.clone();
+                }
+            }
+        }
+        _ => {
+            if resource.has("status") {
+                restore(object, "status");
+            }
+            if resource.kind == "Namespace" && resource.custom.is_none() {
+                restore(object, "spec");
+            }
+        }
+    }
+}
+
+/// What an apply through one door must not own: the other door's part.
+pub fn forget_other_part(config: &mut Value, resource: &Resource, subresource: &str) {
+    let Some(members) = config.as_object_mut() else { return };
+    if subresource == "status" {
+        members.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+    } else if resource.has("status") {
+        members.remove("status");
+    }
+}
+
+/// Fields that were allocated once and that a replacement may leave out.
+pub fn carry_over(live: &Value, object: &mut Value, resource: &Resource) {
+    if resource.custom.is_some() {
+        return;
+    }
+    let keep = |object: &mut Value, name: &str| {
+        let have = object["spec"][name].as_str().is_some_and(|text| !text.is_empty());
+        if let (false, Some(value)) = (have, live["spec"].get(name)) {
+            object["spec"][name] = value.clone();
+        }
+    };
+    match resource.kind.as_str() {
+        "Service" if object["spec"]["type"] != "ExternalName" => {
+            keep(object, "clusterIP");
+            let ports = live["spec"]["ports"].as_array().cloned().unwrap_or_default();
+            let exposed = object["spec"]["type"] == "NodePort" || object["spec"]["type"] == "LoadBalancer";
+            for port in object["spec"]["ports"].as_array_mut().into_iter().flatten().filter(|_| exposed) {
+                let same = |before: &&Value| before["port"] == port["port"] && before["protocol"] == port["protocol"];
+                let number = ports.iter().find(same).map(|before| before["nodePort"].clone());
+                if let (Some(number), true) = (number, port["nodePort"].is_null()) {
+                    port["nodePort"] = number;
+                }
+            }
+        }
+        "Job" if object["spec"].get("selector").is_none() => {
+            object["spec"]["selector"] = live["spec"]["selector"].clone();
+        }
+        "PersistentVolumeClaim" => keep(object, "volumeName"),
+        _ => {}
+    }
+}
+
+/// An object that is being deleted goes when nobody holds it any more.
+pub fn is_done(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let held = metadata["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+    let in_use = object["spec"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+    let is_namespace = object["kind"] == "Namespace";
+    metadata.get("deletionTimestamp").is_some()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && !held
+        && !(is_namespace && in_use)
+}
+
+pub fn set_entries(object: &mut Value, entries: Value) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    if entries.is_null() {
+        metadata.remove("managedFields");
+    } else {
+        metadata.insert("managedFields".to_owned(), entries);
+    }
+}

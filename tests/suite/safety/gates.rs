@@ -1,0 +1,136 @@
+//! How far a rollout may be: confirms, promotes, pauses, freezes, health.
+
+use locktender::core::{ledger::Event, rollout::report::Activity};
+
+use super::shop::{DEPLOYMENT, Shop, counted, manifest, policy};
+
+const PROMOTE: &str = "rollouts/checkout/0002/promote.yaml";
+const ABORT: &str = "rollouts/checkout/0002/abort.yaml";
+const BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_without_its_confirm() {
+    let shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.pass(60).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+    assert_eq!(shop.events(2), [Event::RolloutOpened, Event::StageStarted, Event::StageWaiting]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirm_that_was_there_before_the_stage_waited_opens_nothing() {
+    let mut shop = Shop::installed(&policy(&[], &[])).await;
+    shop.commit("checkout 2.0, confirmed beforehand", &[(DEPLOYMENT, Some(&manifest("2.0"))), (BETA, Some(""))]);
+    shop.waits("beta").await;
+    shop.pass(10).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+    assert!(shop.events(2).contains(&Event::DecisionRejected));
+    shop.commit("now I mean it", &[(BETA, Some("message: I looked\n"))]);
+    shop.waits("batch-1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promote_or_abort_written_in_advance_counts_for_nothing() {
+    let mut shop = Shop::installed(&policy(&[], &[])).await;
+    shop.commit("for the next one", &[(PROMOTE, Some("")), (ABORT, Some(""))]);
+    shop.pass(1).await;
+    shop.release("2.0");
+    shop.waits("beta").await;
+    shop.pass(10).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirm_that_is_taken_back_takes_its_pods_back() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.confirm("beta");
+    shop.waits("batch-1").await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 4), ("2.0", 6)]));
+    shop.commit("Revert \"confirm beta\"", &[(BETA, None)]);
+    shop.waits("beta").await;
+    shop.pass(10).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_rollout_starts_no_stage() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.commit("wait", &[("rollouts/checkout/0002/pause.yaml", Some(""))]);
+    shop.until("paused", |report| report.activity == Activity::Paused).await;
+    shop.confirm("beta");
+    shop.pass(30).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+    shop.commit("go on", &[("rollouts/checkout/0002/pause.yaml", None)]);
+    shop.waits("batch-1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promote_passes_no_freeze() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.commit("the holidays", &[("freezes/holidays.yaml", Some(""))]);
+    shop.pass(1).await;
+    shop.commit("promote", &[(PROMOTE, Some(""))]);
+    shop.pass(30).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+    shop.commit("back at work", &[("freezes/holidays.yaml", None)]);
+    shop.until("completed", |report| report.activity == Activity::Stable).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promote_passes_no_pod_that_is_not_ready() {
+    let mut shop = Shop::installed(&policy(&[], &[])).await;
+    shop.release("2.0-never-ready");
+    shop.until("open", |report| report.activity == Activity::Progressing).await;
+    shop.commit("promote", &[(PROMOTE, Some(""))]);
+    shop.pass(5).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0-never-ready", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_is_there_only_after_min_ready_seconds() {
+    let shop = Shop::at_beta(&policy(&[], &["minReadySeconds: 40"])).await;
+    let took = shop.when(2, Event::StageWaiting).duration_since(shop.when(2, Event::StageStarted));
+    assert!(took.as_secs() >= 40, "beta was there after {took:#}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_target_is_not_opened_again() {
+    let mut shop = Shop::at_beta(&policy(&["onAbort: hold"], &[])).await;
+    shop.commit("abort", &[(ABORT, Some(""))]);
+    shop.until("held", |report| report.activity == Activity::Held).await;
+    shop.pass(60).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 10)]));
+    assert_eq!(shop.events(3), [], "rollout 0003 is not opened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_application_is_deleted_only_after_a_confirm() {
+    let mut shop = Shop::installed(&policy(&[], &[])).await;
+    shop.commit("checkout is not needed", &[(DEPLOYMENT, None), ("apps/checkout/app.yaml", None)]);
+    shop.waits("start").await;
+    shop.pass(30).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 10)]));
+    shop.confirm("start");
+    shop.pass(10).await;
+    assert_eq!(shop.tags(), counted(&[]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_63_many_objects_are_pruned_only_after_a_confirm() {
+    let mut shop = Shop::installed(&policy(&[], &[])).await;
+    let settings: String =
+        (1..=8).map(|n| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings-{n}}}\n")).collect();
+    shop.commit("settings", &[("apps/checkout/settings.yaml", Some(&settings))]);
+    shop.pass(5).await;
+    let count = |shop: &Shop| {
+        let maps = shop.sim.cluster.with(|world| world.api.list("configmaps").cloned().collect::<Vec<_>>());
+        maps.iter().filter(|map| map["metadata"]["name"].as_str().unwrap().starts_with("settings-")).count()
+    };
+    assert_eq!(count(&shop), 8);
+    shop.commit("a generator that failed", &[("apps/checkout/settings.yaml", None)]);
+    shop.waits("start").await;
+    shop.pass(30).await;
+    assert_eq!(count(&shop), 8);
+    shop.confirm("start");
+    shop.pass(10).await;
+    assert_eq!(count(&shop), 0);
+}
