@@ -81,6 +81,8 @@ enum Ground {
 /// The repository, the cluster and the controller.
 pub struct Release {
     pub remote: Remote,
+    /// How long the sandbox's controller gathers records from its next start on.
+    pub push_interval: Duration,
     ground: Ground,
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
@@ -251,7 +253,14 @@ impl Release {
             }
         };
         let (sender, _) = watch::channel(Reports::new());
-        let mut release = Self { remote, ground, sender, controller: None, ledgers: Mutex::default() };
+        let mut release = Self {
+            remote,
+            push_interval: Duration::from_millis(100),
+            ground,
+            sender,
+            controller: None,
+            ledgers: Mutex::default(),
+        };
         release.start().await;
         release
     }
@@ -288,7 +297,7 @@ impl Release {
                     renderer: Arc::new(KustomizeRenderer::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
-                let options = Options { push_interval: Some(Duration::from_millis(100)), ..Options::default() };
+                let options = Options { push_interval: Some(self.push_interval), ..Options::default() };
                 (ports, options)
             }
         };

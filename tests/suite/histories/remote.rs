@@ -126,7 +126,10 @@ async fn fault_39_a_hundred_rejected_pushes_lose_and_double_nothing() {
 }
 
 async fn twenty_people_push_within_three_tries_while_records_are_written(place: Place) {
-    let release = Release::checkout(place).await;
+    let mut release = Release::checkout(place).await;
+    // The product's own interval is three times as long.
+    release.push_interval = Duration::from_secs(1);
+    release.start().await;
     release.commit("no confirms", |clone| drop(clone.replace(POLICY_FILE, "confirm: everyBatch", "confirm: none")));
     release.commit("many batches", |clone| drop(clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 1")));
     let people: Vec<_> = (0..20).map(|number| release.person(&format!("Person {number}"))).collect();
