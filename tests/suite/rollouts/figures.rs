@@ -98,5 +98,28 @@ topology:
     let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 4).await);
     let seen = told.complete(1).await;
     assert_eq!(seen.units().into_values().collect::<Vec<_>>(), [6, 4]);
+    assert_eq!(seen.count(1, locktender::core::ledger::Event::Rescheduled), 1);
+    told!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_rest_too_pods_that_find_no_room_go_to_the_other_unit() {
+    let topology = "\
+topology:
+  unitType: topology.kubernetes.io/zone
+  units: [dca, dcb]
+  autoReschedule: {enable: true, initialDelaySeconds: 10}";
+    let (policy, app, manifest) = (policy("", topology), app(""), deployment(10, "1.9", ""));
+    let files = [(POLICY_FILE, policy.as_str()), (APP_FILE, &app), (DEPLOYMENT, &manifest)];
+    let units = vec![("dca".to_owned(), 3), ("dcb".to_owned(), 1)];
+    let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 5).await);
+    told.complete(1).await;
+    told.forget();
+    told.person("fourteen", |clone| drop(clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 14")));
+    let spread = |seen: &crate::histories::release::Seen| seen.units().into_values().collect::<Vec<_>>() == [9, 5];
+    told.until("nine and five", spread).await;
+    told.release.rest().await;
+    let seen = told.until("nine and five", spread).await;
+    assert_eq!(seen.count(1, locktender::core::ledger::Event::Rescheduled), 1);
     told!(told);
 }

@@ -125,7 +125,8 @@ impl Transcript {
             let id = &found[0];
             if id.bytes().all(|byte| byte.is_ascii_digit()) { id.to_owned() } else { "<id>".to_owned() }
         });
-        text.into_owned()
+        // Which pods go depends on the revision.
+        Regex::new(r"<id>-[a-z0-9]{5}\b").unwrap().replace_all(&text, "<pod>").into_owned()
     }
 }
 
