@@ -15,9 +15,10 @@ use super::{
     error::{Done, Error, Outcome},
     history::{By, Who, decided, word},
     output::{self, OutputArgs, columns},
-    place::{ClusterArgs, NoCluster, Opened, Place, RepoArgs, no_such_app, ports},
+    place::{ClusterArgs, Opened, Place, RepoArgs, no_such_app, ports},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::look::Look,
     core::{
         cluster::Cluster,

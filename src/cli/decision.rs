@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{
     error::{Done, Error, Outcome},
     output,
-    place::{ClusterArgs, NoCluster, Place, RepoArgs, no_such_app, ports},
+    place::{ClusterArgs, Place, RepoArgs, no_such_app, ports},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::{anchor, look::Look},
     core::{
         cluster::{Cluster as _, Kind, PatchType, Write},

@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::{
     error::{Done, Error, Outcome},
     output::{OutputArgs, columns},
-    place::{NoCluster, RepoArgs, no_such_app, ports},
+    place::{RepoArgs, no_such_app, ports},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::look::Look,
     core::{
         ledger::{DecisionFile, Event, Record},

@@ -1,5 +1,6 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
+mod cli;
 mod git;
 mod histories;
 mod input;

@@ -11,7 +11,7 @@ use super::{
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input, files},
     objects, plan,
-    plan::Gate,
+    plan::{Gate, Method},
     quota,
     render::Render,
     report::{Activity, Reason},
@@ -381,8 +381,10 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
         return Vec::new();
     }
     let workloads = target.into_iter().flat_map(|target| target.workloads.values());
+    // Pods that the rollout does not change are no evidence of it.
+    let changed = workloads.filter(|workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance));
     let mut pods = Vec::new();
-    for workload in workloads {
+    for workload in changed {
         let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
         let digest = super::labels::digest_label(&workload.digest);
         pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {
