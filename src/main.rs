@@ -1,3 +1,7 @@
 //! Starts the CLI, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    locktender::cli::main()
+}

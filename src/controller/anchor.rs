@@ -13,11 +13,13 @@ use serde_json::json;
 
 use super::journals::{AppLedger, Journal};
 use crate::core::{
-    ledger::Record,
+    ledger::{DecisionFile, Record},
     manifest::Object,
-    names::{AppName, Digest, Revision},
+    names::{AppName, BlobId, Digest, Revision, RolloutId},
+    policy::{Decision, DecisionBody},
     rollout::{
         action::Action,
+        input::DecisionAtHead,
         labels,
         plan::Plan,
         render::Render,
@@ -54,6 +56,30 @@ pub struct Anchor {
     pub rollouts: BTreeMap<u32, Journal>,
     /// What they need, rendered.
     pub renders: BTreeMap<Revision, Render>,
+}
+
+/// The key of an anchor's data by which a person aborts while Git is away: the rollout's id, and why.
+pub const ABORT: &str = "abort";
+
+/// Writes what a person's abort says.
+pub fn abort_of(rollout: &RolloutId, message: Option<&str>) -> String {
+    let message = message.map(|message| format!(" {message}")).unwrap_or_default();
+    format!("{rollout}{message}")
+}
+
+/// Reads a person's abort of one rollout, as the decision that `abort.yaml` would be.
+pub fn abort(object: &Object, rollout: &RolloutId) -> Option<DecisionAtHead> {
+    let text = object.at(&["data", ABORT])?.as_str()?;
+    let (named, message) = text.split_once(' ').map_or((text, None), |(id, message)| (id, Some(message.to_owned())));
+    if RolloutId::parse(named)? != *rollout {
+        return None;
+    }
+    let blob = BlobId::new(format!("anchor:{}", Digest::of(text.as_bytes()).short()));
+    Some(DecisionAtHead {
+        verb: Some(Decision::Abort),
+        file: DecisionFile { path: Decision::Abort.path(), blob: Some(blob) },
+        body: Ok(DecisionBody { message, ..DecisionBody::default() }),
+    })
 }
 
 /// Returns an anchor's name.

@@ -42,9 +42,7 @@ impl Controller {
             }
             let content = snapshot.content(name);
             if !same(app.content.as_ref(), &content) {
-                let before = app.content.replace(content.clone());
-                app.dirty = true;
-                note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);
+                self.set_content(name, content);
             }
         }
         if self.snapshot.as_ref().is_some_and(|before| before.freezes != snapshot.freezes) {
@@ -156,6 +154,14 @@ impl Controller {
         for name in names {
             self.learn_kinds_of(&name).await;
         }
+    }
+
+    /// Takes what HEAD renders of an application, and notes which objects it renders now.
+    pub(super) fn set_content(&mut self, name: &AppName, content: HeadContent) {
+        let app = self.apps.entry(name.clone()).or_default();
+        let before = app.content.replace(content.clone());
+        app.dirty = true;
+        note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);
     }
 
     /// Names an application that this one depends on and that is not complete at HEAD.

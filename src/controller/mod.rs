@@ -8,9 +8,10 @@ mod app;
 pub mod journals;
 mod lanes;
 mod load;
+pub mod look;
 mod observe;
 pub mod overlay;
-mod publish;
+pub mod publish;
 pub mod source;
 
 use std::{
@@ -40,7 +41,7 @@ use crate::core::{
     repository::Repository,
     rollout::{
         self,
-        input::{Decision, GitState, Head, HeadContent, Input, Neighbours},
+        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Reason, Report},
         view::{Touched, View},
     },
@@ -319,6 +320,7 @@ impl Controller {
             copies_intact: app.copies_intact,
         });
         let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
+        let abort = self.abort_in_anchor(name, app);
         let elsewhere =
             |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
         let neighbours =
@@ -338,6 +340,7 @@ impl Controller {
             git: &git,
             neighbours: &neighbours,
             repair,
+            abort: abort.as_ref(),
             now,
         };
         // `decide` is total. Should it still panic for one application, the others must go on.
@@ -356,6 +359,13 @@ impl Controller {
                 None
             }
         }
+    }
+
+    /// Returns a person's abort of the latest rollout that the anchor has: written while Git was away.
+    fn abort_in_anchor(&self, name: &AppName, app: &App) -> Option<DecisionAtHead> {
+        let last = app.ledger.states.last()?;
+        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name))?;
+        anchor::abort(anchor, &last.plan.rollout)
     }
 
     /// Starts the writes of a decision, and returns what of it is to be published.

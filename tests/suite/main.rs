@@ -1,6 +1,8 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
+mod cli;
 mod git;
+mod histories;
 mod input;
 mod kube_adapter;
 mod render;

@@ -14,6 +14,8 @@ mod program;
 mod remote;
 mod thread;
 
+pub mod here;
+pub mod local;
 pub mod memory;
 pub mod objects;
 pub mod url;

@@ -18,6 +18,7 @@
 //! - `managedFields` of others than Locktender are taken off every object: nothing reads them and they are half of it.
 //! - Deleting what is gone already is done: `None`, not `NotFound`.
 
+mod away;
 mod connect;
 mod counts;
 mod discovery;
@@ -41,6 +42,7 @@ use tokio::{
 };
 
 pub use self::{
+    away::NoCluster,
     connect::{ConnectError, connect, connect_with},
     counts::{RequestCounts, Verb},
     pace::Rate,

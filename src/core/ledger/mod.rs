@@ -1,5 +1,6 @@
 //! Records, their chain, and the commits that carry them.
 
+pub mod audit;
 pub mod journal;
 pub mod message;
 mod record;

@@ -11,7 +11,7 @@ use super::{
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input, files},
     objects, plan,
-    plan::Gate,
+    plan::{Gate, Method},
     quota,
     render::Render,
     report::{Activity, Reason},
@@ -29,6 +29,13 @@ use crate::core::{
 pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
     let mut decision = Decision::nothing(report(input, Some(state), Activity::Progressing));
     let number = state.plan.rollout.number;
+    if let Some(abort) = input.abort {
+        let said = abort.body.as_ref().ok().and_then(|body| body.message.clone());
+        let why = said.map_or_else(|| "abort --now".to_owned(), |message| format!("abort --now: {message}"));
+        decision.records.push((number, back::begin(input, Cause::Decision, why, Some(abort))));
+        decision.urgent = true;
+        return decision;
+    }
     let head = input.head.filter(|_| input.git.rewritten.is_none());
     if let Some(head) = head {
         let decisions = Decisions::new(state, &head.decisions);
@@ -374,8 +381,10 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
         return Vec::new();
     }
     let workloads = target.into_iter().flat_map(|target| target.workloads.values());
+    // Pods that the rollout does not change are no evidence of it.
+    let changed = workloads.filter(|workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance));
     let mut pods = Vec::new();
-    for workload in workloads {
+    for workload in changed {
         let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
         let digest = super::labels::digest_label(&workload.digest);
         pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {

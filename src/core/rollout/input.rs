@@ -123,6 +123,8 @@ pub struct Input<'a> {
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// A person's abort that was written into the anchor: it counts whether Git is there or not.
+    pub abort: Option<&'a DecisionAtHead>,
     /// Now.
     pub now: Timestamp,
 }

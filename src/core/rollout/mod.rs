@@ -23,4 +23,5 @@ pub mod strategy;
 pub mod view;
 
 pub use decide::{decide, version, versions};
+pub use objects::labelled;
 pub use sides::{StableAt, needed, stable_at, target_at};

@@ -10,7 +10,7 @@ use super::{
     parts::{carry_over, check_identity, is_done, keep_metadata, keep_other_part, kind_of},
     patch::{self, PatchKind},
     resources::Resource,
-    status::Status,
+    status::{Cause, Status},
     validate,
 };
 use crate::sandbox::schema::decode::{self, Mode};
@@ -142,11 +142,10 @@ impl Api {
         };
         if let Some(wrong) = report.wrong {
             return Err(match resource.custom {
-                None => refused(&wrong),
+                None => refused(&wrong.message),
                 Some(_) => {
                     let name = value["metadata"]["name"].as_str().unwrap_or_default();
-                    let cause = super::Cause { reason: "FieldValueTypeInvalid", message: wrong, field: String::new() };
-                    resource.about(name).invalid(vec![cause])
+                    resource.about(name).invalid(vec![wrong_in_body(wrong)])
                 }
             });
         }
@@ -382,6 +381,23 @@ impl Api {
         self.decode(&mut object, resource, Mode::Object, request.options.validation)?;
         self.update_in(resource, object, subresource, &request.options, false)
     }
+}
+
+/// What the validation of custom resources says of a value of a wrong type.
+fn wrong_in_body(wrong: decode::Wrong) -> Cause {
+    let decode::Wrong { path, found, wanted, .. } = wrong;
+    let wanted = match wanted.as_str() {
+        "int64" => "integer",
+        "bool" => "boolean",
+        "float64" => "number",
+        list if list.starts_with("[]") => "array",
+        "string" => "string",
+        "intstr.IntOrString" => "integer,string",
+        _ => "object",
+    };
+    let found = if found == "bool" { "boolean" } else { found };
+    let message = format!("Invalid value: {found:?}: {path} in body must be of type {wanted}: {found:?}");
+    Cause { reason: "FieldValueTypeInvalid", message, field: path }
 }
 
 /// Carries out a JSON, merge or strategic patch on a value.

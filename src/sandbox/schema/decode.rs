@@ -19,8 +19,21 @@ pub enum Mode {
 pub struct Report {
     /// Paths of fields that the type does not have, `spec.foo`.
     pub unknown: Vec<String>,
-    /// The first value of a wrong type, in the words of Go's JSON decoder.
-    pub wrong: Option<String>,
+    /// The first value of a wrong type.
+    pub wrong: Option<Wrong>,
+}
+
+/// A value of a wrong type.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// In the words of Go's JSON decoder.
+    pub message: String,
+    /// `spec.replicas`.
+    pub path: String,
+    /// What was found: `string`, `object`, …
+    pub found: &'static str,
+    /// What Go wanted: `int32`, `[]string`, …
+    pub wanted: String,
 }
 
 /// Reads `value` as `shape` in place.
@@ -77,6 +90,14 @@ impl Reader {
             }
             known && !value.is_null()
         });
+        // Custom resources have their defaults in their schema; Kubernetes' own are code (`api::defaults`).
+        if self.mode == Mode::Object && of.name.is_empty() {
+            for (name, field) in &of.fields {
+                if let (Some(default), false) = (&field.default, members.contains_key(name)) {
+                    members.insert(name.clone(), default.clone());
+                }
+            }
+        }
         for (name, value) in members.iter_mut() {
             if let Some(field) = of.fields.get(name) {
                 self.value(value, &field.shape, &Path::Field(path, name), owner);
@@ -114,10 +135,13 @@ impl Reader {
                         true
                     }
                     None => {
-                        self.report.wrong.get_or_insert_with(|| {
-                            "quantities must match the regular expression \
-                             '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-                                .to_owned()
+                        let message = "quantities must match the regular expression \
+                                       '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+                        self.report.wrong.get_or_insert_with(|| Wrong {
+                            message: message.to_owned(),
+                            path: path.to_string(),
+                            found: "string",
+                            wanted: go_scalar(scalar).to_owned(),
                         });
                         return;
                     }
@@ -132,16 +156,22 @@ impl Reader {
     fn wrong(&mut self, value: &Value, wanted: &str, path: &Path<'_>, owner: &str) {
         let found = match value {
             Value::Null => return,
-            Value::Bool(_) => "bool".to_owned(),
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let shown = match value {
             Value::Number(number) if wanted.starts_with("int") => format!("number {number}"),
-            Value::Number(_) => "number".to_owned(),
-            Value::String(_) => "string".to_owned(),
-            Value::Array(_) => "array".to_owned(),
-            Value::Object(_) => "object".to_owned(),
+            _ => found.to_owned(),
         };
         let place = format!("{owner}.{}", path.names().join("."));
-        self.report.wrong.get_or_insert_with(|| {
-            format!("json: cannot unmarshal {found} into Go struct field {place} of type {wanted}")
+        self.report.wrong.get_or_insert_with(|| Wrong {
+            message: format!("json: cannot unmarshal {shown} into Go struct field {place} of type {wanted}"),
+            path: path.to_string(),
+            found,
+            wanted: wanted.to_owned(),
         });
     }
 }

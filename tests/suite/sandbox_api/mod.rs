@@ -4,6 +4,7 @@ mod apply;
 mod kubectl;
 mod objects;
 mod requests;
+mod wire;
 
 use locktender::sandbox::api::{Api, ApiOptions, PatchKind, PatchRequest, Status, WriteOptions};
 use serde_json::{Value, json};

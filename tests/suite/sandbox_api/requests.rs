@@ -376,7 +376,7 @@ fn custom_resources_have_their_own_schema_and_versions() {
     let mut api = api();
     let schema = json!({"type": "object", "properties": {
         "spec": {"type": "object", "required": ["length"], "properties": {
-            "length": {"type": "integer"}, "crew": {
+            "length": {"type": "integer"}, "flag": {"type": "string", "default": "none"}, "crew": {
                 "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
                 "items": {"type": "object", "properties": {"name": {"type": "string"}, "rank": {"type": "string"}}},
             },
@@ -401,7 +401,7 @@ fn custom_resources_have_their_own_schema_and_versions() {
         "spec": {"length": 9, "crew": [{"name": "Eve"}], "sails": 3}, "status": {"x": 1},
     });
     let made = post(&mut api, boats, boat.clone());
-    assert_eq!(made.value()["spec"], json!({"length": 9, "crew": [{"name": "Eve"}]}));
+    assert_eq!(made.value()["spec"], json!({"length": 9, "flag": "none", "crew": [{"name": "Eve"}]}));
     assert!(made.value().get("status").is_none());
     assert_eq!(
         get(&mut api, "/apis/example.com/v1beta1/namespaces/default/boats/ada").value()["apiVersion"],
@@ -410,8 +410,14 @@ fn custom_resources_have_their_own_schema_and_versions() {
     let mut wrong = boat;
     wrong["metadata"]["name"] = "bob".into();
     wrong["spec"] = json!({});
-    let refused = post(&mut api, boats, wrong);
+    let refused = post(&mut api, boats, wrong.clone());
     assert_eq!(refused.value()["message"], "Boat.example.com \"bob\" is invalid: spec.length: Required value");
+    wrong["spec"]["length"] = "9".into();
+    assert_eq!(
+        post(&mut api, boats, wrong).value()["message"],
+        "Boat.example.com \"bob\" is invalid: spec.length: Invalid value: \"string\": spec.length in body must be of type \
+         integer: \"string\""
+    );
     let mut apply = request(
         "PATCH",
         &format!("{boats}/ada?fieldManager=m"),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use locktender::{
     core::{
         cluster::{Cluster, ClusterError, ClusterEvent, FIELD_MANAGER, Kind, ObjectKey, PatchType, Scope, Write},
@@ -19,7 +20,17 @@ use locktender::{
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::time::VirtualClock;
+use super::{
+    checker::{Checker, Pushed, Snapshot},
+    faults::{Earlier, EventFault, Faults, WriteFault},
+    time::VirtualClock,
+};
+
+/// Every watched kind is listed anew this often, so that an event which never came is healed.
+const RELIST: SignedDuration = SignedDuration::from_mins(10);
+
+/// How late a delayed event is, and everything of its kind after it.
+const DELAY: SignedDuration = SignedDuration::from_secs(60);
 
 /// A write, as it went through: what checkers and counts look at.
 #[derive(Clone, Debug)]
@@ -33,6 +44,15 @@ pub struct State {
     watched: BTreeMap<String, Kind>,
     seen: u64,
     queue: VecDeque<ClusterEvent>,
+    /// By resource: events that are late, and until when.
+    held: BTreeMap<String, (Timestamp, Vec<ClusterEvent>)>,
+    /// An event that comes after the next one.
+    swapped: Option<ClusterEvent>,
+    relist_at: Timestamp,
+    /// The revision when faults were armed.
+    armed_at: u64,
+    faults: Faults,
+    pub checker: Arc<Mutex<Checker>>,
     pub written: Vec<Written>,
 }
 
@@ -42,12 +62,32 @@ pub struct SimCluster {
     pub state: Arc<Mutex<State>>,
     clock: VirtualClock,
     news: Arc<Notify>,
+    faults: Faults,
+    /// Whose hands it is in: a dead controller's calls never return.
+    life: u64,
 }
 
 impl SimCluster {
-    pub fn new(world: World, clock: VirtualClock) -> Self {
-        let state = State { world, watched: BTreeMap::new(), seen: 0, queue: VecDeque::new(), written: Vec::new() };
-        Self { state: Arc::new(Mutex::new(state)), clock, news: Arc::default() }
+    pub fn new(world: World, clock: VirtualClock, faults: Faults, checker: Arc<Mutex<Checker>>) -> Self {
+        let state = State {
+            world,
+            watched: BTreeMap::new(),
+            seen: 0,
+            queue: VecDeque::new(),
+            held: BTreeMap::new(),
+            swapped: None,
+            relist_at: clock.time() + RELIST,
+            armed_at: 0,
+            faults: faults.clone(),
+            checker,
+            written: Vec::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)), clock, news: Arc::default(), faults, life: 0 }
+    }
+
+    /// Returns the cluster as one life of the controller sees it.
+    pub fn for_life(&self, life: u64) -> Self {
+        Self { life, ..self.clone() }
     }
 
     /// A controller that starts anew knows nothing.
@@ -55,6 +95,14 @@ impl SimCluster {
         let mut state = self.state.lock().unwrap();
         state.watched.clear();
         state.queue.clear();
+        state.held.clear();
+        state.swapped = None;
+    }
+
+    /// Notes that from here on earlier states may be served.
+    pub fn armed(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.armed_at = state.world.api.revision();
     }
 
     /// Lets the world move with the clock, for ever.
@@ -75,12 +123,52 @@ impl SimCluster {
         let now = self.clock.time();
         let mut state = self.state.lock().unwrap();
         let due = state.world.advance(now);
-        let fresh = state.collect();
+        let fresh = state.collect(now);
+        let released = state.release(now);
+        let relisted = state.relist(now);
+        let late = state.held.values().map(|(until, _)| *until).min();
+        let due = [due, late, Some(state.relist_at)].into_iter().flatten().min();
         drop(state);
+        let fresh = fresh || released || relisted;
         if fresh {
             self.news.notify_waiters();
         }
         due
+    }
+
+    /// Carries out a write under the checker's eyes.
+    pub fn judged(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
+        // What was due happens first, so that what happens now is the write's doing.
+        self.advance();
+        let mut state = self.state.lock().unwrap();
+        if state.checker.lock().unwrap().resting {
+            let result = state.carry_out(write, false);
+            state.written.push(Written { write: write.clone(), result: result.clone() });
+            drop(state);
+            self.advance();
+            self.news.notify_waiters();
+            return result;
+        }
+        let before = Snapshot::of_world(&state.world);
+        let result = state.carry_out(write, false);
+        state.written.push(Written { write: write.clone(), result: result.clone() });
+        let after = Snapshot::of_world(&state.world);
+        let checker = state.checker.clone();
+        drop(state);
+        self.advance();
+        let reacted = Snapshot::of_world(&self.state.lock().unwrap().world);
+        if result.is_ok() {
+            checker.lock().unwrap().wrote(write, &before, &after, &reacted);
+        }
+        self.news.notify_waiters();
+        result
+    }
+
+    /// Lets the checker judge a push.
+    pub fn judge_push(&self, push: &Pushed<'_>) {
+        let state = self.state.lock().unwrap();
+        let now = Snapshot::of_world(&state.world);
+        state.checker.lock().unwrap().pushed(push, &now);
     }
 
     pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
@@ -93,29 +181,114 @@ impl SimCluster {
 
 impl State {
     /// Turns what happened into watch events.
-    fn collect(&mut self) -> bool {
+    fn collect(&mut self, now: Timestamp) -> bool {
         let from = self.seen;
         let events: Vec<_> = self.world.api.events_since(from).unwrap().cloned().collect();
+        if events.is_empty() {
+            return false;
+        }
+        let mut checker = self.checker.lock().unwrap();
+        if !checker.resting {
+            checker.stepped(&Snapshot::of_world(&self.world));
+        }
+        drop(checker);
         let mut fresh = false;
         for event in events {
             self.seen = event.revision;
             let Some(kind) = self.watched.get(&*event.resource) else { continue };
             let object = typed(&event.object, kind);
             fresh = true;
-            self.queue.push_back(match event.kind {
+            let told = match event.kind {
                 EventKind::Deleted => ClusterEvent::Deleted(object),
                 EventKind::Added | EventKind::Modified => ClusterEvent::Applied(object),
-            });
+            };
+            self.tell(&event.resource, told, now);
         }
         fresh
     }
 
-    fn key_of(&self, kind: &Kind) -> Option<String> {
-        self.world.api.registry().of_kind(&kind.api_version(), &kind.kind).map(|resource| resource.key.to_string())
+    /// Queues an event, or does to it what is planned.
+    fn tell(&mut self, resource: &str, event: ClusterEvent, now: Timestamp) {
+        let fault = self.faults.on_event();
+        if let Some((_, late)) = self.held.get_mut(resource) {
+            return late.push(event);
+        }
+        match fault {
+            Some(EventFault::Drop) => {}
+            Some(EventFault::Delay) => drop(self.held.insert(resource.to_owned(), (now + DELAY, vec![event]))),
+            Some(EventFault::Swap) if self.swapped.is_none() => self.swapped = Some(event),
+            Some(EventFault::Duplicate) => self.queue.extend([event.clone(), event]),
+            Some(EventFault::Swap) | None => {
+                self.queue.push_back(event);
+                self.queue.extend(self.swapped.take());
+            }
+        }
     }
 
-    fn list(&self, resource: &str, kind: &Kind) -> Vec<Object> {
-        self.world.api.list(resource).map(|object| typed(object, kind)).collect()
+    /// Queues what was late for long enough.
+    fn release(&mut self, now: Timestamp) -> bool {
+        let due: Vec<String> =
+            self.held.iter().filter(|(_, (until, _))| *until <= now).map(|(resource, _)| resource.clone()).collect();
+        for resource in &due {
+            let late = self.held.remove(resource).map(|(_, late)| late);
+            self.queue.extend(late.into_iter().flatten());
+        }
+        !due.is_empty()
+    }
+
+    /// Lists every watched kind anew when it is time.
+    fn relist(&mut self, now: Timestamp) -> bool {
+        if now < self.relist_at {
+            return false;
+        }
+        self.relist_at = now + RELIST;
+        self.held.clear();
+        self.queue.extend(self.swapped.take());
+        for (resource, kind) in self.watched.clone() {
+            let listed = self.listed(&resource, &kind);
+            self.queue.push_back(listed);
+        }
+        true
+    }
+
+    /// Lists a kind: as it is, or as it was where that is planned.
+    fn listed(&mut self, resource: &str, kind: &Kind) -> ClusterEvent {
+        let now = self.world.api.revision();
+        let at = match self.faults.on_read() {
+            None => now,
+            Some(Earlier::Last) => {
+                let events = self.world.api.events_since(self.armed_at).unwrap();
+                let last = events.filter(|event| &*event.resource == resource).map(|event| event.revision).last();
+                last.map_or(self.armed_at, |last| last - 1)
+            }
+            Some(Earlier::Half) => u64::midpoint(self.armed_at, now),
+            Some(Earlier::First) => self.armed_at,
+        };
+        ClusterEvent::Listed {
+            kind: kind.clone(),
+            objects: self.list_at(resource, kind, at),
+            resource_version: at.to_string(),
+        }
+    }
+
+    /// Lists the objects of a kind as they were at a revision.
+    fn list_at(&self, resource: &str, kind: &Kind, revision: u64) -> Vec<Object> {
+        let place = |object: &Value| (object["metadata"]["namespace"].clone(), object["metadata"]["name"].clone());
+        let key = |object: &Value| format!("{:?}", place(object));
+        let list = self.world.api.list(resource);
+        let mut found: BTreeMap<String, Arc<Value>> = list.map(|object| (key(object), object.clone())).collect();
+        let since: Vec<_> = self.world.api.events_since(revision).unwrap().collect();
+        for event in since.into_iter().rev().filter(|event| &*event.resource == resource) {
+            match &event.previous {
+                Some(previous) => drop(found.insert(key(&event.object), previous.clone())),
+                None => drop(found.remove(&key(&event.object))),
+            }
+        }
+        found.values().map(|object| typed(object, kind)).collect()
+    }
+
+    fn key_of(&self, kind: &Kind) -> Option<String> {
+        self.world.api.registry().of_kind(&kind.api_version(), &kind.kind).map(|resource| resource.key.to_string())
     }
 
     fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
@@ -220,15 +393,31 @@ fn refused(status: Status, creating: bool) -> ClusterError {
 #[async_trait]
 impl Cluster for SimCluster {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
-        let result = {
-            let mut state = self.state.lock().unwrap();
-            let result = state.carry_out(write, false);
-            state.written.push(Written { write: write.clone(), result: result.clone() });
-            result
-        };
-        self.advance();
-        self.news.notify_waiters();
-        result
+        self.faults.alive(self.life).await;
+        let fault = self.faults.on_write();
+        match fault {
+            Some(WriteFault::CrashBefore) => {
+                self.faults.crash();
+                self.faults.alive(self.life).await;
+            }
+            Some(WriteFault::NotSent) => return Err(ClusterError::Unreachable("connection refused".to_owned())),
+            Some(WriteFault::Conflict) => return Err(ClusterError::Conflict("it was changed".to_owned())),
+            Some(WriteFault::Busy) => {
+                let retry_after = Some(std::time::Duration::from_secs(2));
+                return Err(ClusterError::Busy { message: "too many requests".to_owned(), retry_after });
+            }
+            Some(WriteFault::CrashAfter | WriteFault::AnswerLost) | None => {}
+        }
+        let result = self.judged(write);
+        match fault {
+            Some(WriteFault::CrashAfter) => {
+                self.faults.crash();
+                self.faults.alive(self.life).await;
+                result
+            }
+            Some(WriteFault::AnswerLost) => Err(ClusterError::Unreachable("the connection was closed".to_owned())),
+            _ => result,
+        }
     }
 
     async fn dry_run(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
@@ -236,6 +425,7 @@ impl Cluster for SimCluster {
     }
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
+        self.faults.alive(self.life).await;
         Ok(self.state.lock().unwrap().read(kind, namespace, name))
     }
 
@@ -247,14 +437,14 @@ impl Cluster for SimCluster {
     }
 
     async fn watch(&self, kind: &Kind) {
+        self.faults.alive(self.life).await;
         let mut state = self.state.lock().unwrap();
-        state.collect();
+        state.collect(self.clock.time());
         match state.key_of(kind) {
             Some(resource) => {
-                let objects = state.list(&resource, kind);
-                let resource_version = state.world.api.revision().to_string();
+                let listed = state.listed(&resource, kind);
                 state.watched.insert(resource, kind.clone());
-                state.queue.push_back(ClusterEvent::Listed { kind: kind.clone(), objects, resource_version });
+                state.queue.push_back(listed);
             }
             None => {
                 let reason = "the server could not find the requested resource".to_owned();
@@ -266,6 +456,7 @@ impl Cluster for SimCluster {
     }
 
     async fn next_event(&self) -> ClusterEvent {
+        self.faults.alive(self.life).await;
         loop {
             let news = self.news.notified();
             if let Some(event) = self.try_event() {

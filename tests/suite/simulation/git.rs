@@ -16,7 +16,12 @@ use locktender::{
 };
 use tokio::sync::Notify;
 
-use super::time::VirtualClock;
+use super::{
+    checker::Pushed,
+    cluster::SimCluster,
+    faults::{Earlier, Faults, WriteFault},
+    time::VirtualClock,
+};
 
 pub const BRANCH: &str = "main";
 
@@ -41,6 +46,9 @@ pub struct State {
     /// What the controller's mirror has.
     mirror: Option<Revision>,
     pub pushes: u32,
+    /// Every tip that there was, and how many there were when faults were armed.
+    tips: Vec<Revision>,
+    armed_at: usize,
 }
 
 /// The repository. Cheap to clone: all clones are the same one.
@@ -49,6 +57,11 @@ pub struct SimGit {
     pub state: Arc<Mutex<State>>,
     clock: VirtualClock,
     news: Arc<Notify>,
+    faults: Faults,
+    /// The cluster, whose checker judges pushes too.
+    cluster: Option<SimCluster>,
+    /// Whose hands it is in: a dead controller's calls never return.
+    life: u64,
 }
 
 pub fn person(name: &str) -> Who {
@@ -56,13 +69,26 @@ pub fn person(name: &str) -> Who {
 }
 
 impl SimGit {
-    pub fn new(clock: VirtualClock, files: &[(&str, &str)]) -> Self {
+    pub fn new(clock: VirtualClock, faults: Faults, files: &[(&str, &str)]) -> Self {
         let repository = MemoryRepository::new().unwrap();
-        let state = State { repository, trouble: Trouble::default(), mirror: None, pushes: 0 };
-        let git = Self { state: Arc::new(Mutex::new(state)), clock, news: Arc::default() };
+        let trouble = Trouble::default();
+        let state = State { repository, trouble, mirror: None, pushes: 0, tips: Vec::new(), armed_at: 0 };
+        let state = Arc::new(Mutex::new(state));
+        let git = Self { state, clock, news: Arc::default(), faults, cluster: None, life: 0 };
         let edits = files.iter().map(|(path, text)| ((*path).to_owned(), Some(text.as_bytes().to_vec()))).collect();
         git.commit_on(&[], edits, "Ada", "the beginning");
         git
+    }
+
+    /// Returns the repository as one life of the controller sees it.
+    pub fn for_life(&self, life: u64, cluster: &SimCluster) -> Self {
+        Self { life, cluster: Some(cluster.clone()), ..self.clone() }
+    }
+
+    /// Notes that from here on earlier states may be served.
+    pub fn armed(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.armed_at = state.tips.len().saturating_sub(1);
     }
 
     pub fn tip_now(&self) -> Option<Revision> {
@@ -78,7 +104,7 @@ impl SimGit {
     ) -> Revision {
         let mut state = self.state.lock().unwrap();
         let made = state.repository.commit(&edits, parents, &person(author), message, self.clock.time()).unwrap();
-        state.repository.set_tip(BRANCH, Some(made.clone()));
+        state.move_to(made.clone());
         drop(state);
         self.news.notify_waiters();
         made
@@ -104,7 +130,7 @@ impl SimGit {
 
     /// Puts the branch anywhere, as a forced push does.
     pub fn force(&self, to: Revision) {
-        self.state.lock().unwrap().repository.set_tip(BRANCH, Some(to));
+        self.state.lock().unwrap().move_to(to);
         self.news.notify_waiters();
     }
 
@@ -126,6 +152,36 @@ impl SimGit {
         log.into_iter().map(|commit| commit.message.lines().next().unwrap_or_default().to_owned()).collect()
     }
 
+    fn take_push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {
+        let mut state = self.state.lock().unwrap();
+        state.pushes += 1;
+        if let Some(reason) = state.trouble.refuse.clone() {
+            return Ok(Push::Rejected { reason, moved: false });
+        }
+        if state.trouble.reject > 0 || state.repository.tip(BRANCH) != Some(onto) {
+            state.trouble.reject = state.trouble.reject.saturating_sub(1);
+            return Ok(Push::Rejected { reason: "fetch first".to_owned(), moved: true });
+        }
+        let own = Who { name: "Locktender".to_owned(), email: "locktender@localhost".to_owned() };
+        let commits = state.repository.objects().make_chain(onto, drafts, &own).map_err(RepositoryError::from)?;
+        if let Some(cluster) = &self.cluster {
+            let entries = state.repository.objects().files(onto, "rollouts").map_err(RepositoryError::from)?;
+            let decisions = entries.into_iter().map(|entry| (entry.path, entry.id)).collect();
+            let edits = drafts.iter().flat_map(|draft| &draft.edits);
+            let files = edits.map(|(path, text)| (path.as_str(), text.as_ref().map(|it| str::from_utf8(it).unwrap())));
+            cluster.judge_push(&Pushed { files: files.collect(), decisions });
+        }
+        if let Some(last) = commits.last().cloned() {
+            state.move_to(last);
+        }
+        if state.trouble.lose_answer > 0 {
+            state.trouble.lose_answer -= 1;
+            return Err(RepositoryError::Unreachable("the connection was closed".to_owned()));
+        }
+        state.mirror = commits.last().cloned();
+        Ok(Push::Accepted(commits))
+    }
+
     fn reach(&self) -> Result<(), RepositoryError> {
         if self.state.lock().unwrap().trouble.away {
             return Err(RepositoryError::Unreachable("no route to host".to_owned()));
@@ -141,13 +197,34 @@ impl SimGit {
     }
 }
 
+impl State {
+    fn move_to(&mut self, tip: Revision) {
+        self.tips.push(tip.clone());
+        self.repository.set_tip(BRANCH, Some(tip));
+    }
+
+    /// Returns a tip that there was before.
+    fn earlier(&self, earlier: Earlier) -> Option<Revision> {
+        let last = self.tips.len().checked_sub(1)?;
+        let at = match earlier {
+            Earlier::Last => last.saturating_sub(1).max(self.armed_at),
+            Earlier::Half => usize::midpoint(self.armed_at, last),
+            Earlier::First => self.armed_at,
+        };
+        self.tips.get(at).cloned()
+    }
+}
+
 #[async_trait]
 impl Repository for SimGit {
     async fn fetch(&self) -> Result<Revision, RepositoryError> {
+        self.faults.alive(self.life).await;
         tokio::task::yield_now().await;
         self.reach()?;
+        let earlier = self.faults.on_read();
         let mut state = self.state.lock().unwrap();
-        let tip = state.trouble.stale.clone().or_else(|| state.repository.tip(BRANCH).cloned());
+        let earlier = earlier.and_then(|earlier| state.earlier(earlier));
+        let tip = earlier.or(state.trouble.stale.clone()).or_else(|| state.repository.tip(BRANCH).cloned());
         let tip = tip.ok_or_else(|| RepositoryError::NoBranch(BRANCH.to_owned()))?;
         state.mirror = Some(tip.clone());
         Ok(tip)
@@ -198,26 +275,31 @@ impl Repository for SimGit {
     }
 
     async fn push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {
+        self.faults.alive(self.life).await;
         tokio::task::yield_now().await;
         self.reach()?;
-        let mut state = self.state.lock().unwrap();
-        state.pushes += 1;
-        if let Some(reason) = state.trouble.refuse.clone() {
-            return Ok(Push::Rejected { reason, moved: false });
+        let fault = self.faults.on_write();
+        match fault {
+            Some(WriteFault::CrashBefore) => {
+                self.faults.crash();
+                self.faults.alive(self.life).await;
+            }
+            Some(WriteFault::NotSent) => return Err(RepositoryError::Unreachable("no route to host".to_owned())),
+            Some(WriteFault::Conflict | WriteFault::Busy) => {
+                return Ok(Push::Rejected { reason: "fetch first".to_owned(), moved: true });
+            }
+            Some(WriteFault::CrashAfter | WriteFault::AnswerLost) | None => {}
         }
-        if state.trouble.reject > 0 || state.repository.tip(BRANCH) != Some(onto) {
-            state.trouble.reject = state.trouble.reject.saturating_sub(1);
-            return Ok(Push::Rejected { reason: "fetch first".to_owned(), moved: true });
+        let result = self.take_push(onto, drafts);
+        match fault {
+            Some(WriteFault::CrashAfter) => {
+                self.faults.crash();
+                self.faults.alive(self.life).await;
+                result
+            }
+            Some(WriteFault::AnswerLost) => Err(RepositoryError::Unreachable("the connection was closed".to_owned())),
+            _ => result,
         }
-        let own = Who { name: "Locktender".to_owned(), email: "locktender@localhost".to_owned() };
-        let commits = state.repository.objects().make_chain(onto, drafts, &own).map_err(RepositoryError::from)?;
-        state.repository.set_tip(BRANCH, commits.last().cloned());
-        if state.trouble.lose_answer > 0 {
-            state.trouble.lose_answer -= 1;
-            return Err(RepositoryError::Unreachable("the connection was closed".to_owned()));
-        }
-        state.mirror = commits.last().cloned();
-        Ok(Push::Accepted(commits))
     }
 
     async fn changed(&self) {

@@ -2,18 +2,27 @@
 //! virtual clock: thousands of runs a minute, each with its own faults.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+pub mod checker;
 pub mod cluster;
+pub mod faults;
 pub mod git;
+pub mod outcome;
+pub mod random;
 pub mod time;
 
+mod exhaustive;
 mod rollouts;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use locktender::{
     controller::{self, Options, Ports, Reports},
     core::{
+        ledger::{Event, Record},
         names::AppName,
         render::{Files, RenderError, Renderer},
         rollout::report::Report,
@@ -26,7 +35,7 @@ use locktender::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-use self::{cluster::SimCluster, git::SimGit, time::VirtualClock};
+use self::{checker::Checker, cluster::SimCluster, faults::Faults, git::SimGit, time::VirtualClock};
 
 /// Applications of the simulation are plain YAML.
 pub struct NoRenderer;
@@ -47,16 +56,66 @@ pub struct Sim {
     pub clock: VirtualClock,
     pub git: SimGit,
     pub cluster: SimCluster,
+    pub faults: Faults,
+    pub checker: Arc<Mutex<Checker>>,
     reports: watch::Receiver<Reports>,
-    sender: watch::Sender<Reports>,
-    controller: Option<JoinHandle<()>>,
+    controller: Controller,
     world: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
+}
+
+/// The controller, which can be killed and started by whoever has this.
+#[derive(Clone)]
+struct Controller {
+    running: Arc<Mutex<Option<JoinHandle<()>>>>,
+    clock: VirtualClock,
+    git: SimGit,
+    cluster: SimCluster,
+    faults: Faults,
+    sender: watch::Sender<Reports>,
+}
+
+impl Controller {
+    fn start(&self) {
+        self.kill();
+        self.cluster.forget_watches();
+        let life = self.faults.new_life();
+        let cluster = self.cluster.for_life(life);
+        let ports = Ports {
+            repository: Arc::new(self.git.for_life(life, &cluster)),
+            cluster: Arc::new(cluster),
+            renderer: Arc::new(NoRenderer),
+            clock: Arc::new(self.clock.clone()),
+        };
+        let run = controller::run(ports, Options::default(), Some(self.sender.clone()), std::future::pending());
+        *self.running.lock().unwrap() = Some(tokio::spawn(run));
+    }
+
+    fn kill(&self) {
+        if let Some(controller) = self.running.lock().unwrap().take() {
+            controller.abort();
+        }
+    }
+
+    /// Starts the controller again a second after a fault killed it, for ever.
+    async fn supervise(self) {
+        loop {
+            self.faults.crashed().await;
+            self.kill();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.start();
+        }
+    }
 }
 
 impl Drop for Sim {
     fn drop(&mut self) {
         self.world.abort();
+        self.supervisor.abort();
         self.kill();
+        if !std::thread::panicking() {
+            self.assert_invariants();
+        }
     }
 }
 
@@ -78,35 +137,48 @@ impl Sim {
             .with_test_writer()
             .try_init();
         let clock = VirtualClock::new();
-        let git = SimGit::new(clock.clone(), files);
+        let faults = Faults::default();
+        let checker = Arc::new(Mutex::new(Checker::default()));
+        let git = SimGit::new(clock.clone(), faults.clone(), files);
         let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-        let cluster = SimCluster::new(World::new(options), clock.clone());
+        let cluster = SimCluster::new(World::new(options), clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
         let (sender, reports) = watch::channel(Reports::new());
-        let mut sim = Self { clock, git, cluster, reports, sender, controller: None, world };
+        let controller = Controller {
+            running: Arc::default(),
+            clock: clock.clone(),
+            git: git.clone(),
+            cluster: cluster.clone(),
+            faults: faults.clone(),
+            sender,
+        };
+        let supervisor = tokio::spawn(controller.clone().supervise());
+        let mut sim = Self { clock, git, cluster, faults, checker, reports, controller, world, supervisor };
         sim.start();
         sim
     }
 
     /// Starts a controller that knows nothing.
     pub fn start(&mut self) {
-        self.kill();
-        self.cluster.forget_watches();
-        let ports = Ports {
-            repository: Arc::new(self.git.clone()),
-            cluster: Arc::new(self.cluster.clone()),
-            renderer: Arc::new(NoRenderer),
-            clock: Arc::new(self.clock.clone()),
-        };
-        let run = controller::run(ports, Options::default(), Some(self.sender.clone()), std::future::pending());
-        self.controller = Some(tokio::spawn(run));
+        self.controller.start();
     }
 
     /// Ends the controller at once, wherever it is.
     pub fn kill(&mut self) {
-        if let Some(controller) = self.controller.take() {
-            controller.abort();
-        }
+        self.controller.kill();
+    }
+
+    /// Lets the planned faults happen from here on, counting from here.
+    pub fn arm(&self, planned: &[faults::Fault]) {
+        self.cluster.armed();
+        self.git.armed();
+        self.faults.arm(planned);
+    }
+
+    /// Fails where an invariant was violated.
+    pub fn assert_invariants(&self) {
+        let violations = self.checker.lock().unwrap().take();
+        assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.git.subjects().join("\n"));
     }
 
     pub fn report(&self, app: &str) -> Option<Report> {
@@ -129,6 +201,43 @@ impl Sim {
                 () = &mut limit => panic!("{app} is never {what}:\n{:#?}\n{}", self.report(app), self.git.subjects().join("\n")),
             }
         }
+    }
+
+    /// Returns the records of a rollout, as pushed.
+    pub fn records(&self, app: &str, number: u32) -> Vec<Record> {
+        let checker = self.checker.lock().unwrap();
+        let rollouts = checker.rollouts(&AppName::new(app));
+        rollouts.and_then(|all| all.get(&number)).map(|state| state.records.clone()).unwrap_or_default()
+    }
+
+    /// Waits, in virtual time, until so many records of an event are pushed.
+    ///
+    /// Reports come from the controller that lives; what was pushed stays true when it dies.
+    pub async fn recorded(
+        &self,
+        app: &str,
+        number: u32,
+        event: Event,
+        stage: &str,
+        times: usize,
+    ) -> Result<(), String> {
+        for _ in 0..20_000 {
+            let is_it = |record: &&Record| {
+                record.event == event && record.stage.as_ref().map_or("", |stage| stage.as_str()) == stage
+            };
+            let count = {
+                let checker = self.checker.lock().unwrap();
+                let state = checker.rollouts(&AppName::new(app)).and_then(|all| all.get(&number));
+                state.map_or(0, |state| state.records.iter().filter(is_it).count())
+            };
+            if count >= times {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let events: Vec<_> = self.records(app, number).iter().map(|one| (one.event, one.stage.clone())).collect();
+        let reasons = self.report(app).map(|report| report.reasons);
+        Err(format!("{event:?} {stage} of {app}/{number:04} never comes: {events:?}; {reasons:?}"))
     }
 
     /// Lets virtual time pass.

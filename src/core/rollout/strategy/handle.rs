@@ -31,12 +31,22 @@ pub(super) enum Handle {
     Wait(Reason),
 }
 
-/// Applies the handle where what is owned differs.
-fn apply(wanted: Object, live: Option<&Object>, why: &str) -> Option<Action> {
-    match live {
-        Some(live) if !diff::differs(&wanted, live) => None,
-        _ => Some(Action::apply(wanted, live, true, why)),
+/// Applies the handle where what is owned differs. Where that is only what we note on it for people, it is no drift.
+fn apply(wanted: Object, live: &Object, notes: &[(&str, String)], why: &str) -> Option<Action> {
+    if !diff::differs(&wanted, live) {
+        return None;
     }
+    let mut as_noted = wanted.clone();
+    for (annotation, _) in notes {
+        match live.annotation(annotation) {
+            Some(text) => as_noted.set(&["metadata", "annotations", annotation], text.into()),
+            None => drop(as_noted.remove(&["metadata", "annotations", annotation])),
+        }
+    }
+    let only_notes = !diff::differs(&as_noted, live);
+    let mut action = Action::apply(wanted, Some(live), true, why);
+    action.drift = action.drift.filter(|_| !only_notes);
+    Some(action)
 }
 
 fn is_owned(slice: &Slice<'_>, handle: &Object) -> bool {
@@ -68,7 +78,7 @@ pub(super) fn let_go(observed: &Observed<'_>, workload: &Workload, app: &AppName
     let bound: Vec<&Slice<'_>> =
         observed.slices.iter().filter(|slice| is_owned(slice, live) || has_matching_labels(slice, &selector)).collect();
     if bound.is_empty() {
-        return match apply(wanted, Some(live), "the handle follows, paused") {
+        return match apply(wanted, live, notes, "the handle follows, paused") {
             Some(action) => Handle::Act(vec![action], false),
             None => Handle::Right,
         };
@@ -104,14 +114,14 @@ pub(super) fn own(
 ) -> Handle {
     let Some(live) = observed.handle else { return let_go(observed, workload, app, notes) };
     if is_owned(slice, live) {
-        return match apply(slice::handle(workload, app, false, notes), Some(live), "the handle goes on by itself") {
+        return match apply(slice::handle(workload, app, false, notes), live, notes, "the handle goes on by itself") {
             Some(action) => Handle::Act(vec![action], false),
             None => Handle::Right,
         };
     }
     let selector = strings(live.at(&["spec", "selector", "matchLabels"]));
     if let Some(action) =
-        apply(slice::handle(workload, app, true, notes), Some(live), "the handle gets the slice's template, paused")
+        apply(slice::handle(workload, app, true, notes), live, notes, "the handle gets the slice's template, paused")
     {
         return Handle::Act(vec![action], true);
     }

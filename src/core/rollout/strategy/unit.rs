@@ -294,7 +294,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         }
     }
 
-    /// Orders a slice's pods: those that `first` says, then those not in service, the rest by the seed.
+    /// Orders a slice's pods: those that `first` says, then those of a version in between, then those not in service,
+    /// the rest by the seed.
     fn going_first(&self, slice: &'a Slice<'a>, first: impl Fn(&Pod<'_>) -> bool) -> Vec<&'a Pod<'a>> {
         let mut pods: Vec<&Pod<'_>> = slice.pods.iter().collect();
         pods.sort_by_cached_key(|pod| {
@@ -302,7 +303,11 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             hasher.update(self.task.seed.as_bytes());
             hasher.update(pod.object.name().as_bytes());
             let drawn: [u8; 32] = hasher.finalize().into();
-            (!first(pod), pod.is_available(self.task.now, self.min_ready), drawn)
+            let between = ![self.task.new, self.task.old]
+                .into_iter()
+                .flatten()
+                .any(|workload| labels::digest_label(&workload.digest) == pod.digest);
+            (!first(pod), !between, pod.is_available(self.task.now, self.min_ready), drawn)
         });
         pods
     }

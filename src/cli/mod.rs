@@ -1,0 +1,145 @@
+//! The command line: one file a command, [`print`] for what they print, [`error`] for how they fail.
+//!
+//! Commands that look go through [`Look`](crate::controller::look::Look): the very reading and deciding of the
+//! controller, with Git and the cluster asked directly. So they work with the controller dead. Commands that decide
+//! make the same commit that a person would, and push it with compare-and-swap.
+
+mod audit;
+mod decision;
+mod demo;
+mod diff;
+mod error;
+mod history;
+mod meta;
+mod output;
+mod place;
+mod plan;
+mod print;
+mod revert;
+mod run;
+mod sandbox;
+mod schema;
+mod status;
+mod validate;
+mod watch;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+use error::{Done, Error, Outcome};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a policy.";
+
+/// A release controller for Kubernetes: merge to release, commit to advance, revert to roll back
+#[derive(Debug, Parser)]
+#[command(name = "locktender", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows a release from its merge to its abort, on a cluster and a repository made for it
+    Demo(demo::Args),
+    /// Runs the controller
+    Run(run::Args),
+    /// Runs a small Kubernetes cluster on this machine, to try things with
+    Sandbox(sandbox::Args),
+    /// Checks a release repository, uncommitted files included
+    Validate(validate::Args),
+    /// Prints the JSON Schema of a file that people write
+    Schema(schema::Args),
+    /// Shows what merging the working tree would release, stage by stage
+    Plan(plan::Args),
+    /// Shows what applying the working tree would change in the live cluster
+    Diff(diff::Args),
+    /// Shows where applications are, and why they are not further
+    Status(status::Args),
+    /// Shows a rollout while it moves
+    Watch(watch::Args),
+    /// Lists rollouts, who confirmed them and why
+    History(history::Args),
+    /// Confirms the stage that waits
+    Confirm(decision::ConfirmArgs),
+    /// Passes every confirm and pause that is left
+    Promote(decision::Args),
+    /// Holds a rollout where it is
+    Pause(decision::Args),
+    /// Lets a paused rollout go on
+    Resume(decision::Args),
+    /// Tries a stopped stage, or a refused target, again
+    Retry(decision::Args),
+    /// Returns to stable
+    Abort(decision::AbortArgs),
+    /// Commits what brings an application back to what was stable before
+    Revert(revert::Args),
+    /// Reads and checks the trail of records
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Prints a completion script for a shell
+    Completion(meta::CompletionArgs),
+    /// Prints the manual page
+    #[command(hide = true)]
+    Man,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // Help and versions are data; a reader that has gone away is no error.
+            let _ = error.print();
+            return ExitCode::from(if wrong { 2 } else { 0 });
+        }
+    };
+    match execute(cli.command) {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::FoundWrong) => ExitCode::FAILURE,
+        Err(error) => error.report(),
+    }
+}
+
+fn execute(command: Command) -> Outcome {
+    match &command {
+        Command::Schema(args) => return schema::run(args),
+        Command::Completion(args) => return meta::completion(args),
+        Command::Man => return meta::man(),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Error::because("cannot start", &error))?;
+    let outcome = runtime.block_on(dispatch(command));
+    // A thread that waits for a disk or a program must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+async fn dispatch(command: Command) -> Outcome {
+    use decision::Verb;
+    match command {
+        Command::Demo(args) => demo::run(&args).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Sandbox(args) => sandbox::run(args).await,
+        Command::Validate(args) => validate::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
+        Command::Diff(args) => diff::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Watch(args) => watch::run(args).await,
+        Command::History(args) => history::run(args).await,
+        Command::Confirm(args) => decision::confirm(args).await,
+        Command::Promote(args) => decision::run(Verb::Promote, args).await,
+        Command::Pause(args) => decision::run(Verb::Pause, args).await,
+        Command::Resume(args) => decision::run(Verb::Resume, args).await,
+        Command::Retry(args) => decision::run(Verb::Retry, args).await,
+        Command::Abort(args) => decision::abort(args).await,
+        Command::Revert(args) => revert::run(args).await,
+        Command::Audit(command) => audit::run(command).await,
+        Command::Schema(args) => schema::run(&args),
+        Command::Completion(args) => meta::completion(&args),
+        Command::Man => meta::man(),
+    }
+}

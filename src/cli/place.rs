@@ -1,0 +1,181 @@
+//! Which release repository and which cluster a command is about.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+
+use super::error::Error;
+use crate::{
+    adapter::{
+        clock::SystemClock,
+        git::{
+            GitOptions, GitRepository,
+            here::{Here, author_anywhere, cache_directory},
+            url::{Branch, RemoteUrl},
+        },
+        kube::{KubeCluster, connect},
+        render::KustomizeRenderer,
+    },
+    controller::{Ports, look::Look},
+    core::{
+        cluster::Cluster,
+        names::{AppName, Digest},
+        policy::{nearest, read_settings},
+        repository::{Repository, RepositoryError},
+    },
+};
+
+/// Which release repository.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RepoArgs {
+    /// The release repository: a path, file://, git:// or http://. Default: `origin` of the repository around the
+    /// current directory, or that repository itself
+    #[arg(long, value_name = "URL|PATH", env = "LOCKTENDER_REPO")]
+    pub repo: Option<String>,
+    /// The watched branch. Default: `branch` of locktender.yaml, else the one that origin's HEAD names, else the one
+    /// that HEAD follows, else main
+    #[arg(long, value_name = "NAME", env = "LOCKTENDER_BRANCH")]
+    pub branch: Option<String>,
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ClusterArgs {
+    /// The kubeconfig. Default: $KUBECONFIG, ~/.kube/config, or the pod's own service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Another context than the kubeconfig's current one
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+impl ClusterArgs {
+    /// Makes a client; sends nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// The kubeconfig cannot be used.
+    pub async fn connect(&self) -> Result<KubeCluster, Error> {
+        Ok(connect(self.kubeconfig.as_deref(), self.context.as_deref()).await?)
+    }
+}
+
+/// A release repository that was found.
+pub struct Place {
+    /// Where it is.
+    pub url: RemoteUrl,
+    /// The watched branch.
+    pub branch: Branch,
+    /// The repository around the current directory, where that is what the command is about.
+    pub here: Option<Here>,
+    /// What people call the branch: `origin/main`.
+    pub called: String,
+}
+
+impl RepoArgs {
+    /// Finds the release repository.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is of a kind that is not understood.
+    pub fn find(&self) -> Result<Place, Error> {
+        if let Some(repo) = &self.repo {
+            let url = RemoteUrl::parse(repo)?;
+            let branch = Branch::parse(self.branch.as_deref().unwrap_or("main"))?;
+            let called = format!("{} of {url}", branch.as_str());
+            return Ok(Place { url, branch, here: None, called });
+        }
+        let here = std::env::current_dir().ok().and_then(|directory| Here::discover(&directory)).ok_or_else(|| {
+            Error::usage("there is no release repository around the current directory")
+                .hint("change into a clone of it, or name it with `--repo`")
+        })?;
+        let origin = here.origin();
+        let branch = self.branch.clone().or_else(|| branch_of_settings(&here)).unwrap_or_else(|| {
+            let checked_out = || here.branch().filter(|_| origin.is_none());
+            here.origin_head().or_else(|| here.upstream()).or_else(checked_out).unwrap_or_else(|| "main".to_owned())
+        });
+        let branch = Branch::parse(&branch)?;
+        let called = match &origin {
+            Some(_) => format!("origin/{}", branch.as_str()),
+            None => branch.as_str().to_owned(),
+        };
+        let url = RemoteUrl::parse(&origin.unwrap_or_else(|| here.location().display().to_string()))?;
+        Ok(Place { url, branch, here: Some(here), called })
+    }
+}
+
+/// Reads which branch `locktender.yaml` in the working tree names.
+fn branch_of_settings(here: &Here) -> Option<String> {
+    let bytes = std::fs::read(here.root()?.join("locktender.yaml")).ok()?;
+    read_settings("locktender.yaml", &bytes).ok()?.branch
+}
+
+/// A mirror of the release repository, and what goes with it when it was made for this command alone.
+pub struct Opened {
+    /// The mirror.
+    pub repository: Arc<GitRepository>,
+    _scratch: Option<TempDir>,
+}
+
+impl Place {
+    /// Opens a mirror: the one of this user's cache, or one of its own where another process has that.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for one.
+    pub async fn open(&self) -> Result<Opened, Error> {
+        let key = Digest::of(format!("{}\n{}", self.url, self.branch.as_str()).as_bytes()).short();
+        if let Some(directory) = cache_directory().map(|cache| cache.join("mirrors").join(key)) {
+            match GitRepository::open(self.options(directory)).await {
+                Ok(repository) => return Ok(Opened { repository: Arc::new(repository), _scratch: None }),
+                Err(RepositoryError::Mirror(why)) => tracing::debug!(why, "the cached mirror cannot be used"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let scratch = tempfile::Builder::new().prefix("locktender-mirror-").tempdir();
+        let scratch = scratch.map_err(|error| Error::because("cannot make a temporary mirror", &error))?;
+        let repository = GitRepository::open(self.options(scratch.path().to_owned())).await?;
+        Ok(Opened { repository: Arc::new(repository), _scratch: Some(scratch) })
+    }
+
+    fn options(&self, directory: PathBuf) -> GitOptions {
+        let mut options = GitOptions::new(self.url.clone(), self.branch.clone(), directory);
+        options.poll = Duration::from_secs(5);
+        options
+    }
+
+    /// Returns who commits.
+    ///
+    /// # Errors
+    ///
+    /// Git knows nobody.
+    pub fn author(&self) -> Result<(String, String), Error> {
+        let author = match &self.here {
+            Some(here) => here.author(),
+            None => author_anywhere(),
+        };
+        author.ok_or_else(|| {
+            Error::failed("nobody to commit as")
+                .hint("git config --global user.name 'Your Name'; git config --global user.email you@example.com")
+        })
+    }
+}
+
+/// Puts together what looking needs.
+pub fn ports(repository: Arc<dyn Repository>, cluster: Arc<dyn Cluster>) -> Ports {
+    Ports { repository, cluster, renderer: Arc::new(KustomizeRenderer::default()), clock: Arc::new(SystemClock::new()) }
+}
+
+/// Returns an error that says that there is no such application, and which is near.
+pub fn no_such_app(look: &Look, app: &AppName, place: &str) -> Error {
+    let apps = look.apps();
+    let error = Error::failed(format!("there is no application `{app}` in {place}"));
+    match nearest(app.as_str(), apps.iter().map(AppName::as_str)) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None if apps.is_empty() => error.hint("an application is a directory apps/<name> with an app.yaml"),
+        None => {
+            let names: Vec<&str> = apps.iter().map(AppName::as_str).take(10).collect();
+            error.hint(format!("there are {}", names.join(", ")))
+        }
+    }
+}

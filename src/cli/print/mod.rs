@@ -1,0 +1,4 @@
+//! What commands print for people.
+
+pub mod plan;
+pub mod report;

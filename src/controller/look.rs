@@ -1,0 +1,265 @@
+//! Looks without acting: the same reading and the same deciding as the controller, for commands that only show.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Controller, Options, Ports, Reports, app::App, journals::AppLedger, source::Snapshot};
+use crate::core::{
+    cluster::{ClusterEvent, Scope},
+    ledger::{Draft, Event, Record},
+    names::{AppName, Digest, Revision, RolloutId},
+    repository::{Repository, RepositoryError},
+    rollout::{
+        input::{Decision, DecisionAtHead, HeadContent},
+        render::Render,
+        stable_at,
+        state::State,
+        view::View,
+    },
+};
+
+/// Reads Git and the cluster, and decides as the controller would; nothing is ever written or pushed.
+pub struct Look {
+    controller: Controller,
+    /// An event that was taken and may not be folded yet, so that waiting can be given up at any time.
+    pending: Option<ClusterEvent>,
+}
+
+/// What merging something would do to an application.
+#[derive(Debug)]
+pub struct Preview {
+    /// What would be decided; its plan is in `open`.
+    pub decision: Decision,
+    /// Stable, rendered.
+    pub stable: Option<Arc<Render>>,
+    /// The rollout that would be superseded.
+    pub supersedes: Option<RolloutId>,
+    /// The freeze that applies now: the rollout would open when it ends.
+    pub frozen: Option<String>,
+}
+
+impl Look {
+    /// Starts with nothing seen.
+    pub fn new(ports: Ports) -> Self {
+        Self { controller: Controller::new(ports, Options::default(), None), pending: None }
+    }
+
+    /// Fetches the watched branch and reads it.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be fetched or read; what was read before stays.
+    pub async fn fetch(&mut self) -> Result<Revision, RepositoryError> {
+        let tip = self.controller.ports.repository.fetch().await?;
+        self.read(&tip).await?;
+        Ok(tip)
+    }
+
+    /// Reads the watched branch at a commit that is here already.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read.
+    pub async fn read(&mut self, at: &Revision) -> Result<(), RepositoryError> {
+        if self.head() == Some(at) {
+            return Ok(());
+        }
+        self.controller.load(at).await
+    }
+
+    /// Says why Git cannot be asked; decisions are made as the controller would make them then.
+    pub fn git_is_away(&mut self, why: Option<String>) {
+        self.controller.git.away = why;
+    }
+
+    /// Watches the cluster until everything that is needed has been listed, at most for `patience`. Returns why not.
+    pub async fn watch(&mut self, patience: Duration) -> Result<(), String> {
+        self.controller.start().await;
+        let end = tokio::time::Instant::now() + patience;
+        loop {
+            self.controller.fold_events().await;
+            self.controller.become_ready();
+            if self.controller.ready && self.lists_everything() {
+                return Ok(());
+            }
+            let event = self.controller.ports.cluster.next_event();
+            match tokio::time::timeout_at(end, event).await {
+                Ok(ClusterEvent::Lost { kind, reason }) if !self.controller.ready => {
+                    return Err(format!("{}: {reason}", kind.kind));
+                }
+                Ok(event) => self.controller.fold(event).await,
+                Err(_) if self.controller.ready => return Ok(()),
+                Err(_) => return Err(format!("it did not answer within {} s", patience.as_secs())),
+            }
+        }
+    }
+
+    fn lists_everything(&self) -> bool {
+        let view = &self.controller.view;
+        self.controller.watched.iter().all(|kind| view.knows(kind) || view.lost(kind).is_some())
+    }
+
+    /// Takes the next event of the cluster, and those that came with it. Cancel safe.
+    pub async fn next_event(&mut self) {
+        if self.pending.is_none() {
+            self.pending = Some(self.controller.ports.cluster.next_event().await);
+        }
+        if let Some(event) = self.pending.clone() {
+            self.controller.fold(event).await;
+            self.pending = None;
+        }
+    }
+
+    /// Returns the repository that is read.
+    pub fn repository(&self) -> Arc<dyn Repository> {
+        self.controller.ports.repository.clone()
+    }
+
+    /// Decides for one application; the report says where it is. `None` where there is no such application.
+    pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
+        self.controller.apps.get(app)?;
+        self.controller.decide(app).await
+    }
+
+    /// Decides for every application that is there or was.
+    pub async fn reports(&mut self) -> Reports {
+        let mut reports = Reports::new();
+        for app in self.apps() {
+            if let Some(decision) = self.decide(&app).await {
+                reports.insert(app, decision.report);
+            }
+        }
+        reports
+    }
+
+    /// Returns every application that is there or was.
+    pub fn apps(&self) -> Vec<AppName> {
+        self.controller.apps.keys().cloned().collect()
+    }
+
+    fn app(&self, app: &AppName) -> Option<&App> {
+        self.controller.apps.get(app)
+    }
+
+    /// Returns the commit that was read.
+    pub fn head(&self) -> Option<&Revision> {
+        self.controller.snapshot.as_ref().map(|snapshot| &snapshot.revision)
+    }
+
+    /// Returns the branch as it was read.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.controller.snapshot.as_ref()
+    }
+
+    /// Returns what is known of the cluster.
+    pub fn view(&self) -> &View {
+        &self.controller.view
+    }
+
+    /// Returns an application's ledger.
+    pub fn ledger(&self, app: &AppName) -> Option<&AppLedger> {
+        self.app(app).map(|app| &app.ledger)
+    }
+
+    /// Returns an application's rollouts, oldest first.
+    pub fn rollouts(&self, app: &AppName) -> &[State] {
+        self.app(app).map_or(&[], |app| &app.ledger.states)
+    }
+
+    /// Returns the decisions in the latest rollout's directory.
+    pub fn decisions(&self, app: &AppName) -> &[DecisionAtHead] {
+        self.app(app).map_or(&[], |app| &app.decisions)
+    }
+
+    /// Returns what HEAD renders of an application; `None` where there never was one.
+    pub fn content(&self, app: &AppName) -> Option<&HeadContent> {
+        self.app(app)?.content.as_ref()
+    }
+
+    /// Returns why an application's history cannot be believed.
+    pub fn rewritten(&self, app: &AppName) -> Option<&str> {
+        self.app(app)?.rewritten.as_deref()
+    }
+
+    /// Says what an application would do if the branch were what `merged` says. Without a cluster that was watched,
+    /// stable is taken to be in place as Git has it.
+    pub async fn preview(&mut self, app: &AppName, merged: &Snapshot) -> Option<Preview> {
+        let names: Vec<AppName> = self.apps().into_iter().chain(merged.apps.keys().cloned()).collect();
+        for name in names {
+            self.controller.set_content(&name, merged.content(&name));
+            if let Some(known) = self.controller.apps.get_mut(&name) {
+                known.copies_intact = true;
+            }
+        }
+        let now = self.controller.now();
+        let frozen = merged.frozen(app, now);
+        self.controller.snapshot = Some(Snapshot { freezes: Vec::new(), ..merged.clone() });
+        self.controller.load_renders(app).await;
+        let ready = self.controller.ready;
+        let known = self.controller.apps.get_mut(app)?;
+        let stable = stable_at(&known.ledger.states).and_then(|at| known.renders.get(&at.revision).cloned());
+        let supersedes = known.ledger.states.last().filter(|last| !last.is_over()).cloned();
+        let opens_another = supersedes.as_ref().is_some_and(|running| match merged.content(app) {
+            HeadContent::Rendered(render) => render.digests != running.plan.to.workloads,
+            HeadContent::Removed => !running.plan.inputs.files.is_empty(),
+            HeadContent::Broken(_) => false,
+        });
+        if opens_another && let Some(last) = known.ledger.states.last_mut() {
+            // As the record that the controller writes before it opens the next one.
+            let draft = Draft::new(Event::Superseded, None, "a new revision");
+            let tip = last.tip();
+            last.take(Record::chain(draft, u32::MAX, now, merged.revision.clone(), tip));
+        }
+        if !ready && let Some(stable) = &stable {
+            self.assume(app, stable);
+        }
+        let decision = self.controller.decide_once(app)?;
+        let supersedes = supersedes.filter(|_| opens_another).map(|state| state.plan.rollout);
+        Some(Preview { decision, stable, supersedes, frozen })
+    }
+
+    /// Takes an application's stable to be in place.
+    fn assume(&mut self, app: &AppName, stable: &Render) {
+        let labelled = |object| crate::core::rollout::labelled(object, app);
+        let objects: Vec<_> = stable.objects.iter().map(labelled).collect();
+        for object in objects {
+            self.controller.view.put(object);
+        }
+    }
+
+    /// Returns where objects of the kinds that the cluster told of live.
+    pub async fn learn_scopes(&mut self) -> BTreeMap<crate::core::cluster::Kind, Scope> {
+        let mut scopes = BTreeMap::new();
+        for kind in self.controller.watched.clone() {
+            if let Ok(scope) = self.controller.ports.cluster.scope(&kind).await {
+                self.controller.source.learn(kind.clone(), scope);
+                scopes.insert(kind, scope);
+            }
+        }
+        scopes
+    }
+
+    /// Returns an application's earlier version, rendered.
+    ///
+    /// # Errors
+    ///
+    /// The mirror cannot be read.
+    pub async fn render_at(&mut self, app: &AppName, at: &Revision) -> Result<Option<Arc<Render>>, RepositoryError> {
+        self.controller.source.render_at(app, at).await
+    }
+
+    /// Returns the last record that the application's anchor in the cluster names, and whether Git has it.
+    pub fn anchored(&self, app: &AppName) -> Option<(Digest, bool)> {
+        let view = &self.controller.view;
+        let objects = view.of_kind("", "ConfigMap");
+        let anchors = objects.filter_map(super::anchor::read).find(|anchor| anchor.app == *app)?;
+        let id = anchors.pushed?;
+        Some((id, self.ledger(app).is_some_and(|ledger| ledger.contains(&id))))
+    }
+
+    /// Returns the time.
+    pub fn now(&self) -> Timestamp {
+        self.controller.now()
+    }
+}

@@ -1,0 +1,33 @@
+//! Git histories that must come out right: made with the real `git` program, played on the simulation and on the
+//! sandbox, and compared with what the design says.
+//!
+//! Each history is written once, over a [`release::Release`]; `play!` makes the two tests of it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod checkout;
+mod disk;
+pub mod release;
+
+/// Makes a test in each place of every history named.
+macro_rules! play {
+    ($($history:ident),+ $(,)?) => {
+        mod simulation {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $history() {
+                    super::$history($crate::histories::release::Place::Simulation).await;
+                }
+            )+
+        }
+        mod sandbox {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $history() {
+                    super::$history($crate::histories::release::Place::Sandbox).await;
+                }
+            )+
+        }
+    };
+}
+
+mod merges;

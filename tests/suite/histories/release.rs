@@ -1,0 +1,431 @@
+//! A release: a real repository on disk with people who use the real `git` program, a cluster, and the controller
+//! between them, in one of two places.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use locktender::{
+    adapter::{
+        clock::SystemClock,
+        git::{
+            GitOptions, GitRepository,
+            url::{Branch, RemoteUrl},
+        },
+        kube::{Settings, connect_with},
+        render::KustomizeRenderer,
+    },
+    controller::{self, Options, Ports, Reports},
+    core::{
+        ledger::{Event, Record, journal},
+        names::AppName,
+        render::{Files, RenderError, Renderer},
+        rollout::report::{Activity, Reason, Report},
+    },
+    sandbox::{
+        faults::Faults,
+        nodes::NodeSpec,
+        pace::Pace,
+        server::{Sandbox, SandboxOptions},
+        world::{World, WorldOptions},
+    },
+};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::disk::DiskGit;
+use crate::{
+    simulation::{cluster::SimCluster, faults::Faults as NoFaults, time::VirtualClock},
+    support::git::{Clone, Remote},
+};
+
+/// Where a history is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A modelled cluster under a virtual clock; the repository is read in process.
+    Simulation,
+    /// The embedded cluster over HTTP, a real mirror of the repository, real time.
+    Sandbox,
+}
+
+/// The program, run while virtual time stands still.
+struct StillRenderer;
+
+fn still<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+        scope.spawn(run).join().unwrap()
+    })
+}
+
+#[async_trait]
+impl Renderer for StillRenderer {
+    async fn kustomize(&self, path: &str, files: &Files) -> Result<Vec<u8>, RenderError> {
+        still(KustomizeRenderer::default().kustomize(path, files))
+    }
+
+    async fn version(&self) -> Result<String, RenderError> {
+        still(KustomizeRenderer::default().version())
+    }
+}
+
+enum Ground {
+    Simulation { clock: VirtualClock, disk: DiskGit, cluster: SimCluster, world: JoinHandle<()> },
+    Sandbox { sandbox: Sandbox, http: reqwest::Client, files: tempfile::TempDir, mirrors: u32 },
+}
+
+/// The repository, the cluster and the controller.
+pub struct Release {
+    pub remote: Remote,
+    ground: Ground,
+    sender: watch::Sender<Reports>,
+    controller: Option<JoinHandle<()>>,
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if let Some(controller) = &self.controller {
+            controller.abort();
+        }
+        if let Ground::Simulation { world, .. } = &self.ground {
+            world.abort();
+        }
+    }
+}
+
+/// Everything that can be seen of one application at one moment.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub report: Option<Report>,
+    pub pods: Vec<Arc<Value>>,
+    pub ledger: BTreeMap<u32, Vec<Record>>,
+}
+
+impl Seen {
+    /// Whether the latest rollout waits for this stage's confirm.
+    pub fn waits(&self, number: u32, stage: &str) -> bool {
+        self.is(number, Activity::Waiting)
+            && self.report.as_ref().is_some_and(|report| {
+                report.reasons.iter().any(|reason| {
+                    matches!(reason, Reason::ConfirmNeeded { stage: waiting, .. } if waiting.as_str() == stage)
+                })
+            })
+    }
+
+    /// Whether this rollout is the latest, and does this.
+    pub fn is(&self, number: u32, activity: Activity) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            report.activity == activity && report.rollout.as_ref().is_some_and(|rollout| rollout.number == number)
+        })
+    }
+
+    /// Whether Git at HEAD tells of this event in this rollout.
+    pub fn has(&self, number: u32, event: Event) -> bool {
+        self.count(number, event) > 0
+    }
+
+    pub fn count(&self, number: u32, event: Event) -> usize {
+        self.ledger.get(&number).into_iter().flatten().filter(|record| record.event == event).count()
+    }
+
+    /// The last record of this event.
+    pub fn last(&self, number: u32, event: Event) -> Option<&Record> {
+        self.ledger.get(&number).into_iter().flatten().rev().find(|record| record.event == event)
+    }
+
+    /// The reasons, as people read them.
+    pub fn reasons(&self) -> String {
+        let reasons = self.report.iter().flat_map(|report| &report.reasons);
+        reasons.map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A rollout's events with their stages, in order.
+    pub fn told(&self, number: u32) -> Vec<String> {
+        let records = self.ledger.get(&number).into_iter().flatten();
+        records
+            .map(|record| match &record.stage {
+                Some(stage) => format!("{:?} {stage}", record.event),
+                None => format!("{:?}", record.event),
+            })
+            .collect()
+    }
+
+    /// How many pods there are at each tag of the first container's image.
+    pub fn versions(&self) -> BTreeMap<String, usize> {
+        let mut versions = BTreeMap::new();
+        for pod in &self.pods {
+            let image = pod["spec"]["containers"][0]["image"].as_str().unwrap();
+            *versions.entry(image.rsplit(':').next().unwrap().to_owned()).or_default() += 1;
+        }
+        versions
+    }
+
+    /// The same, as `1.9: 8, 2.0: 2`.
+    pub fn pods(&self) -> String {
+        let counts = self.versions().into_iter().map(|(tag, count)| format!("{tag}: {count}"));
+        counts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Name, UID, node and address of every pod.
+    pub fn identities(&self) -> Vec<String> {
+        let mut identities: Vec<String> = self
+            .pods
+            .iter()
+            .map(|pod| {
+                let meta = &pod["metadata"];
+                format!("{} {} {} {}", meta["name"], meta["uid"], pod["spec"]["nodeName"], pod["status"]["podIP"])
+            })
+            .collect();
+        identities.sort();
+        identities
+    }
+
+    /// How many pods each unit has.
+    pub fn units(&self) -> BTreeMap<String, usize> {
+        let mut units = BTreeMap::new();
+        for pod in &self.pods {
+            let unit = pod["metadata"]["labels"]["locktender.dev/unit"].as_str().unwrap_or_default();
+            *units.entry(unit.to_owned()).or_default() += 1;
+        }
+        units
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("pods: {}\n{:#?}\n", self.pods(), self.report);
+        for number in self.ledger.keys() {
+            text += &format!("{number:04}: {}\n", self.told(*number).join(", "));
+        }
+        text
+    }
+}
+
+/// Two units of three nodes each.
+pub fn two_units() -> Vec<(String, usize)> {
+    vec![("dca".to_owned(), 3), ("dcb".to_owned(), 3)]
+}
+
+/// As quick as the sandbox can be.
+fn quick() -> Pace {
+    let short = Duration::from_millis(10);
+    Pace { pull: short, start: short, stop: short, run: short, load_balancer: short, ..Pace::default() }
+}
+
+impl Release {
+    pub async fn new(place: Place, files: &[(&str, &str)]) -> Self {
+        Self::on(place, files, two_units(), 10).await
+    }
+
+    pub async fn on(place: Place, files: &[(&str, &str)], units: Vec<(String, usize)>, capacity: u32) -> Self {
+        // `RUST_LOG=info` shows what the controller says.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .without_time()
+            .with_test_writer()
+            .try_init();
+        let remote = Remote::with_files(files);
+        let ground = match place {
+            Place::Simulation => {
+                let clock = VirtualClock::new();
+                let nodes = units.iter().map(|(unit, count)| (unit.as_str(), *count));
+                let nodes = NodeSpec::of_units(nodes, capacity);
+                let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
+                let cluster = SimCluster::new(World::new(options), clock.clone(), NoFaults::default(), Arc::default());
+                let world = tokio::spawn(cluster.clone().live());
+                Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
+            }
+            Place::Sandbox => {
+                let files = tempfile::tempdir().unwrap();
+                let kubeconfig = Some(files.path().join("kubeconfig"));
+                let options =
+                    SandboxOptions { units, capacity, kubeconfig, pace: quick(), ..SandboxOptions::default() };
+                let sandbox = Sandbox::start(options).await.unwrap();
+                // Fails where another test was first.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                Ground::Sandbox { sandbox, http: reqwest::Client::new(), files, mirrors: 0 }
+            }
+        };
+        let (sender, _) = watch::channel(Reports::new());
+        let mut release = Self { remote, ground, sender, controller: None };
+        release.start().await;
+        release
+    }
+
+    pub fn place(&self) -> Place {
+        match self.ground {
+            Ground::Simulation { .. } => Place::Simulation,
+            Ground::Sandbox { .. } => Place::Sandbox,
+        }
+    }
+
+    /// Starts a controller that knows nothing but what is on its disk.
+    pub async fn start(&mut self) {
+        self.kill().await;
+        let (ports, options) = match &self.ground {
+            Ground::Simulation { clock, disk, cluster, .. } => {
+                cluster.forget_watches();
+                let ports = Ports {
+                    repository: Arc::new(disk.clone()),
+                    cluster: Arc::new(cluster.clone()),
+                    renderer: Arc::new(StillRenderer),
+                    clock: Arc::new(clock.clone()),
+                };
+                (ports, Options::default())
+            }
+            Ground::Sandbox { sandbox, files, mirrors, .. } => {
+                let mirror = files.path().join(format!("mirror-{mirrors}"));
+                let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
+                let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
+                let cluster = connect_with(sandbox.kubeconfig.as_deref(), None, Settings::default()).await.unwrap();
+                let ports = Ports {
+                    repository: Arc::new(GitRepository::open(git).await.unwrap()),
+                    cluster: Arc::new(cluster),
+                    renderer: Arc::new(KustomizeRenderer::default()),
+                    clock: Arc::new(SystemClock::new()),
+                };
+                let options = Options { push_interval: Some(Duration::from_millis(100)), ..Options::default() };
+                (ports, options)
+            }
+        };
+        let run = controller::run(ports, options, Some(self.sender.clone()), std::future::pending());
+        self.controller = Some(tokio::spawn(run));
+    }
+
+    /// Ends the controller at once, wherever it is.
+    pub async fn kill(&mut self) {
+        if let Some(controller) = self.controller.take() {
+            controller.abort();
+            let _ = controller.await;
+        }
+        self.sender.send_replace(Reports::new());
+    }
+
+    /// Ends the controller and takes its disk away.
+    pub async fn lose_controller_and_disk(&mut self) {
+        self.kill().await;
+        match &mut self.ground {
+            Ground::Simulation { disk, .. } => disk.lose_mirror(),
+            Ground::Sandbox { mirrors, .. } => *mirrors += 1,
+        }
+    }
+
+    /// Whether the remote answers: on a disk it is moved away.
+    pub fn git_answers(&self, answers: bool) {
+        match &self.ground {
+            Ground::Simulation { disk, .. } => disk.trouble(|trouble| trouble.away = !answers),
+            Ground::Sandbox { .. } => {
+                let (here, away) = (self.remote.path(), self.remote.base().join("away.git"));
+                let (from, to) = if answers { (away, here) } else { (here, away) };
+                std::fs::rename::<PathBuf, PathBuf>(from, to).unwrap();
+            }
+        }
+    }
+
+    /// Lets so many of the controller's pushes be too late. Only in the simulation: on a disk others must push.
+    pub fn reject_pushes(&self, count: u32) {
+        let Ground::Simulation { disk, .. } = &self.ground else { panic!("others must push") };
+        disk.trouble(|trouble| trouble.reject = count);
+    }
+
+    /// Changes the cluster's faults.
+    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
+        match &self.ground {
+            Ground::Simulation { cluster, .. } => cluster.with(|world| change(world.faults())),
+            Ground::Sandbox { sandbox, .. } => sandbox.with_faults(change),
+        }
+    }
+
+    /// The modelled cluster; none on the sandbox.
+    pub fn cluster(&self) -> &SimCluster {
+        let Ground::Simulation { cluster, .. } = &self.ground else { panic!("only in the simulation") };
+        cluster
+    }
+
+    /// A person with a clone of the repository.
+    pub fn person(&self, name: &str) -> Clone {
+        self.remote.clone_as(name)
+    }
+
+    /// Somebody clones, edits, commits and pushes.
+    pub fn commit(&self, message: &str, edit: impl Fn(&Clone)) -> String {
+        let person = self.person("Ada");
+        edit(&person);
+        let mut commit = person.commit(message);
+        // The controller may push meanwhile.
+        while person.try_push().is_err() {
+            person.git(&["pull", "--quiet", "--rebase"]);
+            commit = person.rev("HEAD");
+        }
+        commit
+    }
+
+    /// Objects of a kind in all namespaces.
+    pub async fn list(&self, path: &str, resource: &str) -> Vec<Arc<Value>> {
+        match &self.ground {
+            Ground::Simulation { cluster, .. } => cluster.with(|world| world.api.list(resource).cloned().collect()),
+            Ground::Sandbox { sandbox, http, .. } => {
+                let url = format!("{}/{path}", sandbox.url);
+                let answer = http.get(url).bearer_auth(&sandbox.token).send().await.unwrap().text().await.unwrap();
+                let list: Value = serde_json::from_str(&answer).unwrap();
+                list["items"].as_array().unwrap().iter().cloned().map(Arc::new).collect()
+            }
+        }
+    }
+
+    /// Everything that can be seen of an application.
+    pub async fn seen(&self, app: &str) -> Seen {
+        let mut pods = self.list("api/v1/pods", "pods").await;
+        pods.retain(|pod| {
+            let labels = &pod["metadata"]["labels"];
+            labels["locktender.dev/app"] == app || labels["app"] == app
+        });
+        Seen { report: self.sender.borrow().get(&AppName::new(app)).cloned(), pods, ledger: self.ledger(app) }
+    }
+
+    /// The journals at HEAD, by number.
+    pub fn ledger(&self, app: &str) -> BTreeMap<u32, Vec<Record>> {
+        let mut ledger = BTreeMap::new();
+        let Ok(repository) = git2::Repository::open_bare(self.remote.path()) else { return ledger };
+        let tip = repository.refname_to_id("refs/heads/main").unwrap();
+        let tree = repository.find_commit(tip).unwrap().tree().unwrap();
+        let Ok(entry) = tree.get_path(&PathBuf::from(format!("rollouts/{app}"))) else { return ledger };
+        let rollouts = repository.find_tree(entry.id()).unwrap();
+        for rollout in &rollouts {
+            let Ok(number) = rollout.name().unwrap().parse() else { continue };
+            let Ok(files) = repository.find_tree(rollout.id()) else { continue };
+            let Some(file) = files.get_name("journal.yaml") else { continue };
+            let text = repository.find_blob(file.id()).unwrap();
+            ledger.insert(number, journal::read(std::str::from_utf8(text.content()).unwrap()).unwrap());
+        }
+        ledger
+    }
+
+    /// Waits until what can be seen is as asked.
+    pub async fn until(&self, app: &str, what: &str, holds: impl Fn(&Seen) -> bool) -> Seen {
+        let (step, limit) = match self.place() {
+            Place::Simulation => (Duration::from_millis(250), Duration::from_secs(3600)),
+            Place::Sandbox => (Duration::from_millis(40), Duration::from_secs(60)),
+        };
+        let began = Instant::now();
+        loop {
+            let seen = self.seen(app).await;
+            if holds(&seen) {
+                return seen;
+            }
+            if began.elapsed() > limit {
+                panic!("never: {what}\n{}{}", seen.describe(), self.remote.subjects().join("\n"));
+            }
+            tokio::time::sleep(step).await;
+        }
+    }
+
+    /// Lets enough time pass for whatever the controller would do by itself.
+    pub async fn rest(&self) {
+        let time = match self.place() {
+            Place::Simulation => Duration::from_secs(60),
+            Place::Sandbox => Duration::from_millis(1500),
+        };
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// How often a sandbox's remote is looked at where no event tells.
+const POLL: Duration = Duration::from_millis(300);

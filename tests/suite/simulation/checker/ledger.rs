@@ -1,0 +1,219 @@
+//! Pushes: invariants 1, 5 and 6.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use locktender::core::{
+    ledger::{DecisionFile, Event, Record, journal},
+    names::{BlobId, Digest, RolloutId, StageName},
+    rollout::{
+        plan::{self, Plan},
+        state::State,
+    },
+};
+
+use super::{
+    Checker, Pushed, Snapshot,
+    pods::{self, Version},
+    snapshot::{image, is_ready, is_terminating, name, uid},
+};
+
+impl Checker {
+    /// Judges a push that the remote took, with the cluster as it is.
+    pub fn pushed(&mut self, push: &Pushed<'_>, now: &Snapshot) {
+        self.judged += 1;
+        let mut plans: BTreeMap<RolloutId, Plan> = BTreeMap::new();
+        for (id, path, text) in files(push, "plan.yaml") {
+            match plan::read(text) {
+                Ok(plan) => drop(plans.insert(id, plan)),
+                Err(why) => self.violated(5, format_args!("{path}: {why}")),
+            }
+        }
+        for (id, path, text) in files(push, "journal.yaml") {
+            match journal::read(text) {
+                Ok(records) => self.journal(&id, &plans, records, push, now),
+                Err(why) => self.violated(5, format_args!("{path}: {why}")),
+            }
+        }
+    }
+
+    /// 5: no record is lost, doubled or out of order.
+    fn journal(
+        &mut self,
+        id: &RolloutId,
+        plans: &BTreeMap<RolloutId, Plan>,
+        records: Vec<Record>,
+        push: &Pushed<'_>,
+        now: &Snapshot,
+    ) {
+        let rollouts = self.pushed.entry(id.app.clone()).or_default();
+        let before = rollouts.get(&id.number);
+        let known: Vec<Record> = before.map(|state| state.records.clone()).unwrap_or_default();
+        let tip = rollouts.values().rev().find_map(|state| state.records.last()).map(|record| record.id);
+        let Some(plan) = plans.get(id).or(before.map(|state| &state.plan)).cloned() else {
+            return self.violated(5, format_args!("{id} has a journal and no plan"));
+        };
+        if before.is_some_and(|state| state.plan.hash != plan.hash) {
+            self.violated(5, format_args!("the plan of {id} changed"));
+        }
+        if !journal::continues(&records, &known) {
+            self.violated(5, format_args!("the journal of {id} does not continue what was pushed before"));
+        }
+        let fresh = records.get(known.len()..).unwrap_or_default();
+        let mut previous: Digest = tip.unwrap_or(plan.hash);
+        for record in fresh {
+            if record.previous != previous {
+                self.violated(
+                    5,
+                    format_args!("{:?} of {id} does not follow the application's last record", record.event),
+                );
+            }
+            previous = record.id;
+        }
+        for end in known.len()..records.len() {
+            let state = State::fold(plan.clone(), records[..end].to_vec());
+            self.once(&state, &records[end]);
+            self.gates(&state, &records[end], push, now);
+            self.true_now(&state, &records[end], now);
+        }
+        let state = State::fold(plan, records);
+        self.pushed.entry(id.app.clone()).or_default().insert(id.number, Arc::new(state));
+    }
+
+    /// 5: what can happen only once is recorded once.
+    fn once(&mut self, state: &State, record: &Record) {
+        let since = |start: &[Event]| {
+            let at = state.records.iter().rposition(|one| start.contains(&one.event)).map_or(0, |at| at + 1);
+            state.records[at..].iter()
+        };
+        let again = match record.event {
+            Event::RolloutOpened | Event::Aborting | Event::Aborted | Event::Superseded | Event::Completed => {
+                state.records.iter().any(|one| one.event == record.event)
+            }
+            Event::StageStarted | Event::StageWaiting => {
+                let mut same = since(&[Event::StageReverted, Event::Retried]);
+                same.any(|one| one.event == record.event && one.stage == record.stage)
+            }
+            Event::ConfirmAccepted | Event::Promoted => {
+                let mut same = since(&[Event::StageReverted]);
+                same.any(|one| one.event == record.event && one.evidence.decision == record.evidence.decision)
+            }
+            Event::DecisionRejected => state
+                .records
+                .iter()
+                .any(|one| one.event == record.event && one.evidence.decision == record.evidence.decision),
+            _ => false,
+        };
+        if again {
+            self.violated(
+                5,
+                format_args!("{}: {:?} is recorded twice ({})", state.plan.rollout, record.event, record.why),
+            );
+        }
+    }
+
+    /// 1: no stage starts before every gate before it is open.
+    fn gates(&mut self, state: &State, record: &Record, push: &Pushed<'_>, now: &Snapshot) {
+        let ends = matches!(record.event, Event::StageStarted | Event::Completed);
+        if !ends {
+            return;
+        }
+        let named = record.stage.as_ref().and_then(|stage| state.index_of(stage));
+        let Some(index) = named else {
+            return self.violated(1, format_args!("{}: {:?} of no stage", state.plan.rollout, record.event));
+        };
+        let opened = state.records.iter().any(|one| one.event == Event::StageStarted);
+        if record.event == Event::StageStarted && opened && index != pods::current_stage(state) + 1 {
+            self.violated(1, format_args!("{}: {:?} is not the next stage", state.plan.rollout, record.stage));
+        }
+        let until = if record.event == Event::Completed { index + 1 } else { index };
+        for (at, stage) in state.plan.stages.iter().enumerate().take(until) {
+            if stage.asks_for_confirm() && !is_confirmed(state, at, &stage.name, push) {
+                let what = format!("{:?} {:?} with the gate of {} closed", record.event, record.stage, stage.name);
+                self.violated(1, format_args!("{}: {what}", state.plan.rollout));
+            }
+        }
+        // Health: what the stage before was to have is there.
+        if until == 0 || !self.strictness.evidence {
+            return;
+        }
+        let quotas = &state.quotas[until - 1];
+        for (id, units) in quotas {
+            let Some(version) = Version::target(state, id) else { continue };
+            for (unit, quota) in units {
+                let ready = now
+                    .of_workload("pods", state.plan.rollout.app.as_str(), id)
+                    .filter(|pod| super::snapshot::label(pod, locktender::core::rollout::labels::UNIT) == unit.as_str())
+                    .filter(|pod| version.is_of(pod) && now.is_in_service(pod))
+                    .count();
+                if ready < usize::try_from(*quota).unwrap_or(usize::MAX) {
+                    let what = format!("{ready} of {quota} pods of {id} in `{unit}` are in service");
+                    self.violated(1, format_args!("{}: {:?} while {what}", state.plan.rollout, record.event));
+                }
+            }
+        }
+    }
+
+    /// 6: a record's evidence is true when it is written.
+    fn true_now(&mut self, state: &State, record: &Record, now: &Snapshot) {
+        if !self.strictness.evidence {
+            return;
+        }
+        for claimed in &record.evidence.pods {
+            let pod = now.pods().find(|pod| uid(pod) == claimed.uid && name(pod) == claimed.name);
+            let is_true = pod.is_some_and(|pod| {
+                image(pod) == claimed.image && is_ready(pod) == claimed.ready && !is_terminating(pod)
+            });
+            if !is_true {
+                let what = format!("{:?} says of {} what is not so", record.event, claimed.name);
+                self.violated(6, format_args!("{}: {what}", state.plan.rollout));
+            }
+        }
+    }
+}
+
+/// Returns the rollouts, paths and contents of the files of a push that have this name.
+fn files<'a>(push: &'a Pushed<'_>, wanted: &'a str) -> impl Iterator<Item = (RolloutId, &'a str, &'a str)> {
+    push.files.iter().filter_map(move |(path, text)| {
+        let (directory, file) = path.strip_prefix("rollouts/")?.rsplit_once('/')?;
+        let id = RolloutId::parse(directory).filter(|_| file == wanted)?;
+        Some((id, *path, (*text)?))
+    })
+}
+
+/// Returns whether a person's decision opens a stage's gate: at HEAD, made after the latest waiting record, and
+/// accepted by a record.
+fn is_confirmed(state: &State, stage: usize, name: &StageName, push: &Pushed<'_>) -> bool {
+    let records = &state.records;
+    let at_head =
+        |path: &str| -> Option<&BlobId> { push.decisions.get(&format!("{}/{path}", state.plan.rollout.directory())) };
+    let listed = |record: &Record, path: &str, blob: &BlobId| {
+        record.lists(&DecisionFile { path: path.to_owned(), blob: Some(blob.clone()) })
+    };
+    // A promote counts unless it was there when the rollout opened, or when a gate closed again.
+    let closing = |record: &&Record| matches!(record.event, Event::RolloutOpened | Event::StageReverted);
+    if let Some(blob) = at_head("promote.yaml") {
+        let old = records.iter().filter(closing).any(|record| listed(record, "promote.yaml", blob));
+        let accepted = records.iter().any(|record| {
+            record.event == Event::Promoted
+                && record.evidence.decision.as_ref().is_some_and(|file| file.blob.as_ref() == Some(blob))
+        });
+        if !old && accepted {
+            return true;
+        }
+    }
+    let voided = records.iter().rposition(|record| {
+        let to = record.stage.as_ref().and_then(|stage| state.index_of(stage));
+        record.event == Event::StageReverted && to.is_some_and(|to| to < stage)
+    });
+    let waits =
+        records.iter().rposition(|record| record.event == Event::StageWaiting && record.stage.as_ref() == Some(name));
+    let Some(waits) = waits.filter(|waits| voided.is_none_or(|voided| voided < *waits)) else { return false };
+    let path = format!("confirm/{name}.yaml");
+    let Some(blob) = at_head(&path) else { return false };
+    let accepted = records[waits..].iter().any(|record| {
+        let decision = record.evidence.decision.as_ref();
+        record.event == Event::ConfirmAccepted
+            && decision.is_some_and(|file| file.path == path && file.blob.as_ref() == Some(blob))
+    });
+    accepted && !listed(&records[waits], &path, blob)
+}

@@ -1,0 +1,227 @@
+//! Every write, every watch event and every read of a rollout goes wrong once, in every way. After each run the checker
+//! has seen no invariant violated, and the end is the undisturbed run's.
+//!
+//! `LOCKTENDER_FAULT='release write:12:CrashBefore'` replays one run.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use locktender::core::ledger::Event;
+
+use super::{
+    Sim,
+    faults::{Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
+    outcome::{differences, outcome},
+};
+
+/// One rollout that faults are put into.
+#[derive(Clone, Copy, Debug)]
+enum Scenario {
+    Install,
+    Release,
+    StepBack,
+    Abort,
+    Recreate,
+}
+
+/// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
+fn policy(update: &str) -> String {
+    format!(
+        "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {{name: two-data-centers}}
+spec:
+  progressDeadlineSeconds: 7200
+  strategy:
+    batched:
+      update: {update}
+      topology:
+        unitType: topology.kubernetes.io/zone
+        units: [dca, dcb]
+      beta: {{perUnit: 1}}
+      batchSize: 2
+      confirm: everyBatch
+      maxUnavailable: 34%
+      graceful: {{gracePeriodSeconds: 1}}
+"
+    )
+}
+
+fn manifest(tag: &str) -> String {
+    super::rollouts::manifest(tag).replace("replicas: 10", "replicas: 6")
+}
+
+const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
+
+impl Scenario {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Release => "release",
+            Self::StepBack => "step-back",
+            Self::Abort => "abort",
+            Self::Recreate => "recreate",
+        }
+    }
+
+    /// Brings about what is there before; nothing goes wrong yet.
+    async fn prepare(self) -> Result<Sim, String> {
+        let update = if matches!(self, Self::Recreate) { "Recreate" } else { "InPlaceIfPossible" };
+        let sim = Sim::new(&[
+            ("policies/two-data-centers.yaml", &policy(update)),
+            ("apps/checkout/app.yaml", super::rollouts::APP),
+            (super::rollouts::DEPLOYMENT, &manifest("1.9")),
+        ]);
+        if matches!(self, Self::Install) {
+            return Ok(sim);
+        }
+        sim.checker.lock().unwrap().resting = true;
+        stages(&sim, 1).await?;
+        sim.pass(Duration::from_secs(30)).await;
+        sim.checker.lock().unwrap().resting = false;
+        Ok(sim)
+    }
+
+    /// The rollout itself, with what people do.
+    async fn act(self, sim: &Sim) -> Result<(), String> {
+        if !matches!(self, Self::Install) {
+            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&manifest("2.0")))]);
+        }
+        match self {
+            Self::Install => stages(sim, 1).await?,
+            Self::Release | Self::Recreate => stages(sim, 2).await?,
+            Self::StepBack => {
+                confirm(sim, 2, "beta").await?;
+                sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
+                sim.pass(Duration::from_secs(1)).await;
+                sim.git.commit("Revert \"confirm beta\"", &[(CONFIRM_BETA, None)]);
+                sim.recorded("checkout", 2, Event::StageReverted, "beta", 1).await?;
+            }
+            Self::Abort => {
+                confirm(sim, 2, "beta").await?;
+                sim.recorded("checkout", 2, Event::StageWaiting, "batch-1", 1).await?;
+                sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
+                sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn confirm(sim: &Sim, number: u32, stage: &str) -> Result<(), String> {
+    sim.recorded("checkout", number, Event::StageWaiting, stage, 1).await?;
+    let path = format!("rollouts/checkout/{number:04}/confirm/{stage}.yaml");
+    sim.git.commit(&format!("confirm {stage}"), &[(&path, Some(""))]);
+    Ok(())
+}
+
+async fn stages(sim: &Sim, number: u32) -> Result<(), String> {
+    confirm(sim, number, "beta").await?;
+    confirm(sim, number, "batch-1").await?;
+    sim.recorded("checkout", number, Event::Completed, "batch-2", 1).await
+}
+
+/// How one run went.
+struct Run {
+    counts: Counts,
+    outcome: Vec<String>,
+    violations: Vec<String>,
+    failed: Option<String>,
+}
+
+fn run(scenario: Scenario, faults: &[Fault]) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let sim = scenario.prepare().await.unwrap();
+        let before = sim.checker.lock().unwrap().take();
+        assert!(before.is_empty(), "{before:?}");
+        sim.arm(faults);
+        let failed = scenario.act(&sim).await.err();
+        let counts = sim.faults.counts();
+        sim.faults.disarm();
+        // Long enough for what is late, and for two lists.
+        sim.pass(Duration::from_secs(1500)).await;
+        let violations = sim.checker.lock().unwrap().take();
+        Run { counts, outcome: outcome(&sim), violations, failed }
+    })
+}
+
+/// Says what is wrong with a run; `None` where nothing is.
+fn judge(scenario: Scenario, fault: Fault, undisturbed: &Run) -> Option<String> {
+    let found = catch_unwind(AssertUnwindSafe(|| run(scenario, &[fault])));
+    let Ok(found) = found else { return Some("panicked".to_owned()) };
+    let mut wrong = found.violations;
+    wrong.extend(found.failed);
+    let differs = differences(&undisturbed.outcome, &found.outcome);
+    wrong.extend(differs.into_iter().take(12));
+    (!wrong.is_empty()).then(|| wrong.join("\n    "))
+}
+
+fn every_fault(counts: Counts) -> Vec<Fault> {
+    let writes = (0..counts.writes).flat_map(|at| WRITE_FAULTS.map(|how| Fault::Write(at, how)));
+    let events = (0..counts.events).flat_map(|at| EVENT_FAULTS.map(|how| Fault::Event(at, how)));
+    let reads = (0..counts.reads).flat_map(|at| EARLIER.map(|how| Fault::Read(at, how)));
+    writes.chain(events).chain(reads).collect()
+}
+
+fn exhaust(scenario: Scenario) {
+    let name = scenario.name();
+    let undisturbed = run(scenario, &[]);
+    assert!(undisturbed.violations.is_empty(), "{name}: {:#?}", undisturbed.violations);
+    assert_eq!(undisturbed.failed, None, "{name}");
+    let again = run(scenario, &[]);
+    assert_eq!(undisturbed.outcome, again.outcome, "the same run ends the same");
+    let mut faults = every_fault(undisturbed.counts);
+    if let Ok(replay) = std::env::var("LOCKTENDER_FAULT") {
+        let Some(fault) = replay.strip_prefix(name).and_then(|rest| Fault::parse(rest.trim())) else { return };
+        faults = vec![fault];
+    }
+    let began = std::time::Instant::now();
+    let runs = faults.len();
+    println!("{name}: {:?}, {runs} runs to do", undisturbed.counts);
+    let mut failures = Vec::new();
+    for fault in faults {
+        if let Some(wrong) = judge(scenario, fault, &undisturbed) {
+            let failure = format!("LOCKTENDER_FAULT='{name} {fault}'\n    {wrong}");
+            println!("{failure}");
+            failures.push(failure);
+        }
+    }
+    let Counts { writes, events, reads } = undisturbed.counts;
+    println!(
+        "{runs} runs: {name}, {writes} writes × {}, {events} events × {}, {reads} reads × {} in {:.0} s",
+        WRITE_FAULTS.len(),
+        EVENT_FAULTS.len(),
+        EARLIER.len(),
+        began.elapsed().as_secs_f64()
+    );
+    assert!(failures.is_empty(), "{} of {runs} runs went wrong, first:\n{}", failures.len(), failures[0]);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_an_install() {
+    exhaust(Scenario::Install);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_release() {
+    exhaust(Scenario::Release);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_step_back() {
+    exhaust(Scenario::StepBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_an_abort() {
+    exhaust(Scenario::Abort);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_release_that_recreates_pods() {
+    exhaust(Scenario::Recreate);
+}

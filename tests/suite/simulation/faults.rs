@@ -1,0 +1,291 @@
+//! What goes wrong, and when: at which write, watch event or read of the controller, and how.
+//!
+//! Writes (to the API server, and pushes), events and reads (lists and fetches) are counted from [`Faults::arm`] on, so
+//! that a test may go through every one of them.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::Notify;
+
+use super::random::Random;
+
+/// What happens to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFault {
+    /// The controller dies before it.
+    CrashBefore,
+    /// The controller dies after it.
+    CrashAfter,
+    /// It is carried out, and the answer is lost.
+    AnswerLost,
+    /// It never arrives.
+    NotSent,
+    /// Somebody else was first: 409, or a branch that moved.
+    Conflict,
+    /// 429.
+    Busy,
+}
+
+/// What happens to a watch event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventFault {
+    /// It never comes; the next list heals it.
+    Drop,
+    /// It and everything later of its kind comes a minute late.
+    Delay,
+    /// It comes twice.
+    Duplicate,
+    /// The next one comes before it.
+    Swap,
+}
+
+/// Which earlier state a read is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earlier {
+    /// The one before the last change.
+    Last,
+    /// Half way back to when the faults were armed.
+    Half,
+    /// The one when the faults were armed.
+    First,
+}
+
+/// One fault, at the so-manieth write, event or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Write(usize, WriteFault),
+    Event(usize, EventFault),
+    Read(usize, Earlier),
+}
+
+pub const WRITE_FAULTS: [WriteFault; 4] =
+    [WriteFault::CrashBefore, WriteFault::CrashAfter, WriteFault::AnswerLost, WriteFault::NotSent];
+pub const EVENT_FAULTS: [EventFault; 4] =
+    [EventFault::Drop, EventFault::Delay, EventFault::Duplicate, EventFault::Swap];
+pub const EARLIER: [Earlier; 3] = [Earlier::Last, Earlier::Half, Earlier::First];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(at, how) => write!(f, "write:{at}:{how:?}"),
+            Self::Event(at, how) => write!(f, "event:{at}:{how:?}"),
+            Self::Read(at, how) => write!(f, "read:{at}:{how:?}"),
+        }
+    }
+}
+
+impl Fault {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (what, at, how) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+        match what {
+            "write" => WRITE_FAULTS.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Write(at, *one)),
+            "event" => EVENT_FAULTS.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Event(at, *one)),
+            "read" => EARLIER.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Read(at, *one)),
+            _ => None,
+        }
+    }
+}
+
+/// How many there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub writes: usize,
+    pub events: usize,
+    pub reads: usize,
+}
+
+/// How likely faults are, in thousandths, when they are drawn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Odds {
+    pub write: u64,
+    pub event: u64,
+    pub read: u64,
+    pub crash: u64,
+}
+
+struct State {
+    armed: bool,
+    counts: Counts,
+    planned: Vec<Fault>,
+    drawn: Option<(Random, Odds)>,
+    /// Which write fault comes at every write until this is taken back.
+    always: Option<WriteFault>,
+    /// Which life of the controller is the present one: those before are dead.
+    life: u64,
+    crashes: u32,
+    log: Vec<Fault>,
+}
+
+/// What goes wrong. Cheap to clone: all clones are the same.
+#[derive(Clone)]
+pub struct Faults {
+    state: Arc<Mutex<State>>,
+    crashed: Arc<Notify>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        let state = State {
+            armed: false,
+            counts: Counts::default(),
+            planned: Vec::new(),
+            drawn: None,
+            always: None,
+            life: 0,
+            crashes: 0,
+            log: Vec::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)), crashed: Arc::default() }
+    }
+}
+
+impl Faults {
+    /// Counts from here on, and does what is planned.
+    pub fn arm(&self, planned: &[Fault]) {
+        let mut state = self.state.lock().unwrap();
+        state.armed = true;
+        state.counts = Counts::default();
+        state.planned = planned.to_vec();
+    }
+
+    /// Draws faults from here on.
+    pub fn draw(&self, random: Random, odds: Odds) {
+        let mut state = self.state.lock().unwrap();
+        state.armed = true;
+        state.drawn = Some((random, odds));
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn disarm(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.armed = false;
+        state.drawn = None;
+        state.always = None;
+    }
+
+    /// Does the same to every write; `None` ends it.
+    pub fn always(&self, fault: Option<WriteFault>) {
+        self.state.lock().unwrap().always = fault;
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.state.lock().unwrap().counts
+    }
+
+    pub fn crashes(&self) -> u32 {
+        self.state.lock().unwrap().crashes
+    }
+
+    /// Returns what went wrong, in order.
+    pub fn log(&self) -> Vec<Fault> {
+        self.state.lock().unwrap().log.clone()
+    }
+
+    pub fn is_armed(&self) -> bool {
+        self.state.lock().unwrap().armed
+    }
+
+    /// Begins another life of the controller; all before are dead.
+    pub fn new_life(&self) -> u64 {
+        let mut state = self.state.lock().unwrap();
+        state.life += 1;
+        state.life
+    }
+
+    /// Kills the controller that lives.
+    pub fn crash(&self) {
+        {
+            let mut state = self.state.lock().unwrap();
+            state.life += 1;
+            state.crashes += 1;
+        }
+        self.crashed.notify_one();
+    }
+
+    /// Returns when the controller has been killed by a fault.
+    pub async fn crashed(&self) {
+        self.crashed.notified().await;
+    }
+
+    /// Never returns to a controller that is dead.
+    pub fn alive(&self, life: u64) -> impl Future<Output = ()> + Send + use<> {
+        let dead = self.state.lock().unwrap().life != life;
+        async move {
+            if dead {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub fn on_write(&self) -> Option<WriteFault> {
+        let mut state = self.state.lock().unwrap();
+        let at = state.counts.writes;
+        state.counts.writes += usize::from(state.armed);
+        if let Some(fault) = state.always {
+            return Some(fault);
+        }
+        if !state.armed {
+            return None;
+        }
+        let planned = state.planned.iter().find_map(|fault| match fault {
+            Fault::Write(planned, how) if *planned == at => Some(*how),
+            _ => None,
+        });
+        let drawn = state.drawn.as_mut().and_then(|(random, odds)| {
+            if random.below(1000) < odds.crash {
+                return Some(*random.pick(&[WriteFault::CrashBefore, WriteFault::CrashAfter]));
+            }
+            let faults = [WriteFault::AnswerLost, WriteFault::NotSent, WriteFault::Conflict, WriteFault::Busy];
+            (random.below(1000) < odds.write).then(|| *random.pick(&faults))
+        });
+        let fault = planned.or(drawn)?;
+        state.log.push(Fault::Write(at, fault));
+        Some(fault)
+    }
+
+    pub fn on_event(&self) -> Option<EventFault> {
+        let mut state = self.state.lock().unwrap();
+        if !state.armed {
+            return None;
+        }
+        let at = state.counts.events;
+        state.counts.events += 1;
+        let planned = state.planned.iter().find_map(|fault| match fault {
+            Fault::Event(planned, how) if *planned == at => Some(*how),
+            _ => None,
+        });
+        let drawn = state
+            .drawn
+            .as_mut()
+            .and_then(|(random, odds)| (random.below(1000) < odds.event).then(|| *random.pick(&EVENT_FAULTS)));
+        let fault = planned.or(drawn)?;
+        state.log.push(Fault::Event(at, fault));
+        Some(fault)
+    }
+
+    pub fn on_read(&self) -> Option<Earlier> {
+        let mut state = self.state.lock().unwrap();
+        if !state.armed {
+            return None;
+        }
+        let at = state.counts.reads;
+        state.counts.reads += 1;
+        let planned = state.planned.iter().find_map(|fault| match fault {
+            Fault::Read(planned, how) if *planned == at => Some(*how),
+            _ => None,
+        });
+        let drawn = state
+            .drawn
+            .as_mut()
+            .and_then(|(random, odds)| (random.below(1000) < odds.read).then(|| *random.pick(&EARLIER)));
+        let fault = planned.or(drawn)?;
+        state.log.push(Fault::Read(at, fault));
+        Some(fault)
+    }
+}
