@@ -8,6 +8,7 @@ mod histories;
 mod input;
 mod kube_adapter;
 mod render;
+mod rollouts;
 mod safety;
 mod sandbox_api;
 mod sandbox_world;

@@ -262,7 +262,7 @@ impl Shop {
 
     /// Waits, in virtual time, until the report is as asked.
     pub async fn until(&mut self, what: &str, holds: impl Fn(&Report) -> bool) -> Report {
-        let limit = tokio::time::sleep(Duration::from_secs(1800));
+        let limit = tokio::time::sleep(Duration::from_secs(300));
         tokio::pin!(limit);
         loop {
             if let Some(report) = self.reports.borrow_and_update().get(&AppName::new("checkout"))
