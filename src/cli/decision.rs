@@ -89,7 +89,7 @@ pub(super) struct Args {
 
 /// Confirms the stage that waits, by a commit
 ///
-/// Writes confirm/<stage>.yaml into the rollout's directory, with the hash of the plan and the waiting record that were
+/// Writes `confirm/<stage>.yaml` into the rollout's directory, with the hash of the plan and the waiting record that were
 /// seen, commits and pushes it. The same by hand: add the file, commit, push.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  locktender confirm checkout -m 'error rate flat, see dashboard'

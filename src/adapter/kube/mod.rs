@@ -146,7 +146,7 @@ pub struct KubeCluster {
 }
 
 impl KubeCluster {
-    /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect`] makes one that does not.
+    /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect()`] makes one that does not.
     pub fn new(client: kube::Client, settings: Settings) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let shared = Shared {
