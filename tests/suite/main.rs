@@ -1,6 +1,8 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
+mod architecture;
 mod cli;
+mod demo;
 mod git;
 mod histories;
 mod input;

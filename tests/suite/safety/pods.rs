@@ -69,13 +69,15 @@ async fn no_pod_is_changed_while_an_endpoint_slice_may_name_it() {
 
 #[tokio::test(start_paused = true)]
 async fn no_pod_is_changed_while_a_load_balancer_holds_it() {
-    let graceful = "graceful: {gracePeriodSeconds: 3, finalizers: [slb.example.com/protected]}";
+    let graceful = "graceful: {finalizers: [slb.example.com/protected]}";
     let shop = Shop::at_beta(&policy(&[], &[graceful])).await;
     let mut changed = 0;
     play(&shop.history(), |_, change| {
         if let Some((before, _)) = patched(change) {
             let held = before["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
             assert!(!held, "{} was changed while its load balancer held it", before["metadata"]["name"]);
+            let had = &before["metadata"]["annotations"]["locktender.dev/had-finalizers"];
+            assert_eq!(had, "slb.example.com/protected", "it was held before");
             changed += 1;
         }
     });
