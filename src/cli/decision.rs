@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::{
     error::{Done, Error, Outcome},
     output,
-    place::{ClusterArgs, NoCluster, Place, RepoArgs, no_such_app, ports},
+    place::{ClusterArgs, Place, RepoArgs, no_such_app, ports},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::{anchor, look::Look},
     core::{
         cluster::{Cluster as _, Kind, PatchType, Write},
@@ -88,7 +89,7 @@ pub(super) struct Args {
 
 /// Confirms the stage that waits, by a commit
 ///
-/// Writes confirm/<stage>.yaml into the rollout's directory, with the hash of the plan and the waiting record that were
+/// Writes `confirm/<stage>.yaml` into the rollout's directory, with the hash of the plan and the waiting record that were
 /// seen, commits and pushes it. The same by hand: add the file, commit, push.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  locktender confirm checkout -m 'error rate flat, see dashboard'

@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::{
     error::{Done, Error, Outcome},
     output::{OutputArgs, columns},
-    place::{NoCluster, RepoArgs, no_such_app, ports},
+    place::{RepoArgs, no_such_app, ports},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::look::Look,
     core::{
         ledger::{DecisionFile, Event, Record},
@@ -195,7 +196,7 @@ fn minute(time: Option<Timestamp>) -> String {
     time.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
 }
 
-fn lines(told: &Vec<Told>) -> String {
+fn lines(told: &[Told]) -> String {
     if told.is_empty() {
         return "there are no rollouts yet\n".to_owned();
     }
@@ -207,7 +208,7 @@ fn lines(told: &Vec<Told>) -> String {
     columns(&rows)
 }
 
-fn blocks(told: &Vec<Told>) -> String {
+fn blocks(told: &[Told]) -> String {
     told.iter().map(block).collect::<Vec<_>>().join("\n")
 }
 

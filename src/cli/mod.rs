@@ -1,4 +1,4 @@
-//! The command line: one file a command, [`print`] for what they print, [`error`] for how they fail.
+//! The command line: one file a command, `print` for what they print, `error` for how they fail.
 //!
 //! Commands that look go through [`Look`](crate::controller::look::Look): the very reading and deciding of the
 //! controller, with Git and the cluster asked directly. So they work with the controller dead. Commands that decide

@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use tempfile::TempDir;
 
 use super::error::Error;
@@ -19,8 +18,7 @@ use crate::{
     },
     controller::{Ports, look::Look},
     core::{
-        cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
-        manifest::Object,
+        cluster::Cluster,
         names::{AppName, Digest},
         policy::{nearest, read_settings},
         repository::{Repository, RepositoryError},
@@ -177,41 +175,7 @@ pub fn no_such_app(look: &Look, app: &AppName, place: &str) -> Error {
         None if apps.is_empty() => error.hint("an application is a directory apps/<name> with an app.yaml"),
         None => {
             let names: Vec<&str> = apps.iter().map(AppName::as_str).take(10).collect();
-            error.hint(format!("there are {}", names.join(", ")))
+            error.hint(format!("known: {}", names.join(", ")))
         }
-    }
-}
-
-/// No cluster: for commands that ask only Git.
-pub struct NoCluster;
-
-const NOT_ASKED: &str = "no cluster was named";
-
-#[async_trait]
-impl Cluster for NoCluster {
-    async fn write(&self, _: &Write) -> Result<Option<Object>, ClusterError> {
-        Err(ClusterError::Unreachable(NOT_ASKED.to_owned()))
-    }
-
-    async fn dry_run(&self, _: &Write) -> Result<Option<Object>, ClusterError> {
-        Err(ClusterError::Unreachable(NOT_ASKED.to_owned()))
-    }
-
-    async fn read(&self, _: &Kind, _: &str, _: &str) -> Result<Option<Object>, ClusterError> {
-        Err(ClusterError::Unreachable(NOT_ASKED.to_owned()))
-    }
-
-    async fn scope(&self, _: &Kind) -> Result<Scope, ClusterError> {
-        Err(ClusterError::Unreachable(NOT_ASKED.to_owned()))
-    }
-
-    async fn watch(&self, _: &Kind) {}
-
-    async fn next_event(&self) -> ClusterEvent {
-        std::future::pending().await
-    }
-
-    fn try_event(&self) -> Option<ClusterEvent> {
-        None
     }
 }

@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::{
     error::{Done, Error, Outcome},
     output::{self, OutputArgs},
-    place::{ClusterArgs, NoCluster, Opened, RepoArgs, no_such_app, ports},
+    place::{ClusterArgs, Opened, RepoArgs, no_such_app, ports},
     print,
 };
 use crate::{
-    adapter::render::KustomizeRenderer,
+    adapter::{kube::NoCluster, render::KustomizeRenderer},
     controller::{
         look::{Look, Preview},
         source::{Snapshot, Source},
@@ -21,7 +21,7 @@ use crate::{
         names::{AppName, Revision},
         policy::{OnAbort, Strategy, Update},
         problem::Problem,
-        repository::Repository,
+        repository::{Repository, RepositoryError},
         rollout::{
             input::HeadContent,
             plan::{Method, Plan},
@@ -157,11 +157,15 @@ impl Merged {
         let place = repo.find()?;
         let opened = place.open().await?;
         let mut look = Look::new(ports(opened.repository.clone(), cluster));
-        if let Err(error) = look.fetch().await {
-            // What is known of the branch is good enough to plan with.
-            let known = opened.repository.tip().await?.ok_or_else(|| Error::from(error.clone()))?;
-            output::say(&format!("warning: {error}; planned on {} as it was seen last\n", known.short()));
-            look.read(&known).await?;
+        match look.fetch().await {
+            // Nothing was merged yet: everything is a first install.
+            Ok(_) | Err(RepositoryError::NoBranch(_)) => {}
+            Err(error) => {
+                // What is known of the branch is good enough to plan with.
+                let known = opened.repository.tip().await?.ok_or_else(|| Error::from(error.clone()))?;
+                output::say(&format!("warning: {error}; planned on {} as it was seen last\n", known.short()));
+                look.read(&known).await?;
+            }
         }
         if asks_cluster {
             look.watch(Duration::from_secs(20))

@@ -6,9 +6,10 @@ use super::{
     decision,
     error::{Done, Error, Outcome},
     output,
-    place::{NoCluster, RepoArgs, no_such_app, ports},
+    place::{RepoArgs, no_such_app, ports},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::{look::Look, publish},
     core::{
         names::{AppName, Revision},

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use super::{
     error::{Done, Error, Outcome},
     output::OutputArgs,
-    place::{ClusterArgs, NoCluster, Opened, Place, RepoArgs, no_such_app, ports},
+    place::{ClusterArgs, Opened, Place, RepoArgs, no_such_app, ports},
     print::report::{self, Shown},
 };
 use crate::{
+    adapter::kube::NoCluster,
     controller::look::Look,
     core::{
         cluster::Cluster,

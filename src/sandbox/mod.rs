@@ -2,7 +2,7 @@
 //!
 //! [`api`] is the API machinery, synchronous and deterministic; [`http`] serves it on loopback; [`schema`] is what
 //! both know of Kubernetes' types. [`world`] is the cluster behind it: [`controllers`] and [`kubelet`] are functions of
-//! what the watch log said ([`cache`]) to the requests that follow ([`write`]); [`faults`] makes them fail on command,
+//! what the watch log said ([`cache`]) to the requests that follow ([`mod@write`]); [`faults`] makes them fail on command,
 //! [`pace`] says how long things take.
 
 pub mod api;

@@ -18,6 +18,7 @@
 //! - `managedFields` of others than Locktender are taken off every object: nothing reads them and they are half of it.
 //! - Deleting what is gone already is done: `None`, not `NotFound`.
 
+mod away;
 mod connect;
 mod counts;
 mod discovery;
@@ -41,6 +42,7 @@ use tokio::{
 };
 
 pub use self::{
+    away::NoCluster,
     connect::{ConnectError, connect, connect_with},
     counts::{RequestCounts, Verb},
     pace::Rate,
@@ -144,7 +146,7 @@ pub struct KubeCluster {
 }
 
 impl KubeCluster {
-    /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect`] makes one that does not.
+    /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect()`] makes one that does not.
     pub fn new(client: kube::Client, settings: Settings) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let shared = Shared {

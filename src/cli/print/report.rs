@@ -138,12 +138,14 @@ fn current(shown: &Shown, state: &State, stage: &StageReport, text: &mut String)
         .units
         .iter()
         .filter(|(id, _)| stage.quota.contains_key(*id))
-        .map(|(id, units)| named(report.units.len() > 1, id, live_dots(&order(state, units))))
+        .map(|(id, units)| named(stage.quota.len() > 1, id, live_dots(&order(state, units))))
         .collect();
     if lines.is_empty() {
         lines = planned_dots(state, stage);
     }
-    let counted: Vec<&UnitReport> = report.units.values().flat_map(BTreeMap::values).collect();
+    // Workloads that this rollout does not change are at the new version already.
+    let staged = report.units.iter().filter(|(id, _)| stage.quota.contains_key(*id));
+    let counted: Vec<&UnitReport> = staged.flat_map(|(_, units)| units.values()).collect();
     if !counted.is_empty()
         && let Some(first) = lines.first_mut()
     {
@@ -193,13 +195,18 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
             confirm: false,
         },
     );
-    let first = dots.first().cloned().unwrap_or_default().replace('●', "✗");
-    let _ = writeln!(text, "  {} {:<10} {first}", "✗".red(), stage.name);
+    let first = dots.first().cloned().unwrap_or_default();
+    let failed = state.phase == Phase::Aborting(Cause::Failure);
+    let first = if failed { first.replace('●', "✗") } else { first };
+    let marker = if failed { "✗".red().to_string() } else { "◂".cyan().to_string() };
+    let _ = writeln!(text, "  {marker} {:<10} {first}", stage.name);
     for line in why.into_iter().flat_map(|why| why.lines()) {
         let _ = writeln!(text, "{:15}{line}", "");
     }
     let to = report.from.clone().unwrap_or_else(|| "nothing".to_owned());
-    let counted: Vec<&UnitReport> = report.units.values().flat_map(BTreeMap::values).collect();
+    // Workloads that this rollout does not change are at the new version already.
+    let staged = report.units.iter().filter(|(id, _)| stage.quota.contains_key(*id));
+    let counted: Vec<&UnitReport> = staged.flat_map(|(_, units)| units.values()).collect();
     if counted.is_empty() {
         let _ = writeln!(text, "  {:<12} to {to}", "going back");
     } else {
@@ -229,7 +236,7 @@ fn at_rest(shown: &Shown, text: &mut String) {
             .state
             .as_ref()
             .map_or_else(|| live_dots(&order_by_name(units)), |state| live_dots(&order(state, units)));
-        let _ = writeln!(text, "    {name:<10} {dots}    {total} pods");
+        let _ = writeln!(text, "    {name:<10} {dots}    {total} {}", if total == 1 { "pod" } else { "pods" });
     }
     if let (Some(state), Some(id)) = (&shown.state, &report.rollout) {
         let word = match state.phase {

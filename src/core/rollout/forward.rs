@@ -11,7 +11,7 @@ use super::{
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input, files},
     objects, plan,
-    plan::Gate,
+    plan::{Gate, Method},
     quota,
     render::Render,
     report::{Activity, Reason},
@@ -360,7 +360,10 @@ fn complete(
         (None, _) => "the application is removed".to_owned(),
         (Some(_), 1) => format!("1 pod at {version}"),
         (Some(_), count) if count > 1 => format!("{count} pods at {version}"),
-        (Some(target), _) => format!("{} objects at {}", target.objects.len(), target.revision.short()),
+        (Some(target), _) => match target.keys().count() {
+            1 => format!("1 object at {}", target.revision.short()),
+            count => format!("{count} objects at {}", target.revision.short()),
+        },
     };
     let draft = Draft::new(Event::Completed, Some(&state.current().name), why).listing(files(&head.decisions)).with(
         |evidence| {
@@ -381,8 +384,10 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
         return Vec::new();
     }
     let workloads = target.into_iter().flat_map(|target| target.workloads.values());
+    // Pods that the rollout does not change are no evidence of it.
+    let changed = workloads.filter(|workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance));
     let mut pods = Vec::new();
-    for workload in workloads {
+    for workload in changed {
         let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
         let digest = super::labels::digest_label(&workload.digest);
         pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {

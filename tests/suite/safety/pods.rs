@@ -69,13 +69,15 @@ async fn no_pod_is_changed_while_an_endpoint_slice_may_name_it() {
 
 #[tokio::test(start_paused = true)]
 async fn no_pod_is_changed_while_a_load_balancer_holds_it() {
-    let graceful = "graceful: {gracePeriodSeconds: 3, finalizers: [slb.example.com/protected]}";
+    let graceful = "graceful: {finalizers: [slb.example.com/protected]}";
     let shop = Shop::at_beta(&policy(&[], &[graceful])).await;
     let mut changed = 0;
     play(&shop.history(), |_, change| {
         if let Some((before, _)) = patched(change) {
             let held = before["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
             assert!(!held, "{} was changed while its load balancer held it", before["metadata"]["name"]);
+            let had = &before["metadata"]["annotations"]["locktender.dev/had-finalizers"];
+            assert_eq!(had, "slb.example.com/protected", "it was held before");
             changed += 1;
         }
     });
@@ -122,7 +124,8 @@ async fn fault_19_nothing_is_done_on_a_view_that_went_back() {
     })
     .await;
     shop.confirm("beta");
-    shop.pass(10).await;
+    // Before everything is listed anew, which would heal it.
+    shop.pass(5).await;
     assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
     // The server has caught up: a list as new as what was seen.
     shop.restart();

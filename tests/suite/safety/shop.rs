@@ -74,7 +74,7 @@ spec:
 
 /// Between the cluster and the controller: holds watch events back, and says what no watch said.
 pub struct Lag {
-    inner: SimCluster,
+    inner: Mutex<SimCluster>,
     state: Mutex<LagState>,
     news: Notify,
 }
@@ -94,6 +94,10 @@ fn kind_of(event: &ClusterEvent) -> String {
 }
 
 impl Lag {
+    fn inner(&self) -> SimCluster {
+        self.inner.lock().unwrap().clone()
+    }
+
     /// Holds back everything about one kind; `None` lets it all through, late.
     pub fn hold(&self, kind: Option<&str>) {
         let mut state = self.state.lock().unwrap();
@@ -124,23 +128,23 @@ impl Lag {
 #[async_trait]
 impl Cluster for Lag {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
-        self.inner.write(write).await
+        self.inner().write(write).await
     }
 
     async fn dry_run(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
-        self.inner.dry_run(write).await
+        self.inner().dry_run(write).await
     }
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
-        self.inner.read(kind, namespace, name).await
+        self.inner().read(kind, namespace, name).await
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {
-        self.inner.scope(kind).await
+        self.inner().scope(kind).await
     }
 
     async fn watch(&self, kind: &Kind) {
-        self.inner.watch(kind).await;
+        self.inner().watch(kind).await;
     }
 
     async fn next_event(&self) -> ClusterEvent {
@@ -149,9 +153,10 @@ impl Cluster for Lag {
             if let Some(event) = self.try_event() {
                 return event;
             }
+            let inner = self.inner();
             tokio::select! {
                 () = news => {}
-                event = self.inner.next_event() => {
+                event = inner.next_event() => {
                     if let Some(event) = self.sort(event) {
                         return event;
                     }
@@ -164,7 +169,7 @@ impl Cluster for Lag {
         if let Some(event) = self.state.lock().unwrap().ready.pop_front() {
             return Some(event);
         }
-        while let Some(event) = self.inner.try_event() {
+        while let Some(event) = self.inner().try_event() {
             if let Some(event) = self.sort(event) {
                 return Some(event);
             }
@@ -196,15 +201,17 @@ impl Shop {
             (DEPLOYMENT, &manifest("1.9")),
         ]);
         sim.kill();
-        let lag = Arc::new(Lag { inner: sim.cluster.clone(), state: Mutex::default(), news: Notify::new() });
+        let lag =
+            Arc::new(Lag { inner: Mutex::new(sim.cluster.clone()), state: Mutex::default(), news: Notify::new() });
         let (reports, controller) = Self::run(&sim, &lag);
         Self { sim, lag, reports, controller }
     }
 
     fn run(sim: &Sim, lag: &Arc<Lag>) -> (watch::Receiver<Reports>, JoinHandle<()>) {
-        sim.cluster.forget_watches();
+        let (git, cluster) = sim.another_life();
+        *lag.inner.lock().unwrap() = cluster;
         let ports = Ports {
-            repository: Arc::new(sim.git.clone()),
+            repository: Arc::new(git),
             cluster: lag.clone(),
             renderer: Arc::new(NoRenderer),
             clock: Arc::new(sim.clock.clone()),
@@ -262,7 +269,7 @@ impl Shop {
 
     /// Waits, in virtual time, until the report is as asked.
     pub async fn until(&mut self, what: &str, holds: impl Fn(&Report) -> bool) -> Report {
-        let limit = tokio::time::sleep(Duration::from_secs(1800));
+        let limit = tokio::time::sleep(Duration::from_secs(300));
         tokio::pin!(limit);
         loop {
             if let Some(report) = self.reports.borrow_and_update().get(&AppName::new("checkout"))
