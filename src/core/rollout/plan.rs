@@ -368,6 +368,15 @@ pub fn write(plan: &Plan) -> String {
     serde_yaml::to_string(plan).unwrap_or_default()
 }
 
+/// Returns the API version of a plan that another version of Locktender wrote; `None` where it is ours, or no plan.
+pub fn newer_version(text: &str) -> Option<String> {
+    let value: serde_json::Value = serde_yaml::from_str(text).ok()?;
+    let version = value.get("apiVersion")?.as_str()?;
+    let is_plan = value.get("kind").and_then(serde_json::Value::as_str) == Some("Plan");
+    let is_newer = is_plan && version.starts_with("locktender.dev/") && version != API_VERSION;
+    is_newer.then(|| version.to_owned())
+}
+
 /// Reads a plan and checks its hash.
 ///
 /// # Errors
