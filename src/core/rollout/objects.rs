@@ -123,6 +123,16 @@ fn one(
     }
 }
 
+/// Lists the objects that are missing or differ, whatever comes first, as [`Action::drift`] names them.
+pub fn differing<'a>(objects: &'a [Object], app: &'a AppName, view: &'a View) -> impl Iterator<Item = String> {
+    objects.iter().filter_map(move |object| {
+        let wanted = labelled(object, app);
+        let live = view.by_key(&object.key());
+        let differs = live.is_none_or(|live| diff::differs(&wanted, live));
+        differs.then(|| Action::apply(wanted, live, false, "").drift).flatten()
+    })
+}
+
 /// Returns the live objects among `keys` that may be removed: those that carry the application's label, are not
 /// `kept`, and are of a kind that losing loses no data.
 pub fn to_prune<'a>(

@@ -79,7 +79,9 @@ fn follow_head(
             return start(input, head, Some(target), Some(stable), decision);
         }
         let before = sides::stable_at(input.rollouts).map(|at| at.revision);
-        let draft = applied(target, &stable.digest, before.as_ref());
+        // What is put in place by this record is no drift, which would need a record of its own.
+        let objects = steer::differing(&course(input, last, target), input.app, input.view);
+        let draft = applied(target, &stable.digest, before.as_ref()).with(|evidence| evidence.objects = objects);
         decision.records.push((last.plan.rollout.number, draft));
         return true;
     }
@@ -153,15 +155,14 @@ fn start(
     }
 }
 
-/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
-fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+/// Returns the course on which an application stays at `stable`.
+fn course<'a>(input: &Input<'a>, last: &'a State, stable: &'a Render) -> Course<'a> {
     let completed = sides::stable_at(input.rollouts).map_or(last, |at| &input.rollouts[at.index]);
-    let policy = stable.policy.as_ref();
-    let course = Course {
+    Course {
         rollout: &completed.plan.rollout,
         new: Some(stable),
         old: None,
-        policy,
+        policy: stable.policy.as_ref(),
         quota: None,
         totals: &last.totals,
         last: true,
@@ -171,8 +172,13 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         inherits: None,
         handed_over: input.neighbours.render,
         now: input.now,
-    };
-    let steered = steer::steer(&course, input.app, input.view);
+    }
+}
+
+/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
+fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+    let policy = stable.policy.as_ref();
+    let steered = steer::steer(&course(input, last, stable), input.app, input.view);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);
@@ -197,17 +203,21 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
     correct_drift(input, last, stable, actions, decision);
 }
 
-/// Lets through what needs no record of its own, and what the latest record of drift covers; records the rest first.
+/// Lets through what needs no record of its own, and what a record covers: that of the change that is being put in place,
+/// or the latest of drift; records the rest first.
 fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<Action>, decision: &mut Decision) {
     let live = stable.application.drift.or(stable.policy.as_ref().map(|policy| policy.drift));
-    let drifted: Vec<String> = actions.iter().filter_map(|action| action.drift.clone()).collect();
     let put_back = |record: &&crate::core::ledger::Record| record.event == Event::DriftCorrected;
-    let covered: &[String] = last.records.iter().rev().find(put_back).map_or(&[], |record| &record.evidence.objects);
+    let put_in_place = |record: &&crate::core::ledger::Record| record.event == Event::Applied;
+    let covering = [last.records.iter().rev().find(put_back), last.records.iter().rev().find(put_in_place)];
+    let is_new = |drift: &String| !covering.iter().flatten().any(|record| record.evidence.objects.contains(drift));
+    let drifted: Vec<String> = actions.iter().filter_map(|action| action.drift.clone()).filter(is_new).collect();
     if live == Some(Drift::Report) {
         if !drifted.is_empty() {
-            decision.report.reasons.push(Reason::Drifted { objects: drifted });
+            decision.report.reasons.push(Reason::Drifted { objects: drifted.clone() });
         }
-        decision.actions = actions.into_iter().filter(|action| action.drift.is_none()).collect();
+        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| !is_new(drift));
+        decision.actions = actions.into_iter().filter(allowed).collect();
         return;
     }
     let fights = |drift: &String| {
@@ -218,14 +228,13 @@ fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<
         });
         recent.count() >= FIGHT
     };
-    let is_new = |drift: &String| !covered.contains(drift);
-    let fought: Vec<String> = drifted.iter().filter(|drift| is_new(drift) && fights(drift)).cloned().collect();
+    let fought: Vec<String> = drifted.iter().filter(|drift| fights(drift)).cloned().collect();
     if !fought.is_empty() {
         decision.report.reasons.push(Reason::Drifted { objects: fought.clone() });
     }
-    let fresh: Vec<String> = drifted.into_iter().filter(|drift| is_new(drift) && !fought.contains(drift)).collect();
+    let fresh: Vec<String> = drifted.into_iter().filter(|drift| !fought.contains(drift)).collect();
     if fresh.is_empty() {
-        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| covered.contains(drift));
+        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| !is_new(drift));
         decision.actions = actions.into_iter().filter(allowed).collect();
         return;
     }

@@ -117,6 +117,14 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     steered
 }
 
+/// Lists everything that is not yet as a course wants it, whatever comes first, as [`Action::drift`] names it.
+pub fn differing(course: &Course<'_>, app: &AppName, view: &View) -> Vec<String> {
+    let mut aside = Steered::default();
+    steer_workloads(course, app, view, &mut aside);
+    let objects = course.new.map(|render| render.objects.as_slice()).unwrap_or_default();
+    objects::differing(objects, app, view).chain(aside.actions.into_iter().filter_map(|action| action.drift)).collect()
+}
+
 fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
     let Some(render) = course.new else { return };
     let force = course.policy.is_none_or(|policy| policy.drift == Drift::Correct);
