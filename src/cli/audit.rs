@@ -240,8 +240,6 @@ async fn gather(trail: &Trail, repository: &dyn Repository) -> Result<BTreeMap<A
     let head = &trail.head;
     let at_head: BTreeMap<String, BlobId> =
         repository.files(head, "rollouts").await?.into_iter().map(|entry| (entry.path, entry.id)).collect();
-    let commits: BTreeSet<Revision> =
-        repository.log(head, "", usize::MAX).await?.into_iter().map(|commit| commit.id).collect();
     let identity = trail.look.snapshot().map(|snapshot| snapshot.settings.identity.clone());
     let own = identity.map(|identity| format!("{} <{}>", identity.name, identity.email)).unwrap_or_default();
     let mut rollouts: BTreeMap<RolloutId, RolloutFacts> = BTreeMap::new();
@@ -274,8 +272,12 @@ async fn gather(trail: &Trail, repository: &dyn Repository) -> Result<BTreeMap<A
     for (id, facts) in &mut rollouts {
         let chains = facts.journals.iter().filter_map(|version| version.content.as_ref().ok());
         let records = chains.max_by_key(|records| records.len()).cloned().unwrap_or_default();
-        facts.unknown_heads =
-            records.iter().map(|record| &record.head).filter(|head| !commits.contains(*head)).cloned().collect();
+        for decided_on in records.iter().map(|record| &record.head) {
+            // A commit that is not there at all is in no history either.
+            if !repository.is_ancestor(decided_on, head).await.unwrap_or(false) {
+                facts.unknown_heads.insert(decided_on.clone());
+            }
+        }
         for record in &records {
             let Some(file) = accepted(record) else { continue };
             let path = format!("{}/{}", id.directory(), file.path);

@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args) -> Outcome {
             HeadContent::Removed => differences.extend(of(app, None, &mut merged, &cluster).await?),
         }
     }
-    args.output.print(&differences, show)?;
+    args.output.print(&differences, |differences| show(differences))?;
     if !broken.is_empty() {
         let problems: Vec<String> = broken.iter().map(|problem| problem.render(None)).collect();
         output::say(&format!("{}\n", problems.join("\n")));
@@ -153,7 +153,7 @@ fn wanted(app: &AppName, render: &Render) -> Vec<Object> {
     render.objects.iter().chain(config).chain(handles).map(|object| labelled(object, app)).collect()
 }
 
-fn show(differences: &Vec<Difference>) -> String {
+fn show(differences: &[Difference]) -> String {
     if differences.is_empty() {
         return "nothing differs\n".to_owned();
     }

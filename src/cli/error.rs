@@ -61,8 +61,11 @@ impl Error {
         let mut message = format!("{operation}: {error}");
         let mut cause = error.source();
         while let Some(error) = cause {
-            // Writing into a string does not fail.
-            let _ = write!(message, ": {error}");
+            // Some libraries repeat their cause.
+            let told = error.to_string();
+            if !message.ends_with(&told) {
+                message.push_str(&format!(": {told}"));
+            }
             cause = error.source();
         }
         Self::failed(message)
@@ -95,7 +98,9 @@ impl From<RepositoryError> for Error {
         let hint = match &error {
             RepositoryError::Unreachable(_) => Some("is the URL right, and the network there?"),
             RepositoryError::Denied(_) => Some("may you read and push there? `git push` says the same"),
-            RepositoryError::NoBranch(_) => Some("`--branch` names another one"),
+            RepositoryError::NoBranch(_) => {
+                Some("an empty repository needs a first commit; `--branch` names another branch")
+            }
             _ => None,
         };
         Self { hint: hint.map(str::to_owned), ..Self::failed(error.to_string()) }

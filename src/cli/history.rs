@@ -196,7 +196,7 @@ fn minute(time: Option<Timestamp>) -> String {
     time.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
 }
 
-fn lines(told: &Vec<Told>) -> String {
+fn lines(told: &[Told]) -> String {
     if told.is_empty() {
         return "there are no rollouts yet\n".to_owned();
     }
@@ -208,7 +208,7 @@ fn lines(told: &Vec<Told>) -> String {
     columns(&rows)
 }
 
-fn blocks(told: &Vec<Told>) -> String {
+fn blocks(told: &[Told]) -> String {
     told.iter().map(block).collect::<Vec<_>>().join("\n")
 }
 

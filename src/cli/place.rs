@@ -175,7 +175,7 @@ pub fn no_such_app(look: &Look, app: &AppName, place: &str) -> Error {
         None if apps.is_empty() => error.hint("an application is a directory apps/<name> with an app.yaml"),
         None => {
             let names: Vec<&str> = apps.iter().map(AppName::as_str).take(10).collect();
-            error.hint(format!("there are {}", names.join(", ")))
+            error.hint(format!("known: {}", names.join(", ")))
         }
     }
 }

@@ -400,26 +400,32 @@ impl Controller {
             }
         }
         let app = self.apps.get(name)?;
-        if !decision.has_records() && decision.edits.is_none() && !app.ledger.has_unpushed() {
+        let urgent = decision.urgent && decision.has_records();
+        let waiting = decision.has_records() || decision.edits.is_some() || app.ledger.has_unpushed();
+        // Nothing is written into a history that lacks our last record: going back is kept in the anchor.
+        if !waiting || app.rewritten.is_some() && !urgent {
             return None;
         }
         let head =
             head.or_else(|| app.ledger.states.last().and_then(|state| state.records.last()).map(|r| r.head.clone()))?;
         let publication = publish::compose(name, &app.ledger, &decision, &head, now);
-        Some((publication, decision.urgent && decision.has_records()))
+        Some((publication, urgent))
     }
 
     /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
     async fn publish(&mut self, publications: Vec<(Publication, bool)>) {
         let now = self.now();
         let interval = self.push_interval();
-        let urgent = publications.iter().any(|(_, urgent)| *urgent);
         let away = self.git.away.is_some() || self.snapshot.is_none();
-        if away {
-            let urgent = publications.into_iter().filter(|(_, urgent)| *urgent).map(|(publication, _)| publication);
-            self.keep_in_anchors(urgent.collect()).await;
+        let (to_keep, publications): (Vec<_>, Vec<_>) = publications.into_iter().partition(|(publication, _)| {
+            away || self.apps.get(&publication.app).is_some_and(|app| app.rewritten.is_some())
+        });
+        let to_keep = to_keep.into_iter().filter(|(_, urgent)| *urgent).map(|(publication, _)| publication);
+        self.keep_in_anchors(to_keep.collect()).await;
+        if publications.is_empty() {
             return;
         }
+        let urgent = publications.iter().any(|(_, urgent)| *urgent);
         let next = self.last_push.map(|last| last + interval);
         let wait = next.filter(|next| *next > now && !urgent);
         if let Some(until) = wait.or(self.git_not_before.filter(|at| *at > now)) {

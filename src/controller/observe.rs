@@ -306,16 +306,21 @@ impl Controller {
 
 /// Takes an anchor: its records where they continue what is known, its renders where they are missing.
 fn take_anchor(app: &mut App, anchor: Anchor) {
-    let known = app.ledger.tip();
-    if known.is_some() && anchor.pushed.is_some_and(|pushed| !app.ledger.contains(&pushed)) && app.content.is_some() {
-        let id = anchor.pushed.map(|id| id.short()).unwrap_or_default();
+    let git_is_read = app.content.is_some();
+    let lost = anchor.pushed.filter(|pushed| git_is_read && !app.ledger.contains(pushed));
+    if let Some(id) = lost {
         app.rewritten = Some(format!(
-            "the anchor names record {id}, which is not in the branch's history; bring it back, or accept the new \
-             history with `locktender audit accept`"
+            "the anchor names record {}, which is not in the branch's history; bring it back, or accept the new \
+             history with `locktender audit accept`",
+            id.short()
         ));
-        return;
     }
-    journals::join(&mut app.ledger.rollouts, anchor.rollouts);
+    if lost.is_some() || !git_is_read {
+        // What the anchor says was pushed is what Git must have: until it does, nothing else is believed.
+        app.ledger.rollouts.extend(anchor.rollouts);
+    } else {
+        journals::join(&mut app.ledger.rollouts, anchor.rollouts);
+    }
     app.ledger.refold();
     for (revision, render) in anchor.renders {
         app.renders.entry(revision).or_insert_with(|| Arc::new(render));

@@ -1,11 +1,14 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
+mod architecture;
 mod cli;
+mod demo;
 mod git;
 mod histories;
 mod input;
 mod kube_adapter;
 mod render;
+mod rollouts;
 mod safety;
 mod sandbox_api;
 mod sandbox_world;

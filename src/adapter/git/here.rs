@@ -90,14 +90,16 @@ impl Here {
         let alternates = scratch.path().join("objects/info/alternates");
         fs::create_dir_all(scratch.path().join("objects/info")).map_err(|error| io("make", &alternates, &error))?;
         fs::write(&alternates, format!("{}\n", common.display())).map_err(|error| io("write", &alternates, &error))?;
-        let index = self.repository.path().join("index");
-        // What is known of unchanged files spares reading them.
-        let _ = fs::copy(index, scratch.path().join("index"));
+        let copy = scratch.path().join("index");
+        if copy_index(&self.repository.path().join("index"), &copy).is_err() {
+            // It only spares reading unchanged files.
+            let _ = fs::remove_file(&copy);
+        }
         let git = Git { repository: self.repository.path(), root, scratch: scratch.path() };
         let tree = git.run(&["add", "--all", "--", "."]).and_then(|_| git.run(&["write-tree"]))?;
         let head = self.resolve("HEAD").ok();
         let commit = git.commit(&tree, head.as_ref())?;
-        LocalRepository::open_with(&scratch.path().to_owned(), commit, Some(scratch))
+        LocalRepository::open_with(scratch.path().to_path_buf(), commit, Some(scratch))
     }
 
     /// Returns who commits here: `GIT_AUTHOR_NAME` and `GIT_AUTHOR_EMAIL`, else git's `user.name` and `user.email`.
@@ -144,7 +146,14 @@ pub fn directory_as_is(root: &Path) -> Result<LocalRepository, RepositoryError> 
         prefix => git.run(&["write-tree", &format!("--prefix={prefix}/")])?,
     };
     let commit = git.commit(&tree, None)?;
-    LocalRepository::open_with(&scratch.path().to_owned(), commit, Some(scratch))
+    LocalRepository::open_with(scratch.path().to_path_buf(), commit, Some(scratch))
+}
+
+/// Copies an index with its time: git reads a file again that changed after that, however little it shows otherwise.
+fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+    let written = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().write(true).open(to)?.set_modified(written)
 }
 
 /// Makes an empty bare repository that goes with its directory.

@@ -25,15 +25,15 @@ impl LocalRepository {
     ///
     /// [`RepositoryError::Mirror`]: it cannot be opened.
     pub fn open(path: &Path, tip: Revision) -> Result<Self, RepositoryError> {
-        Self::open_with(path, tip, None)
+        Self::open_with(path.to_path_buf(), tip, None)
     }
 
     pub(super) fn open_with(
-        path: &Path,
+        path: PathBuf,
         tip: Revision,
         scratch: Option<tempfile::TempDir>,
     ) -> Result<Self, RepositoryError> {
-        let repository = git2::Repository::open(path).map_err(|error| unusable(path, &error))?;
+        let repository = git2::Repository::open(&path).map_err(|error| unusable(&path, &error))?;
         Ok(Self { repository: Arc::new(Mutex::new(repository)), tip, _scratch: scratch })
     }
 
@@ -52,7 +52,7 @@ impl LocalRepository {
 }
 
 pub(super) fn unusable(path: &Path, error: &git2::Error) -> RepositoryError {
-    RepositoryError::Mirror(format!("{}: {}", PathBuf::from(path).display(), error.message()))
+    RepositoryError::Mirror(format!("{}: {}", path.display(), error.message()))
 }
 
 #[async_trait]

@@ -175,9 +175,10 @@ impl<'a> Story<'a> {
         let holds = |last: &Record, report: &Report| {
             let recorded = matches!(last.event, Event::StageWaiting | Event::StageReverted);
             let in_stage = last.stage.as_ref().is_some_and(|waiting| waiting.as_str() == stage);
-            let asked =
-                |reason: &Reason| matches!(reason, Reason::ConfirmNeeded { stage: at, .. } if at.as_str() == stage);
-            recorded && in_stage && report.reasons.iter().any(asked) && is_there(report, stage)
+            // Pods that are still on their way, forward or back, are a reason of their own.
+            let asked = matches!(report.reasons.as_slice(),
+                [Reason::ConfirmNeeded { stage: at, .. }] if at.as_str() == stage);
+            recorded && in_stage && asked && is_there(report, stage)
         };
         self.until(rollout, &format!("waits after {stage}"), holds).await
     }

@@ -15,7 +15,7 @@ use crate::core::{
 };
 
 /// Shows what merging would do.
-pub fn show(planned: &Vec<Planned>) -> String {
+pub fn show(planned: &[Planned]) -> String {
     let shown: Vec<String> = planned.iter().map(one).collect();
     if shown.is_empty() { "nothing would change\n".to_owned() } else { shown.join("\n") }
 }
@@ -29,7 +29,9 @@ fn one(planned: &Planned) -> String {
         (Effect::Refused, _) => format!("{}  cannot be released\n", app.bold()),
         _ => format!("{}  nothing would change\n", app.bold()),
     };
-    for note in &planned.notes {
+    // Why it cannot be released is told as the error that it is.
+    let told = usize::from(planned.outcome == Effect::Refused);
+    for note in planned.notes.iter().skip(told) {
         let _ = writeln!(text, "  {:<10} {note}", "note");
     }
     if let Some(plan) = &planned.plan {

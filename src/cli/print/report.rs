@@ -195,8 +195,11 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
             confirm: false,
         },
     );
-    let first = dots.first().cloned().unwrap_or_default().replace('●', "✗");
-    let _ = writeln!(text, "  {} {:<10} {first}", "✗".red(), stage.name);
+    let first = dots.first().cloned().unwrap_or_default();
+    let failed = state.phase == Phase::Aborting(Cause::Failure);
+    let first = if failed { first.replace('●', "✗") } else { first };
+    let marker = if failed { "✗".red().to_string() } else { "◂".cyan().to_string() };
+    let _ = writeln!(text, "  {marker} {:<10} {first}", stage.name);
     for line in why.into_iter().flat_map(|why| why.lines()) {
         let _ = writeln!(text, "{:15}{line}", "");
     }

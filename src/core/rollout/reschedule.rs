@@ -21,8 +21,12 @@ pub(super) fn reschedule(input: &Input<'_>, render: &Render, batched: &Batched, 
     for workload in render.workloads.values() {
         let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
         let mut stuck: BTreeMap<Unit, u32> = BTreeMap::new();
+        let mut placed: BTreeMap<Unit, u32> = BTreeMap::new();
         for pod in observed.pods() {
-            let Some(since) = pod.unschedulable_since else { continue };
+            let Some(since) = pod.unschedulable_since else {
+                *placed.entry(pod.unit.clone()).or_default() += 1;
+                continue;
+            };
             let due = since.max(input.watching_since) + delay;
             if due <= input.now {
                 *stuck.entry(pod.unit.clone()).or_default() += 1;
@@ -31,6 +35,12 @@ pub(super) fn reschedule(input: &Input<'_>, render: &Render, batched: &Batched, 
             }
         }
         let Some(counts) = result.get_mut(&workload.id) else { continue };
+        // A pod that an earlier reschedule gave to another unit already may still be there.
+        stuck.retain(|unit, count| {
+            let total = counts.get(unit).copied().unwrap_or(0);
+            *count = (*count).min(total.saturating_sub(placed.get(unit).copied().unwrap_or(0)));
+            *count > 0
+        });
         if let Some(moved) = shift(counts, &stuck, &units) {
             let from: Vec<String> = stuck.iter().map(|(unit, count)| format!("{count} of {unit}")).collect();
             said.push(format!("{}: {} found no room", workload.id, from.join(", ")));

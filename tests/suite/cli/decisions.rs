@@ -77,7 +77,7 @@ async fn a_release_is_reverted_unless_somebody_changed_the_same() {
     ada.release("apps/checkout/NOTES.md", "kept\n", "a note");
     seen.note("2.0 is complete; somebody added a note").see(&shell, here, &["revert", "checkout", "--to", "7"]);
     seen.see(&shell, here, &["revert", "checkout", "-m", "memory grows"]);
-    assert_eq!(remote.read("apps/checkout/deployment.yaml"), Some(deployment("1.9")));
+    assert_eq!(remote.read("apps/checkout/deployment.yaml"), Some(deployment("1.9").trim_end().to_owned()));
     assert_eq!(remote.read("apps/checkout/NOTES.md").as_deref(), Some("kept"));
     seen.see(&shell, here, &["revert", "checkout"]);
     ada.pull();
@@ -99,7 +99,7 @@ async fn a_push_that_is_refused_or_overtaken_is_told_or_tried_again() {
     // Somebody else is faster, once: their commit lands while ours is on its way.
     let marker = remote.base().join("overtaken");
     let script = format!(
-        "[ -e {0} ] && exit 0; : > {0}; git update-ref refs/heads/main $(git commit-tree -p $2 -m other $2^{{tree}}); exit 1",
+        "[ -e {0} ] && exit 0; : > {0}; git update-ref refs/heads/main $(git -c user.name=x -c user.email=x@example.com commit-tree -p $2 -m other $2^{{tree}}); exit 1",
         marker.display()
     );
     remote.hook("update", &script);

@@ -81,7 +81,6 @@ async fn the_audit_finds_what_somebody_changed() {
     let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((told["ok"].as_bool(), told["applications"]["checkout"]["confirms"].as_u64()), (Some(true), Some(1)));
     ada.pull();
-    ada.replace("rollouts/checkout/0001/journal.yaml", "looks good", "looks bad");
     let journal = ada.read("rollouts/checkout/0001/journal.yaml").unwrap();
     ada.write("rollouts/checkout/0001/journal.yaml", &journal.replace("10 pods", "11 pods"));
     ada.commit("a nicer record");

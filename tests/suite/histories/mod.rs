@@ -30,4 +30,9 @@ macro_rules! play {
     };
 }
 
+mod aborts;
+mod changes;
+mod decisions;
 mod merges;
+mod remote;
+mod reverts;

@@ -1,7 +1,12 @@
 //! A release: a real repository on disk with people who use the real `git` program, a cluster, and the controller
 //! between them, in one of two places.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use locktender::{
@@ -76,9 +81,13 @@ enum Ground {
 /// The repository, the cluster and the controller.
 pub struct Release {
     pub remote: Remote,
+    /// How long the sandbox's controller gathers records from its next start on.
+    pub push_interval: Duration,
     ground: Ground,
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
+    /// Reading journals costs: what they say at a commit is kept.
+    ledgers: Mutex<HashMap<(String, git2::Oid), BTreeMap<u32, Vec<Record>>>>,
 }
 
 impl Drop for Release {
@@ -244,7 +253,14 @@ impl Release {
             }
         };
         let (sender, _) = watch::channel(Reports::new());
-        let mut release = Self { remote, ground, sender, controller: None };
+        let mut release = Self {
+            remote,
+            push_interval: Duration::from_millis(100),
+            ground,
+            sender,
+            controller: None,
+            ledgers: Mutex::default(),
+        };
         release.start().await;
         release
     }
@@ -281,7 +297,7 @@ impl Release {
                     renderer: Arc::new(KustomizeRenderer::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
-                let options = Options { push_interval: Some(Duration::from_millis(100)), ..Options::default() };
+                let options = Options { push_interval: Some(self.push_interval), ..Options::default() };
                 (ports, options)
             }
         };
@@ -375,16 +391,21 @@ impl Release {
         let mut pods = self.list("api/v1/pods", "pods").await;
         pods.retain(|pod| {
             let labels = &pod["metadata"]["labels"];
-            labels["locktender.dev/app"] == app || labels["app"] == app
+            labels["locktender.dev/app"] == app || labels["locktender.dev/app"].is_null() && labels["app"] == app
         });
         Seen { report: self.sender.borrow().get(&AppName::new(app)).cloned(), pods, ledger: self.ledger(app) }
     }
 
     /// The journals at HEAD, by number.
     pub fn ledger(&self, app: &str) -> BTreeMap<u32, Vec<Record>> {
-        let mut ledger = BTreeMap::new();
-        let Ok(repository) = git2::Repository::open_bare(self.remote.path()) else { return ledger };
+        let Ok(repository) = git2::Repository::open_bare(self.remote.path()) else { return BTreeMap::new() };
         let tip = repository.refname_to_id("refs/heads/main").unwrap();
+        let mut known = self.ledgers.lock().unwrap();
+        known.entry((app.to_owned(), tip)).or_insert_with(|| Self::read_ledger(&repository, tip, app)).clone()
+    }
+
+    fn read_ledger(repository: &git2::Repository, tip: git2::Oid, app: &str) -> BTreeMap<u32, Vec<Record>> {
+        let mut ledger = BTreeMap::new();
         let tree = repository.find_commit(tip).unwrap().tree().unwrap();
         let Ok(entry) = tree.get_path(&PathBuf::from(format!("rollouts/{app}"))) else { return ledger };
         let rollouts = repository.find_tree(entry.id()).unwrap();

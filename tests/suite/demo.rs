@@ -1,0 +1,138 @@
+//! `locktender demo`, as a person runs it: the built binary, its own sandbox, repository and controller.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+/// A demo that runs.
+struct Demo {
+    process: Child,
+    lines: Receiver<String>,
+    told: Vec<String>,
+    /// Everything temporary of it, and nothing else.
+    temporary: TempDir,
+}
+
+impl Demo {
+    fn start(args: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_locktender"))
+            .arg("demo")
+            .args(args)
+            .env("TMPDIR", temporary.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = follow(process.stdout.take().unwrap());
+        Self { process, lines, told: Vec::new(), temporary }
+    }
+
+    /// Reads on until a line that contains `text`.
+    fn until(&mut self, text: &str) {
+        while !self.told.last().is_some_and(|line| line.contains(text)) {
+            match self.lines.recv_timeout(Duration::from_secs(120)) {
+                Ok(line) => self.told.push(line),
+                Err(_) => panic!("it never says {text:?}:\n{}", self.told.join("\n")),
+            }
+        }
+    }
+
+    /// The commands of the gate that was shown last.
+    fn commands(&self) -> String {
+        let first = self.told.iter().rposition(|line| line.trim_start().starts_with("cd '")).unwrap();
+        let commands = self.told[first..].iter().take_while(|line| !line.is_empty());
+        commands.map(|line| line.trim()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn press_enter(&mut self) {
+        self.process.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// Returns the exit code and everything that was printed.
+    fn end(mut self) -> (Option<i32>, Vec<String>, TempDir) {
+        self.told.extend(self.lines.iter());
+        (self.process.wait().unwrap().code(), self.told, self.temporary)
+    }
+}
+
+fn follow(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).unwrap().next().is_none()
+}
+
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn alone_it_ends_with_a_table_in_which_everything_is_as_promised() {
+    let mut demo = Demo::start(&["--yes"]);
+    demo.until("same pods");
+    let (code, told, temporary) = demo.end();
+    let from = told.iter().position(|line| line.contains("same pods")).unwrap();
+    let table: Vec<String> = told[from..].iter().map(|line| words(line)).collect();
+    assert_eq!(
+        table[..12],
+        [
+            "dca dcb at 1.9 at 2.0 same pods",
+            "✓ install: beta 1 1 2 0 -",
+            "✓ install: batch-1 3 3 6 0 -",
+            "✓ install: batch-2 4 6 10 0 -",
+            "✓ 2.0: beta 1 1 8 2 10 of 10",
+            "✓ beta confirmed 3 3 4 6 10 of 10",
+            "✓ confirm reverted 1 1 8 2 10 of 10",
+            "✓ confirmed again 3 3 4 6 10 of 10",
+            "✓ aborted 0 0 10 0 10 of 10",
+            "",
+            "✓ the install's batches 2, 4, 4",
+            "✓ pods that the abort took back 6 of the 6 at 2.0; 4 were not touched",
+        ],
+        "{}",
+        told.join("\n")
+    );
+    assert_eq!(table[12], "✓ the cluster now 10 pods answer 1.9");
+    assert!(table[13].starts_with("✓ Git is as before the merge"), "{}", table[13]);
+    assert!(table[14].ends_with("4 confirms accepted, 1 step back, 1 aborted"), "{}", table[14]);
+    assert!(table[15].starts_with("✓ `locktender audit verify` ok: "), "{}", table[15]);
+    assert!(told.iter().any(|line| line.contains("✓ all of it is as promised")));
+    assert_eq!(code, Some(0));
+    assert!(is_empty(temporary.path()), "it leaves nothing behind");
+}
+
+#[test]
+fn a_gate_opens_by_enter_and_by_commands_typed_elsewhere_alike_and_ctrl_c_leaves_nothing_behind() {
+    let mut demo = Demo::start(&[]);
+    demo.until("Enter runs them ...");
+    let status = Command::new("sh").arg("-ec").arg(demo.commands()).status().unwrap();
+    assert!(status.success());
+    demo.until("checkout: go on after beta (Ada)");
+    demo.until("Enter runs them ...");
+    assert!(demo.commands().contains("batch-1.yaml"), "{}", demo.commands());
+    demo.press_enter();
+    demo.until("checkout: go on after batch-1 (Ada)");
+    demo.until("2/7");
+    let interrupt = Command::new("kill").arg("-INT").arg(demo.process.id().to_string()).status().unwrap();
+    assert!(interrupt.success());
+    let (code, told, temporary) = demo.end();
+    assert_eq!(code, Some(1), "{}", told.join("\n"));
+    assert!(is_empty(temporary.path()), "it leaves nothing behind");
+}
