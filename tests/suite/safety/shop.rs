@@ -74,7 +74,7 @@ spec:
 
 /// Between the cluster and the controller: holds watch events back, and says what no watch said.
 pub struct Lag {
-    inner: Mutex<SimCluster>,
+    inner: SimCluster,
     state: Mutex<LagState>,
     news: Notify,
 }
@@ -94,10 +94,6 @@ fn kind_of(event: &ClusterEvent) -> String {
 }
 
 impl Lag {
-    fn inner(&self) -> SimCluster {
-        self.inner.lock().unwrap().clone()
-    }
-
     /// Holds back everything about one kind; `None` lets it all through, late.
     pub fn hold(&self, kind: Option<&str>) {
         let mut state = self.state.lock().unwrap();
@@ -128,23 +124,23 @@ impl Lag {
 #[async_trait]
 impl Cluster for Lag {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
-        self.inner().write(write).await
+        self.inner.write(write).await
     }
 
     async fn dry_run(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
-        self.inner().dry_run(write).await
+        self.inner.dry_run(write).await
     }
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
-        self.inner().read(kind, namespace, name).await
+        self.inner.read(kind, namespace, name).await
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {
-        self.inner().scope(kind).await
+        self.inner.scope(kind).await
     }
 
     async fn watch(&self, kind: &Kind) {
-        self.inner().watch(kind).await;
+        self.inner.watch(kind).await;
     }
 
     async fn next_event(&self) -> ClusterEvent {
@@ -153,10 +149,9 @@ impl Cluster for Lag {
             if let Some(event) = self.try_event() {
                 return event;
             }
-            let inner = self.inner();
             tokio::select! {
                 () = news => {}
-                event = inner.next_event() => {
+                event = self.inner.next_event() => {
                     if let Some(event) = self.sort(event) {
                         return event;
                     }
@@ -169,7 +164,7 @@ impl Cluster for Lag {
         if let Some(event) = self.state.lock().unwrap().ready.pop_front() {
             return Some(event);
         }
-        while let Some(event) = self.inner().try_event() {
+        while let Some(event) = self.inner.try_event() {
             if let Some(event) = self.sort(event) {
                 return Some(event);
             }
@@ -201,31 +196,28 @@ impl Shop {
             (DEPLOYMENT, &manifest("1.9")),
         ]);
         sim.kill();
-        let lag =
-            Arc::new(Lag { inner: Mutex::new(sim.cluster.clone()), state: Mutex::default(), news: Notify::new() });
-        let (reports, controller) = Self::run(&sim, &lag);
+        let (lag, reports, controller) = Self::run(&sim);
         Self { sim, lag, reports, controller }
     }
 
-    fn run(sim: &Sim, lag: &Arc<Lag>) -> (watch::Receiver<Reports>, JoinHandle<()>) {
-        let (git, cluster) = sim.another_life();
-        *lag.inner.lock().unwrap() = cluster;
-        let ports = Ports {
-            repository: Arc::new(git),
-            cluster: lag.clone(),
-            renderer: Arc::new(NoRenderer),
-            clock: Arc::new(sim.clock.clone()),
-        };
+    fn run(sim: &Sim) -> (Arc<Lag>, watch::Receiver<Reports>, JoinHandle<()>) {
+        sim.cluster.forget_watches();
+        let life = sim.faults.new_life();
+        let cluster = sim.cluster.for_life(life);
+        let repository = Arc::new(sim.git.for_life(life, &cluster));
+        let lag = Arc::new(Lag { inner: cluster, state: Mutex::default(), news: Notify::new() });
+        let (renderer, clock) = (Arc::new(NoRenderer), Arc::new(sim.clock.clone()));
+        let ports = Ports { repository, cluster: lag.clone(), renderer, clock };
         let (sender, reports) = watch::channel(Reports::new());
         let run = controller::run(ports, Options::default(), Some(sender), std::future::pending());
-        (reports, tokio::spawn(run))
+        (lag, reports, tokio::spawn(run))
     }
 
     /// Ends the controller where it is, with its disk, and starts one that knows nothing.
     pub fn restart(&mut self) {
         self.controller.abort();
         self.sim.git.lose_mirror();
-        (self.reports, self.controller) = Self::run(&self.sim, &self.lag);
+        (self.lag, self.reports, self.controller) = Self::run(&self.sim);
     }
 
     /// With 1.9 stable on ten pods.

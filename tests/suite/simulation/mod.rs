@@ -192,14 +192,6 @@ impl Sim {
         self.controller.start();
     }
 
-    /// Returns repository and cluster for a controller that somebody else starts: the one before is dead.
-    pub fn another_life(&self) -> (SimGit, SimCluster) {
-        self.cluster.forget_watches();
-        let life = self.faults.new_life();
-        let cluster = self.cluster.for_life(life);
-        (self.git.for_life(life, &cluster), cluster)
-    }
-
     /// Ends the controller at once, wherever it is.
     pub fn kill(&mut self) {
         self.controller.kill();
