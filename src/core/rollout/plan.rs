@@ -406,7 +406,8 @@ mod tests {
 
     #[test]
     fn a_plan_of_another_version_is_told_from_ours() {
-        let text = |version: &str| format!("apiVersion: {version}\nkind: Plan\nrollout: a/0001\nextra: {{0001: 1e999}}\n");
+        let text =
+            |version: &str| format!("apiVersion: {version}\nkind: Plan\nrollout: a/0001\nextra: {{0001: 1e999}}\n");
         assert_eq!(newer_version(&text("locktender.dev/v2")), Some("locktender.dev/v2".to_owned()));
         assert_eq!(newer_version(&text(API_VERSION)), None);
         assert_eq!(newer_version("kind: Plan\n"), None);

@@ -70,8 +70,12 @@ pub struct SimCluster {
 }
 
 impl SimCluster {
+    pub fn new(world: World, clock: VirtualClock) -> Self {
+        Self::judged_by(world, clock, Faults::default(), Arc::default())
+    }
+
     /// A cluster whose every step is judged, and where things go wrong.
-    pub fn new(world: World, clock: VirtualClock, faults: Faults, checker: Arc<Mutex<Checker>>) -> Self {
+    pub fn judged_by(world: World, clock: VirtualClock, faults: Faults, checker: Arc<Mutex<Checker>>) -> Self {
         let state = State {
             world,
             watched: BTreeMap::new(),

@@ -169,7 +169,7 @@ impl Sim {
         let checker = Arc::new(Mutex::new(Checker::default()));
         let git = SimGit::new(clock.clone(), faults.clone(), files);
         let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-        let cluster = SimCluster::new(World::new(options), clock.clone(), faults.clone(), checker.clone());
+        let cluster = SimCluster::judged_by(World::new(options), clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
         let (sender, reports) = watch::channel(Reports::new());
         let controller = Controller {
