@@ -43,7 +43,7 @@ async fn a_change_that_cannot_be_in_place_recreates_pods_in_their_units() {
     let mut told = installed(&policy("", "")).await;
     let before = told.release.seen("checkout").await.identities();
     told.person("a shorter farewell", |clone| {
-        drop(clone.write(DEPLOYMENT, &deployment(10, "1.9", "terminationGracePeriodSeconds: 5")))
+        clone.write(DEPLOYMENT, &deployment(10, "1.9", "terminationGracePeriodSeconds: 5"));
     });
     let seen = told.complete(2).await;
     assert!(before.iter().all(|pod| !seen.identities().contains(pod)));
@@ -69,7 +69,7 @@ async fn in_one_unit_the_handle_lets_go_and_takes_back_and_no_pod_restarts_for_i
     let before = told.release.seen("checkout").await.identities();
     told.merge("2.0");
     told.waits(2, "beta").await;
-    assert_eq!(handle(&told).0, true, "while we stage it owns nothing");
+    assert!(handle(&told).0, "while we stage it owns nothing");
     let seen = told.complete(2).await;
     told.release.rest().await;
     assert_eq!(handle(&told), (false, 10));
