@@ -59,7 +59,7 @@ pub struct Anchor {
 }
 
 /// The key of an anchor's data by which a person aborts while Git is away: the rollout's id, and why.
-pub const ABORT: &str = "abort";
+pub const ABORT: &str = labels::ANCHOR_ABORT;
 
 /// Writes what a person's abort says.
 pub fn abort_of(rollout: &RolloutId, message: Option<&str>) -> String {

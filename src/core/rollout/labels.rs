@@ -18,6 +18,8 @@ pub const IN_SERVICE: &str = "locktender.dev/in-service";
 pub const SLICE: &str = "locktender.dev/slice";
 /// On an anchor: the application's name.
 pub const ANCHOR: &str = "locktender.dev/anchor";
+/// The key of an anchor's data by which a person aborts while Git is away.
+pub const ANCHOR_ABORT: &str = "abort";
 /// Kubernetes' own label by which ReplicaSets tell their pods apart.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
