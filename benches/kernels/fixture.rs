@@ -187,6 +187,7 @@ impl Big {
             git: &self.git,
             neighbours: &neighbours,
             repair: None,
+            abort: None,
             now: self.now,
         })
     }

@@ -69,11 +69,23 @@ pub struct Options {
     pub parallel_writes: usize,
     /// After a fetch or push that failed: how long to wait at first. Doubles, up to a minute.
     pub git_retry: Duration,
+    /// Sees each decision with what it was decided on.
+    pub witness: Option<Witness>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { push_interval: None, parallel_writes: 8, git_retry: Duration::from_secs(1) }
+        Self { push_interval: None, parallel_writes: 8, git_retry: Duration::from_secs(1), witness: None }
+    }
+}
+
+/// Sees each decision with what it was decided on: by this a test can decide again and compare.
+#[derive(Clone)]
+pub struct Witness(pub Arc<dyn Fn(&Input<'_>, &Decision) + Send + Sync>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
     }
 }
 
@@ -344,7 +356,13 @@ impl Controller {
             now,
         };
         // `decide` is total. Should it still panic for one application, the others must go on.
-        let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rollout::decide(&input)));
+        let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let decision = rollout::decide(&input);
+            if let Some(Witness(saw)) = &self.options.witness {
+                saw(&input, &decision);
+            }
+            decision
+        }));
         let app = self.apps.get_mut(name)?;
         match decided {
             Ok(decision) => {

@@ -75,7 +75,8 @@ impl Action {
     }
 }
 
-fn seen(object: &Object, live: Option<&Object>) -> String {
+/// Names an object and the state it was seen in.
+pub(super) fn seen(object: &Object, live: Option<&Object>) -> String {
     let at = live.map_or("absent", Object::resource_version);
     format!("{}/{}@{at}", object.key().kind, object.name())
 }

@@ -360,7 +360,10 @@ fn complete(
         (None, _) => "the application is removed".to_owned(),
         (Some(_), 1) => format!("1 pod at {version}"),
         (Some(_), count) if count > 1 => format!("{count} pods at {version}"),
-        (Some(target), _) => format!("{} objects at {}", target.objects.len(), target.revision.short()),
+        (Some(target), _) => match target.keys().count() {
+            1 => format!("1 object at {}", target.revision.short()),
+            count => format!("{count} objects at {}", target.revision.short()),
+        },
     };
     let draft = Draft::new(Event::Completed, Some(&state.current().name), why).listing(files(&head.decisions)).with(
         |evidence| {

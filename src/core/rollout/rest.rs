@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    action::Action,
+    action::{self, Action},
     decide::{applied, broken, open, report, stable_side},
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input},
@@ -15,8 +15,9 @@ use super::{
     steer::{self, Course},
 };
 use crate::core::{
-    ledger::{Draft, Event},
-    policy::Drift,
+    diff,
+    ledger::{Draft, Event, Quota},
+    policy::{Drift, RolloutPolicy},
 };
 
 /// Corrections of one object in this many records are a fight with somebody, and only reported from then on.
@@ -79,7 +80,8 @@ fn follow_head(
             return start(input, head, Some(target), Some(stable), decision);
         }
         let before = sides::stable_at(input.rollouts).map(|at| at.revision);
-        let draft = applied(target, &stable.digest, before.as_ref());
+        let changed = changed_by(input, target);
+        let draft = applied(target, &stable.digest, before.as_ref()).with(|evidence| evidence.objects = changed);
         decision.records.push((last.plan.rollout.number, draft));
         return true;
     }
@@ -100,6 +102,20 @@ fn follow_head(
         return false;
     }
     start(input, head, target, stable, decision)
+}
+
+/// Lists the objects that putting a change in place writes, in the state they are in: this is no drift.
+fn changed_by(input: &Input<'_>, target: &Render) -> Vec<String> {
+    let wanted = target.objects.iter().map(|object| (object.key(), objects::labelled(object, input.app)));
+    let differ = wanted.filter_map(|(key, wanted)| {
+        let live = input.view.by_key(&key);
+        live.is_none_or(|live| diff::differs(&wanted, live)).then(|| action::seen(&wanted, live))
+    });
+    let handles = target.workloads.values().filter_map(|workload| {
+        let live = input.view.by_key(&workload.key)?;
+        Some(action::seen(&workload.object, Some(live)))
+    });
+    differ.chain(handles).collect()
 }
 
 /// Returns whether HEAD renders a target that was aborted, and has rendered nothing else since.
@@ -184,8 +200,9 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
     let mut actions = steered.actions;
     actions.extend(removals);
-    if let Some(batched) = policy.map(plan::batched_of)
-        && let Some((moved, wake)) = reschedule::reschedule(input, stable, batched, &last.totals)
+    if let Some(policy) = policy
+        && let Some((moved, wake)) =
+            reschedule::reschedule(input, stable, plan::batched_of(policy), &totals_now(input, last, stable, policy))
     {
         decision.wake_at(wake);
         if let Some((totals, why)) = moved {
@@ -197,17 +214,29 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
     correct_drift(input, last, stable, actions, decision);
 }
 
+/// Returns the units' totals as they are in effect: what was recorded, shared out anew where the wanted total changed.
+fn totals_now(input: &Input<'_>, last: &State, stable: &Render, policy: &RolloutPolicy) -> Quota {
+    let workloads = stable.workloads.values();
+    let totals = workloads
+        .filter_map(|workload| Some((workload.id.clone(), steer::totals(workload, policy, &last.totals, input.view)?)));
+    totals.collect()
+}
+
 /// Lets through what needs no record of its own, and what the latest record of drift covers; records the rest first.
 fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<Action>, decision: &mut Decision) {
     let live = stable.application.drift.or(stable.policy.as_ref().map(|policy| policy.drift));
     let drifted: Vec<String> = actions.iter().filter_map(|action| action.drift.clone()).collect();
     let put_back = |record: &&crate::core::ledger::Record| record.event == Event::DriftCorrected;
-    let covered: &[String] = last.records.iter().rev().find(put_back).map_or(&[], |record| &record.evidence.objects);
+    let latest = |event: Event| last.records.iter().rev().find(|record| record.event == event);
+    let listed = |event: Event| latest(event).map_or(&[][..], |record| &record.evidence.objects);
+    let covered: Vec<&String> = listed(Event::Applied).iter().chain(listed(Event::DriftCorrected)).collect();
     if live == Some(Drift::Report) {
+        let is_ours = |drift: &String| listed(Event::Applied).contains(drift);
+        let drifted: Vec<String> = drifted.into_iter().filter(|drift| !is_ours(drift)).collect();
         if !drifted.is_empty() {
             decision.report.reasons.push(Reason::Drifted { objects: drifted });
         }
-        decision.actions = actions.into_iter().filter(|action| action.drift.is_none()).collect();
+        decision.actions = actions.into_iter().filter(|action| action.drift.as_ref().is_none_or(is_ours)).collect();
         return;
     }
     let fights = |drift: &String| {
@@ -218,14 +247,14 @@ fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<
         });
         recent.count() >= FIGHT
     };
-    let is_new = |drift: &String| !covered.contains(drift);
+    let is_new = |drift: &String| !covered.contains(&drift);
     let fought: Vec<String> = drifted.iter().filter(|drift| is_new(drift) && fights(drift)).cloned().collect();
     if !fought.is_empty() {
         decision.report.reasons.push(Reason::Drifted { objects: fought.clone() });
     }
     let fresh: Vec<String> = drifted.into_iter().filter(|drift| is_new(drift) && !fought.contains(drift)).collect();
     if fresh.is_empty() {
-        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| covered.contains(drift));
+        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| covered.contains(&drift));
         decision.actions = actions.into_iter().filter(allowed).collect();
         return;
     }

@@ -109,6 +109,7 @@ impl View {
             self.by_app.entry(app.to_owned()).or_default().insert(key.clone());
             merge(&mut touched, Touched::Apps([AppName::new(app)].into()));
         }
+        // A person's abort while Git is away is written there: nothing else would tell of it.
         if let Some(app) = object.label(labels::ANCHOR).filter(|_| object.at(&["data", labels::ANCHOR_ABORT]).is_some())
         {
             merge(&mut touched, Touched::Apps([AppName::new(app)].into()));

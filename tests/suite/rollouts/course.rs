@@ -218,3 +218,24 @@ spec: {selector: {app: checkout}, ports: [{port: 80, targetPort: 8080}]}
     assert!(seen.pods.iter().all(|pod| protected(pod)), "every pod is back in it");
     told!(told);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_without_stages_is_put_in_place_also_where_drift_is_only_reported() {
+    let mut told = installed(&policy("drift: report", "")).await;
+    told.person("twelve", |clone| drop(clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 12")));
+    told.until("twelve", |seen| seen.pods.len() == 12 && seen.is(1, Activity::Stable)).await;
+    told.note("somebody scales it to three");
+    let scale = |told: &Transcript, replicas: u32| {
+        told.release.cluster().with(|world| {
+            let mut handle = world.api.get("deployments.apps", "shop", "checkout").unwrap().as_ref().clone();
+            handle["spec"]["replicas"] = replicas.into();
+            world.api.update(handle, None).unwrap();
+        });
+    };
+    scale(&told, 3);
+    told.until("it is reported", |seen| seen.reasons().contains("drifted: Deployment/checkout")).await;
+    told.release.rest().await;
+    let seen = told.until("it is reported", |seen| seen.reasons().contains("drifted: Deployment/checkout")).await;
+    assert_eq!(seen.pods.len(), 12, "Git's number holds for the pods");
+    told!(told);
+}

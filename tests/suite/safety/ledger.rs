@@ -1,12 +1,14 @@
 //! What Git must say before, and what is believed of what it says.
 
+use std::time::Duration;
+
 use locktender::core::{
     ledger::{Draft, Event, Record, journal},
     names::Digest,
     rollout::report::{Activity, Reason, Report},
 };
 
-use super::shop::{Shop, counted, policy};
+use super::shop::{DEPLOYMENT, Shop, counted, manifest, policy};
 
 fn says(report: &Report, wanted: impl Fn(&Reason) -> bool) -> bool {
     report.reasons.iter().any(wanted)
@@ -90,4 +92,25 @@ async fn fault_82_a_forged_record_is_not_believed() {
     let now = shop.records(2);
     assert_eq!(now[..records.len()], records, "what was pushed is as it was");
     assert!(now[records.len()..].iter().all(|record| record.event == Event::LedgerRestored));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_without_stages_is_put_in_place_on_its_own_record_and_is_no_drift() {
+    let mut shop = Shop::installed(&policy(&["drift: report"], &[])).await;
+    let settings =
+        |n: u32| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{turn: '{n}'}}\n");
+    for n in 1..=8 {
+        shop.commit(&format!("settings {n}"), &[("apps/checkout/settings.yaml", Some(&settings(n)))]);
+        shop.sim.pass(Duration::from_secs(10)).await;
+        let live = shop.sim.cluster.with(|world| world.api.get("configmaps", "shop", "settings")).unwrap();
+        assert_eq!(live["data"]["turn"], n.to_string());
+    }
+    let more = manifest("1.9").replace("replicas: 10", "replicas: 12");
+    shop.commit("two more", &[(DEPLOYMENT, Some(&more))]);
+    shop.pass(1).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 12)]));
+    let events = shop.events(1);
+    assert!(!events.contains(&Event::DriftCorrected), "{events:?}");
+    assert_eq!(events.iter().filter(|event| **event == Event::Applied).count(), 9);
+    shop.until("stable", |report| report.activity == Activity::Stable).await;
 }

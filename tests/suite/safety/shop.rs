@@ -196,29 +196,28 @@ impl Shop {
             (DEPLOYMENT, &manifest("1.9")),
         ]);
         sim.kill();
-        let lag = Arc::new(Lag { inner: sim.cluster.clone(), state: Mutex::default(), news: Notify::new() });
-        let (reports, controller) = Self::run(&sim, &lag);
+        let (lag, reports, controller) = Self::run(&sim);
         Self { sim, lag, reports, controller }
     }
 
-    fn run(sim: &Sim, lag: &Arc<Lag>) -> (watch::Receiver<Reports>, JoinHandle<()>) {
+    fn run(sim: &Sim) -> (Arc<Lag>, watch::Receiver<Reports>, JoinHandle<()>) {
         sim.cluster.forget_watches();
-        let ports = Ports {
-            repository: Arc::new(sim.git.clone()),
-            cluster: lag.clone(),
-            renderer: Arc::new(NoRenderer),
-            clock: Arc::new(sim.clock.clone()),
-        };
+        let life = sim.faults.new_life();
+        let cluster = sim.cluster.for_life(life);
+        let repository = Arc::new(sim.git.for_life(life, &cluster));
+        let lag = Arc::new(Lag { inner: cluster, state: Mutex::default(), news: Notify::new() });
+        let (renderer, clock) = (Arc::new(NoRenderer), Arc::new(sim.clock.clone()));
+        let ports = Ports { repository, cluster: lag.clone(), renderer, clock };
         let (sender, reports) = watch::channel(Reports::new());
         let run = controller::run(ports, Options::default(), Some(sender), std::future::pending());
-        (reports, tokio::spawn(run))
+        (lag, reports, tokio::spawn(run))
     }
 
     /// Ends the controller where it is, with its disk, and starts one that knows nothing.
     pub fn restart(&mut self) {
         self.controller.abort();
         self.sim.git.lose_mirror();
-        (self.reports, self.controller) = Self::run(&self.sim, &self.lag);
+        (self.lag, self.reports, self.controller) = Self::run(&self.sim);
     }
 
     /// With 1.9 stable on ten pods.

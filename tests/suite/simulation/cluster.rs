@@ -1,7 +1,7 @@
 //! The cluster behind its trait: the sandbox's `World`, without HTTP, under the virtual clock.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{
-    checker::{Checker, Pushed, Snapshot},
+    checker::{Checker, Pushed, Snapshot, told},
     faults::{Earlier, EventFault, Faults, WriteFault},
     time::VirtualClock,
 };
@@ -49,6 +49,8 @@ pub struct State {
     /// An event that comes after the next one.
     swapped: Option<ClusterEvent>,
     relist_at: Timestamp,
+    /// Resources of which nothing is told until the next list.
+    muted: BTreeSet<String>,
     /// The revision when faults were armed.
     armed_at: u64,
     faults: Faults,
@@ -68,7 +70,12 @@ pub struct SimCluster {
 }
 
 impl SimCluster {
-    pub fn new(world: World, clock: VirtualClock, faults: Faults, checker: Arc<Mutex<Checker>>) -> Self {
+    pub fn new(world: World, clock: VirtualClock) -> Self {
+        Self::judged_by(world, clock, Faults::default(), Arc::default())
+    }
+
+    /// A cluster whose every step is judged, and where things go wrong.
+    pub fn judged_by(world: World, clock: VirtualClock, faults: Faults, checker: Arc<Mutex<Checker>>) -> Self {
         let state = State {
             world,
             watched: BTreeMap::new(),
@@ -77,6 +84,7 @@ impl SimCluster {
             held: BTreeMap::new(),
             swapped: None,
             relist_at: clock.time() + RELIST,
+            muted: BTreeSet::new(),
             armed_at: 0,
             faults: faults.clone(),
             checker,
@@ -164,6 +172,31 @@ impl SimCluster {
         result
     }
 
+    /// Tells nothing of a resource until the next list, and where `lost`, that it does not.
+    pub fn mute(&self, resource: &str, lost: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.muted.insert(resource.to_owned());
+        if let Some(kind) = state.watched.get(resource).cloned().filter(|_| lost) {
+            let reason = "the connection was closed".to_owned();
+            state.queue.push_back(ClusterEvent::Lost { kind, reason });
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Lists everything anew, now.
+    pub fn relist(&self) {
+        self.state.lock().unwrap().relist_at = Timestamp::UNIX_EPOCH;
+        self.news.notify_waiters();
+    }
+
+    /// Tells what happens to a resource only after so long.
+    pub fn hold(&self, resource: &str, seconds: i64) {
+        let until = self.clock.time() + SignedDuration::from_secs(seconds);
+        self.state.lock().unwrap().held.insert(resource.to_owned(), (until, Vec::new()));
+        self.news.notify_waiters();
+    }
+
     /// Lets the checker judge a push.
     pub fn judge_push(&self, push: &Pushed<'_>) {
         let state = self.state.lock().unwrap();
@@ -209,6 +242,9 @@ impl State {
 
     /// Queues an event, or does to it what is planned.
     fn tell(&mut self, resource: &str, event: ClusterEvent, now: Timestamp) {
+        if self.muted.contains(resource) {
+            return;
+        }
         let fault = self.faults.on_event();
         if let Some((_, late)) = self.held.get_mut(resource) {
             return late.push(event);
@@ -243,6 +279,7 @@ impl State {
         }
         self.relist_at = now + RELIST;
         self.held.clear();
+        self.muted.clear();
         self.queue.extend(self.swapped.take());
         for (resource, kind) in self.watched.clone() {
             let listed = self.listed(&resource, &kind);
@@ -394,7 +431,8 @@ fn refused(status: Status, creating: bool) -> ClusterError {
 impl Cluster for SimCluster {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
         self.faults.alive(self.life).await;
-        let fault = self.faults.on_write();
+        self.faults.wait_for_turn().await;
+        let fault = self.faults.on_write(|| told(write));
         match fault {
             Some(WriteFault::CrashBefore) => {
                 self.faults.crash();
@@ -442,9 +480,11 @@ impl Cluster for SimCluster {
         state.collect(self.clock.time());
         match state.key_of(kind) {
             Some(resource) => {
-                let listed = state.listed(&resource, kind);
-                state.watched.insert(resource, kind.clone());
-                state.queue.push_back(listed);
+                state.watched.insert(resource.clone(), kind.clone());
+                if !state.muted.contains(&resource) {
+                    let listed = state.listed(&resource, kind);
+                    state.queue.push_back(listed);
+                }
             }
             None => {
                 let reason = "the server could not find the requested resource".to_owned();

@@ -7,9 +7,10 @@ use std::{
     fmt,
     future::Future,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::random::Random;
 
@@ -101,13 +102,17 @@ pub struct Counts {
 }
 
 /// How likely faults are, in thousandths, when they are drawn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Odds {
     pub write: u64,
     pub event: u64,
     pub read: u64,
     pub crash: u64,
+    pub events: &'static [EventFault],
 }
+
+/// A fault that comes once, at the first write whose description is as wanted.
+type Once = (Box<dyn Fn(&str) -> bool + Send>, WriteFault);
 
 struct State {
     armed: bool,
@@ -116,6 +121,11 @@ struct State {
     drawn: Option<(Random, Odds)>,
     /// Which write fault comes at every write until this is taken back.
     always: Option<WriteFault>,
+    once: Option<Once>,
+    /// How long each write takes, one after the other, and when the next may begin.
+    pace: Option<(Duration, Instant)>,
+    /// What every read is answered with until this is taken back.
+    stale: Option<Earlier>,
     /// Which life of the controller is the present one: those before are dead.
     life: u64,
     crashes: u32,
@@ -137,6 +147,9 @@ impl Default for Faults {
             planned: Vec::new(),
             drawn: None,
             always: None,
+            once: None,
+            pace: None,
+            stale: None,
             life: 0,
             crashes: 0,
             log: Vec::new(),
@@ -187,10 +200,6 @@ impl Faults {
         self.state.lock().unwrap().log.clone()
     }
 
-    pub fn is_armed(&self) -> bool {
-        self.state.lock().unwrap().armed
-    }
-
     /// Begins another life of the controller; all before are dead.
     pub fn new_life(&self) -> u64 {
         let mut state = self.state.lock().unwrap();
@@ -223,8 +232,38 @@ impl Faults {
         }
     }
 
-    pub fn on_write(&self) -> Option<WriteFault> {
+    /// Lets a fault come once, at the first write or push whose description is as wanted.
+    pub fn once(&self, fault: WriteFault, wanted: impl Fn(&str) -> bool + Send + 'static) {
+        self.state.lock().unwrap().once = Some((Box::new(wanted), fault));
+    }
+
+    /// Lets writes to the cluster go through one after the other, each taking so long.
+    pub fn pace(&self, each: Duration) {
+        self.state.lock().unwrap().pace = Some((each, Instant::now()));
+    }
+
+    /// Answers every read with an earlier state; `None` ends it.
+    pub fn stale(&self, earlier: Option<Earlier>) {
+        self.state.lock().unwrap().stale = earlier;
+    }
+
+    /// Returns when a write's turn has come.
+    pub async fn wait_for_turn(&self) {
+        let at = {
+            let mut state = self.state.lock().unwrap();
+            let Some((each, next)) = &mut state.pace else { return };
+            let at = (*next).max(Instant::now());
+            *next = at + *each;
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
+
+    pub fn on_write(&self, described: impl Fn() -> String) -> Option<WriteFault> {
         let mut state = self.state.lock().unwrap();
+        if state.once.as_ref().is_some_and(|(wanted, _)| wanted(&described())) {
+            return state.once.take().map(|(_, fault)| fault);
+        }
         let at = state.counts.writes;
         state.counts.writes += usize::from(state.armed);
         if let Some(fault) = state.always {
@@ -263,7 +302,7 @@ impl Faults {
         let drawn = state
             .drawn
             .as_mut()
-            .and_then(|(random, odds)| (random.below(1000) < odds.event).then(|| *random.pick(&EVENT_FAULTS)));
+            .and_then(|(random, odds)| (random.below(1000) < odds.event).then(|| *random.pick(odds.events)));
         let fault = planned.or(drawn)?;
         state.log.push(Fault::Event(at, fault));
         Some(fault)
@@ -271,6 +310,9 @@ impl Faults {
 
     pub fn on_read(&self) -> Option<Earlier> {
         let mut state = self.state.lock().unwrap();
+        if state.stale.is_some() {
+            return state.stale;
+        }
         if !state.armed {
             return None;
         }

@@ -25,6 +25,9 @@ use super::{
 
 pub const BRANCH: &str = "main";
 
+/// The remote is asked this often in any case, and its tip compared with the mirror's.
+const POLL: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// What goes wrong with the remote.
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
@@ -278,7 +281,8 @@ impl Repository for SimGit {
         self.faults.alive(self.life).await;
         tokio::task::yield_now().await;
         self.reach()?;
-        let fault = self.faults.on_write();
+        let subject = |draft: &CommitDraft| draft.message.lines().next().unwrap_or_default().to_owned();
+        let fault = self.faults.on_write(|| drafts.iter().map(subject).collect::<Vec<_>>().join("; "));
         match fault {
             Some(WriteFault::CrashBefore) => {
                 self.faults.crash();
@@ -303,6 +307,16 @@ impl Repository for SimGit {
     }
 
     async fn changed(&self) {
-        self.news.notified().await;
+        loop {
+            tokio::select! {
+                () = self.news.notified() => return,
+                () = tokio::time::sleep(POLL) => {
+                    let state = self.state.lock().unwrap();
+                    if state.mirror.as_ref() != state.repository.tip(BRANCH) {
+                        return;
+                    }
+                }
+            }
+        }
     }
 }

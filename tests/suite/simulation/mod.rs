@@ -11,7 +11,9 @@ pub mod random;
 pub mod time;
 
 mod exhaustive;
-mod rollouts;
+pub mod rollouts;
+mod rows;
+mod schedules;
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,12 +22,12 @@ use std::{
 
 use async_trait::async_trait;
 use locktender::{
-    controller::{self, Options, Ports, Reports},
+    controller::{self, Options, Ports, Reports, Witness},
     core::{
         ledger::{Event, Record},
         names::AppName,
         render::{Files, RenderError, Renderer},
-        rollout::report::Report,
+        rollout::{self, report::Report},
     },
     sandbox::{
         nodes::NodeSpec,
@@ -73,6 +75,8 @@ struct Controller {
     cluster: SimCluster,
     faults: Faults,
     sender: watch::Sender<Reports>,
+    /// Deciding for this application panics.
+    panics: Arc<Mutex<Option<AppName>>>,
 }
 
 impl Controller {
@@ -87,8 +91,32 @@ impl Controller {
             renderer: Arc::new(NoRenderer),
             clock: Arc::new(self.clock.clone()),
         };
-        let run = controller::run(ports, Options::default(), Some(self.sender.clone()), std::future::pending());
+        let options = Options { witness: Some(self.witness()), ..Options::default() };
+        let run = controller::run(ports, options, Some(self.sender.clone()), std::future::pending());
         *self.running.lock().unwrap() = Some(tokio::spawn(run));
+    }
+
+    /// 8: deciding is a function of its inputs.
+    fn witness(&self) -> Witness {
+        let (checker, panics) = (self.cluster.state.lock().unwrap().checker.clone(), self.panics.clone());
+        Witness(Arc::new(move |input, decision| {
+            let panics = panics.lock().unwrap().clone();
+            assert_ne!(panics.as_ref(), Some(input.app), "as a test asked for");
+            let mut checker = checker.lock().unwrap();
+            if checker.resting {
+                return;
+            }
+            let again = rollout::decide(input);
+            let same = again.records == decision.records
+                && again.open == decision.open
+                && again.actions == decision.actions
+                && again.edits == decision.edits
+                && again.report == decision.report
+                && (again.urgent, again.wake) == (decision.urgent, decision.wake);
+            if !same {
+                checker.violated(8, format_args!("{}: decided twice, differently", input.app));
+            }
+        }))
     }
 
     fn kill(&self) {
@@ -141,7 +169,7 @@ impl Sim {
         let checker = Arc::new(Mutex::new(Checker::default()));
         let git = SimGit::new(clock.clone(), faults.clone(), files);
         let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-        let cluster = SimCluster::new(World::new(options), clock.clone(), faults.clone(), checker.clone());
+        let cluster = SimCluster::judged_by(World::new(options), clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
         let (sender, reports) = watch::channel(Reports::new());
         let controller = Controller {
@@ -151,6 +179,7 @@ impl Sim {
             cluster: cluster.clone(),
             faults: faults.clone(),
             sender,
+            panics: Arc::default(),
         };
         let supervisor = tokio::spawn(controller.clone().supervise());
         let mut sim = Self { clock, git, cluster, faults, checker, reports, controller, world, supervisor };
@@ -179,6 +208,11 @@ impl Sim {
     pub fn assert_invariants(&self) {
         let violations = self.checker.lock().unwrap().take();
         assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.git.subjects().join("\n"));
+    }
+
+    /// Lets deciding for an application panic from here on; `None` ends it.
+    pub fn panic_for(&self, app: Option<&str>) {
+        *self.controller.panics.lock().unwrap() = app.map(AppName::new);
     }
 
     pub fn report(&self, app: &str) -> Option<Report> {

@@ -19,7 +19,10 @@ use locktender::core::{
     rollout::state::State,
 };
 
-pub use self::snapshot::{Snapshot, is_ready};
+pub use self::{
+    cluster::told,
+    snapshot::{Snapshot, is_ready},
+};
 
 /// What a push brings, as far as it concerns the ledger.
 pub struct Pushed<'a> {
@@ -74,7 +77,7 @@ impl Checker {
         std::mem::take(&mut self.violations)
     }
 
-    fn violated(&mut self, invariant: u8, what: impl std::fmt::Display) {
+    pub fn violated(&mut self, invariant: u8, what: impl std::fmt::Display) {
         if self.violations.len() < 20 {
             self.violations.push(format!("invariant {invariant}: {what}"));
         }

@@ -1,0 +1,217 @@
+//! Group B: API server, watch and cache.
+
+use super::*;
+use crate::simulation::{
+    faults::{Earlier, EventFault, Odds, WriteFault},
+    random::Random,
+    rollouts,
+};
+
+fn attempts(sim: &Sim) -> usize {
+    sim.faults.counts().writes
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_13_response_lost_after_commit() {
+    let sim = merged().await;
+    sim.faults.once(WriteFault::AnswerLost, |write| write.contains("Pod/") && write.contains("\"containers\""));
+    completed(&sim, 2).await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_14_every_write_conflicts_for_thirty_seconds() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    sim.arm(&[]);
+    sim.faults.always(Some(WriteFault::Conflict));
+    sim.pass(Duration::from_secs(30)).await;
+    let tried = attempts(&sim);
+    assert!(tried < 200, "tried {tried} times in half a minute: that is no backing off");
+    sim.faults.always(None);
+    confirm(&sim, 2, "batch-1").await;
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_15_the_api_server_is_busy() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::RolloutOpened, "").await;
+    sim.arm(&[]);
+    sim.faults.always(Some(WriteFault::Busy));
+    let before = attempts(&sim);
+    sim.pass(Duration::from_secs(20)).await;
+    let tried = attempts(&sim) - before;
+    assert!((1..=60).contains(&tried), "it asked to wait two seconds each time, and was tried {tried} times");
+    sim.faults.always(None);
+    completed(&sim, 2).await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_17_a_watch_is_lost_and_lists_again() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    recorded(&sim, 2, Event::StageStarted, "batch-1").await;
+    for resource in ["pods", "replicasets.apps", "endpointslices.discovery.k8s.io"] {
+        sim.cluster.mute(resource, true);
+    }
+    sim.pass(Duration::from_secs(120)).await;
+    sim.cluster.relist();
+    confirm(&sim, 2, "batch-1").await;
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_18_events_are_missed() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::RolloutOpened, "").await;
+    sim.cluster.mute("pods", false);
+    completed(&sim, 2).await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_20_our_own_write_is_not_in_our_cache_yet() {
+    let sim = rollouts::checkout();
+    sim.pass(Duration::from_millis(1)).await;
+    sim.cluster.hold("replicasets.apps", 60);
+    completed(&sim, 1).await;
+    let creates = written(&sim).into_iter().filter(|one| {
+        matches!(&one.write, Write::Create { object } if object.kind().kind == "ReplicaSet") && one.result.is_ok()
+    });
+    assert_eq!(creates.count(), 2, "one slice a unit");
+    assert_eq!(pods(&sim).len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_21_the_watch_is_late_and_writes_are_fast() {
+    let sim = merged().await;
+    for _ in 0..3 {
+        sim.cluster.hold("pods", 60);
+        sim.cluster.hold("endpointslices.discovery.k8s.io", 60);
+        sim.pass(Duration::from_secs(61)).await;
+    }
+    completed(&sim, 2).await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_22_the_first_list_never_comes() {
+    let sim = rollouts::checkout();
+    sim.cluster.mute("pods", false);
+    sim.pass(Duration::from_secs(300)).await;
+    assert!(written(&sim).is_empty(), "nothing is done before everything was listed");
+    completed(&sim, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_23_events_are_doubled_and_out_of_order() {
+    let sim = merged().await;
+    let odds = Odds { write: 0, event: 300, read: 0, crash: 0, events: &[EventFault::Duplicate, EventFault::Swap] };
+    sim.faults.draw(Random::new(23), odds);
+    completed(&sim, 2).await;
+    assert!(sim.faults.log().len() > 30);
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_24_an_object_is_made_anew_under_its_name() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    recorded(&sim, 2, Event::StageStarted, "batch-1").await;
+    let before = list(&sim, "services").iter().find(|one| pod_name(one) == "checkout").unwrap().clone();
+    sim.cluster.with(|world| {
+        world.api.delete("services", "shop", "checkout", Default::default()).unwrap();
+        let other = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "checkout", "namespace": "shop"},
+            "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]},
+        });
+        world.api.create(other).unwrap();
+    });
+    confirm(&sim, 2, "batch-1").await;
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+    let after = list(&sim, "services").iter().find(|one| pod_name(one) == "checkout").unwrap().clone();
+    assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(after["spec"]["selector"], before["spec"]["selector"], "it is as Git says again");
+    // The Service took every pod out of service for a moment: that was a person's doing.
+    sim.checker.lock().unwrap().take();
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_26_the_wanted_total_changes_during_a_release() {
+    let free = |tag: &str| manifest(tag).replace("  replicas: 10\n", "");
+    let sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", rollouts::POLICY),
+        ("apps/checkout/app.yaml", rollouts::APP),
+        (DEPLOYMENT, &free("1.9")),
+    ]);
+    sim.pass(Duration::from_secs(60)).await;
+    person_patches(&sim, "deployments.apps", "checkout", json!({"spec": {"replicas": 10}}));
+    sim.git.commit("promote", &[("rollouts/checkout/0001/promote.yaml", Some(""))]);
+    sim.pass(Duration::from_secs(120)).await;
+    assert_eq!(pods(&sim).len(), 10);
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&free("2.0")))]);
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    person_patches(&sim, "deployments.apps", "checkout", json!({"spec": {"replicas": 14}}));
+    recorded(&sim, 2, Event::QuotaChanged, "beta").await;
+    sim.git.commit("promote", &[("rollouts/checkout/0002/promote.yaml", Some(""))]);
+    sim.pass(Duration::from_secs(300)).await;
+    assert!(has(&sim, 2, Event::Completed));
+    assert_eq!(super::at(&sim, "2.0"), 14, "the total is the person's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_32_a_finalizer_that_is_never_released() {
+    let recreate = rollouts::POLICY.replace("    batched:\n", "    batched:\n      update: Recreate\n");
+    let sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", &recreate),
+        ("apps/checkout/app.yaml", rollouts::APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    completed(&sim, 1).await;
+    for pod in pods(&sim) {
+        person_patches(&sim, "pods", &pod_name(&pod), json!({"metadata": {"finalizers": ["example.com/stuck"]}}));
+    }
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    recorded(&sim, 2, Event::StageStarted, "beta").await;
+    sim.pass(Duration::from_secs(60)).await;
+    decide(&sim, 2, "abort.yaml", "");
+    aborted(&sim, 2).await;
+    let running = pods(&sim).iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).count();
+    assert_eq!(running, 10, "what never goes does not keep it from going back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_34_labels_and_owners_that_somebody_edited() {
+    let sim = installed().await;
+    let slice = pod_name(&list(&sim, "replicasets.apps")[0]);
+    let pod = pod_name(&pods(&sim)[0]);
+    person_patches(&sim, "replicasets.apps", &slice, json!({"metadata": {"labels": {labels::APP: null}}}));
+    person_patches(&sim, "pods", &pod, json!({"metadata": {"labels": {labels::WORKLOAD: "other"}}}));
+    sim.pass(Duration::from_secs(1200)).await;
+    let deleted = written(&sim).into_iter().filter(|one| matches!(one.write, Write::Delete { .. })).count();
+    assert_eq!(deleted, 0, "what is ambiguous is never deleted");
+    assert!(pods(&sim).len() >= 9, "{} pods", pods(&sim).len());
+    sim.checker.lock().unwrap().take();
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_35_the_api_server_was_restored_from_a_backup() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    recorded(&sim, 2, Event::StageWaiting, "batch-1").await;
+    sim.faults.stale(Some(Earlier::First));
+    sim.cluster.relist();
+    sim.pass(Duration::from_secs(1)).await;
+    let before = written(&sim).len();
+    decide(&sim, 2, "confirm/batch-1.yaml", "");
+    sim.faults.stale(Some(Earlier::First));
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(written(&sim).len(), before, "nothing is done on a view that went back");
+    sim.faults.stale(None);
+    sim.cluster.relist();
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+}

@@ -1,0 +1,143 @@
+//! Group A: process and controller.
+
+use super::*;
+use crate::simulation::{faults::WriteFault, rollouts};
+
+/// Completes a release in which the controller dies once.
+async fn dies_once(fault: WriteFault, at: impl Fn(&str) -> bool + Send + 'static) -> Sim {
+    let sim = merged().await;
+    sim.faults.once(fault, at);
+    completed(&sim, 2).await;
+    assert_eq!(sim.faults.crashes(), 1, "it died where it was to");
+    assert_eq!(super::at(&sim, "2.0"), 10);
+    sim
+}
+
+fn changes_an_image(write: &str) -> bool {
+    write.contains("Pod/") && write.contains("\"containers\"")
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_01_killed_before_a_write() {
+    each_once(&dies_once(WriteFault::CrashBefore, changes_an_image).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_02_killed_after_a_write() {
+    each_once(&dies_once(WriteFault::CrashAfter, changes_an_image).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_03_killed_after_the_push_and_before_the_write() {
+    let sim = dies_once(WriteFault::CrashAfter, |write| write.contains("beta confirmed")).await;
+    each_once(&sim);
+    let started = |record: &&locktender::core::ledger::Record| record.event == Event::StageStarted;
+    assert_eq!(sim.records("checkout", 2).iter().filter(started).count(), 3, "each stage started once");
+}
+
+fn configured(tag: &str, colour: &str) -> String {
+    let with = "image: registry.example/checkout:TAG\n        envFrom: [{configMapRef: {name: colours}}]";
+    let image = format!("image: registry.example/checkout:{tag}");
+    manifest(tag).replace(&image, &with.replace("TAG", tag))
+        + &format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: colours}}\ndata: {{colour: {colour}}}\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_04_killed_between_the_objects_of_a_step() {
+    for part in ["creating ReplicaSet/", "applying ConfigMap/colours"] {
+        let sim = Sim::new(&[
+            ("policies/two-data-centers.yaml", rollouts::POLICY),
+            ("apps/checkout/app.yaml", rollouts::APP),
+            (DEPLOYMENT, &configured("1.9", "green")),
+        ]);
+        completed(&sim, 1).await;
+        sim.git.commit("blue", &[(DEPLOYMENT, Some(&configured("1.9", "blue")))]);
+        sim.faults.once(WriteFault::CrashAfter, move |write| write.contains(part));
+        completed(&sim, 2).await;
+        assert_eq!(sim.faults.crashes(), 1);
+        let left: Vec<_> = list(&sim, "configmaps")
+            .iter()
+            .filter(|one| one["metadata"]["namespace"] == "shop" && one["data"]["colour"].is_string())
+            .map(|one| one["data"]["colour"].clone())
+            .collect();
+        assert_eq!(left, ["blue"], "the old configuration went with the last pod that read it");
+        assert_eq!(in_service(&sim), 10);
+    }
+}
+
+fn two_apps() -> Vec<(&'static str, String)> {
+    let other = |text: &str| text.replace("checkout", "search");
+    vec![
+        ("policies/two-data-centers.yaml", rollouts::POLICY.to_owned()),
+        ("apps/checkout/app.yaml", rollouts::APP.to_owned()),
+        (DEPLOYMENT, manifest("1.9")),
+        ("apps/search/app.yaml", other(rollouts::APP)),
+        ("apps/search/deployment.yaml", other(&manifest("1.9"))),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_06_deciding_panics_for_one_application() {
+    let files = two_apps();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let sim = Sim::new(&files);
+    sim.panic_for(Some("search"));
+    completed(&sim, 1).await;
+    assert!(sim.records("search", 1).is_empty(), "it is left alone");
+    sim.panic_for(None);
+    sim.recorded("search", 1, Event::StageWaiting, "beta", 1).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_10_a_newer_controllers_state_is_not_touched() {
+    let mut sim = installed().await;
+    sim.kill();
+    let plan = sim.git.file("rollouts/checkout/0001/plan.yaml").unwrap();
+    let journal = sim.git.file("rollouts/checkout/0001/journal.yaml").unwrap();
+    let newer = |text: &str| text.replace("v1alpha1", "v2").replace("checkout/0001", "checkout/0002");
+    sim.git.commit(
+        "checkout 0002: opened by a newer controller",
+        &[
+            ("rollouts/checkout/0002/plan.yaml", Some(&newer(&plan))),
+            ("rollouts/checkout/0002/journal.yaml", Some(&journal.replace("event: Completed", "event: Levitated"))),
+            (DEPLOYMENT, Some(&manifest("2.0"))),
+        ],
+    );
+    let before = (sim.git.tip_now(), written(&sim).len());
+    sim.start();
+    sim.pass(Duration::from_secs(3600)).await;
+    assert_eq!((sim.git.tip_now(), written(&sim).len()), before, "older code refuses newer state without writing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_11_many_applications_and_a_slow_api_server() {
+    let plain = |name: &str| {
+        let app = rollouts::APP.replace("checkout", name).replace(", policy: two-data-centers", "");
+        let config = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: b}}\n");
+        (app, config)
+    };
+    let mut files: Vec<(String, String)> = Vec::new();
+    for number in 0..60 {
+        let name = format!("app-{number:02}");
+        let (app, config) = plain(&name);
+        files.push((format!("apps/{name}/app.yaml"), app));
+        files.push((format!("apps/{name}/config.yaml"), config));
+    }
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let sim = Sim::new(&files);
+    sim.faults.pace(Duration::from_millis(200));
+    for number in 0..60 {
+        sim.recorded(&format!("app-{number:02}"), 1, Event::Completed, "all", 1).await.unwrap();
+    }
+    let made: Vec<String> = list(&sim, "configmaps").iter().map(|one| pod_name(one)).collect();
+    assert_eq!(made.iter().filter(|name| name.starts_with("app-")).count(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_12_at_rest_nothing_is_written() {
+    let sim = installed().await;
+    sim.pass(Duration::from_secs(60)).await;
+    let before = (sim.git.tip_now(), written(&sim).len());
+    sim.pass(Duration::from_secs(2 * 3600)).await;
+    assert_eq!((sim.git.tip_now(), written(&sim).len()), before);
+}

@@ -1,0 +1,170 @@
+//! Group E: what a rollout means.
+
+use super::*;
+use crate::simulation::{checker::Strictness, rollouts};
+use locktender::{
+    core::ledger::Cause,
+    sandbox::faults::{Fault, Target},
+};
+
+#[tokio::test(start_paused = true)]
+async fn fault_66_new_pods_are_never_ready() {
+    for tag in ["2.0-never-ready", "2.0-bad-image", "2.0-crash"] {
+        let sim = installed().await;
+        sim.git.commit("broken", &[(DEPLOYMENT, Some(&manifest(tag)))]);
+        recorded(&sim, 2, Event::StageStarted, "beta").await;
+        sim.pass(Duration::from_secs(500)).await;
+        assert_eq!((super::at(&sim, tag), super::at(&sim, "1.9")), (2, 8), "one pod a unit, not ten");
+        aborted(&sim, 2).await;
+        let aborting = sim.records("checkout", 2).into_iter().find(|record| record.event == Event::Aborting).unwrap();
+        assert_eq!(aborting.evidence.cause, Some(Cause::Failure));
+        assert_eq!((super::at(&sim, "1.9"), in_service(&sim)), (10, 10));
+        assert_eq!(sim.git.file(DEPLOYMENT).unwrap(), manifest("1.9"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_67_pods_die_while_they_are_watched() {
+    let patient = rollouts::POLICY.replace("      beta:", "      minReadySeconds: 60\n      beta:");
+    let sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", &patient),
+        ("apps/checkout/app.yaml", rollouts::APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    completed(&sim, 1).await;
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    recorded(&sim, 2, Event::StageStarted, "beta").await;
+    sim.pass(Duration::from_secs(30)).await;
+    assert_eq!(super::at(&sim, "2.0"), 2);
+    sim.checker.lock().unwrap().strictness = Strictness { evidence: false, budget: false, identity: true };
+    sim.cluster.with(|world| world.faults().add(Target::image("*checkout:2.0"), Fault::Crash));
+    aborted(&sim, 2).await;
+    assert!(!has(&sim, 2, Event::StageWaiting), "it never passed");
+    assert_eq!(super::at(&sim, "1.9"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_68_a_node_is_lost_in_the_middle_of_a_batch() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    recorded(&sim, 2, Event::StageStarted, "batch-1").await;
+    sim.checker.lock().unwrap().strictness = Strictness { evidence: false, budget: true, identity: false };
+    let node = pods(&sim)[0]["spec"]["nodeName"].as_str().unwrap().to_owned();
+    sim.cluster.with(|world| world.faults().set_node_down(&node, true));
+    sim.pass(Duration::from_secs(60)).await;
+    sim.cluster.with(|world| world.faults().set_node_down(&node, false));
+    confirm(&sim, 2, "batch-1").await;
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+    assert_eq!(super::at(&sim, "2.0"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_75_contradictory_decisions() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    sim.git.commit(
+        "both",
+        &[
+            ("rollouts/checkout/0002/promote.yaml", Some("")),
+            ("rollouts/checkout/0002/abort.yaml", Some("")),
+            ("rollouts/checkout/0002/confirm/beta.yaml", Some("")),
+        ],
+    );
+    aborted(&sim, 2).await;
+    assert_eq!(super::at(&sim, "1.9"), 10, "abort wins");
+    decide(&sim, 2, "promote.yaml", "message: too late\n");
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(super::at(&sim, "1.9"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_76_a_confirm_for_something_else() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    let other = sim.records("checkout", 1)[0].evidence.plan.unwrap();
+    decide(&sim, 2, "confirm/beta.yaml", &format!("planHash: {other}\n"));
+    sim.pass(Duration::from_secs(60)).await;
+    assert!(has(&sim, 2, Event::DecisionRejected) && !has(&sim, 2, Event::ConfirmAccepted));
+    assert_eq!(super::at(&sim, "2.0"), 2);
+    // The one for an older rollout opens nothing either.
+    decide(&sim, 1, "confirm/beta.yaml", "message: wrong number\n");
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(super::at(&sim, "2.0"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_77_a_new_target_while_paused() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    decide(&sim, 2, "pause.yaml", "");
+    recorded(&sim, 2, Event::Paused, "beta").await;
+    sim.git.commit("checkout 2.1", &[(DEPLOYMENT, Some(&manifest("2.1")))]);
+    recorded(&sim, 2, Event::Superseded, "beta").await;
+    completed(&sim, 3).await;
+    assert_eq!(super::at(&sim, "2.1"), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_77_going_back_to_an_image_that_is_gone() {
+    let sim = merged().await;
+    completed(&sim, 2).await;
+    sim.cluster.with(|world| world.faults().add(Target::image("*checkout:1.9"), Fault::BadImage));
+    sim.git.commit("Revert \"checkout 2.0\"", &[(DEPLOYMENT, Some(&manifest("1.9")))]);
+    aborted(&sim, 3).await;
+    assert_eq!((super::at(&sim, "2.0"), in_service(&sim)), (10, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_79_somebody_scales_and_edits_by_hand() {
+    let sim = installed().await;
+    let slice = pod_name(&list(&sim, "replicasets.apps")[0]);
+    person_patches(&sim, "replicasets.apps", &slice, json!({"spec": {"replicas": 3}}));
+    person_patches(&sim, "services", "checkout", json!({"spec": {"selector": {"app": "nobody"}}}));
+    sim.pass(Duration::from_secs(120)).await;
+    assert_eq!((pods(&sim).len(), in_service(&sim)), (10, 10));
+    let service = list(&sim, "services").iter().find(|one| pod_name(one) == "checkout").unwrap().clone();
+    assert_eq!(service["spec"]["selector"]["app"], "checkout");
+    assert!(has(&sim, 1, Event::DriftCorrected));
+    // Somebody who insists is not fought with.
+    let before = written(&sim).len();
+    for _ in 0..30 {
+        person_patches(&sim, "services", "checkout", json!({"spec": {"selector": {"app": "nobody"}}}));
+        sim.pass(Duration::from_secs(5)).await;
+    }
+    let fought = written(&sim)[before..].iter().filter(|one| matches!(one.write, Write::Apply { .. })).count();
+    assert!(fought < 30, "put back {fought} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_80_many_releases_at_the_same_instant() {
+    let name = |number: u32| format!("shop-{number:02}");
+    let small = |number: u32, tag: &str| {
+        manifest(tag).replace("checkout", &name(number)).replace("replicas: 10", "replicas: 2")
+    };
+    let free = rollouts::POLICY.replace("confirm: everyBatch", "confirm: none");
+    let mut files: Vec<(String, String)> = vec![("policies/two-data-centers.yaml".to_owned(), free)];
+    for number in 0..20 {
+        let directory = format!("apps/{}", name(number));
+        files.push((format!("{directory}/app.yaml"), rollouts::APP.replace("checkout", &name(number))));
+        files.push((format!("{directory}/deployment.yaml"), small(number, "1.9")));
+    }
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let sim = Sim::new(&files);
+    for number in 0..20 {
+        sim.recorded(&name(number), 1, Event::Completed, "beta", 1).await.unwrap();
+    }
+    let before = sim.git.state.lock().unwrap().pushes;
+    let changed: Vec<(String, String)> =
+        (0..20).map(|number| (format!("apps/{}/deployment.yaml", name(number)), small(number, "2.0"))).collect();
+    let edits: Vec<(&str, Option<&str>)> =
+        changed.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+    sim.git.commit("everything at once", &edits);
+    let began = sim.clock.time();
+    for number in 0..20 {
+        sim.recorded(&name(number), 2, Event::Completed, "beta", 1).await.unwrap();
+    }
+    let took = sim.clock.time().duration_since(began).as_secs();
+    assert!(took < 120, "took {took} s");
+    let pushes = sim.git.state.lock().unwrap().pushes - before;
+    assert!(pushes < 60, "records that are due together go together: {pushes} pushes");
+}
