@@ -39,7 +39,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::disk::DiskGit;
 use crate::{
-    simulation::{cluster::SimCluster, faults::Faults as NoFaults, time::VirtualClock},
+    simulation::{cluster::SimCluster, time::VirtualClock},
     support::git::{Clone, Remote},
 };
 
@@ -237,7 +237,7 @@ impl Release {
                 let nodes = units.iter().map(|(unit, count)| (unit.as_str(), *count));
                 let nodes = NodeSpec::of_units(nodes, capacity);
                 let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-                let cluster = SimCluster::new(World::new(options), clock.clone(), NoFaults::default(), Arc::default());
+                let cluster = SimCluster::new(World::new(options), clock.clone());
                 let world = tokio::spawn(cluster.clone().live());
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
