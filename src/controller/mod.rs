@@ -81,7 +81,10 @@ impl Default for Options {
 
 /// Sees each decision with what it was decided on: by this a test can decide again and compare.
 #[derive(Clone)]
-pub struct Witness(pub Arc<dyn Fn(&Input<'_>, &Decision) + Send + Sync>);
+pub struct Witness(pub Arc<Watching>);
+
+/// What a witness is told: an input, and what was decided on it.
+pub type Watching = dyn Fn(&Input<'_>, &Decision) + Send + Sync;
 
 impl std::fmt::Debug for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -88,9 +88,20 @@ async fn an_install_goes_in_batches_and_waits_for_confirms() {
     confirm(&mut sim, 1, "beta").await;
     confirm(&mut sim, 1, "batch-1").await;
     sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
-    for subject in sim.git.subjects() {
-        println!("{subject}");
-    }
+    assert_eq!(
+        sim.git.subjects(),
+        [
+            "checkout 0001: completed, 10 pods at 1.9",
+            "checkout 0001: batch-1 confirmed, batch-2 started",
+            "confirm batch-1",
+            "checkout 0001: batch-1 waiting for confirm",
+            "checkout 0001: beta confirmed, batch-1 started",
+            "confirm beta",
+            "checkout 0001: beta waiting for confirm",
+            "checkout 0001: opened, 1.9 in 3 stages, beta started",
+            "the beginning",
+        ]
+    );
 }
 
 /// Installs 1.9 and returns when it is stable.
