@@ -59,6 +59,8 @@ async fn a_paused_rollout_starts_no_stage() {
     shop.confirm("beta");
     shop.pass(30).await;
     assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+    let started = shop.events(2).into_iter().filter(|event| *event == Event::StageStarted).count();
+    assert_eq!(started, 1, "beta, and nothing after it");
     shop.commit("go on", &[("rollouts/checkout/0002/pause.yaml", None)]);
     shop.waits("batch-1").await;
 }
