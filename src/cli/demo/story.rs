@@ -289,5 +289,5 @@ fn is_elsewhere(last: &Record) -> bool {
 
 fn otherwise(rollout: u32, what: &str, instead: &str) -> Error {
     Error::failed(format!("the demo waits until checkout {rollout:04} {what}, but: {instead}"))
-        .hint("with --keep the repository stays to look at; RUST_LOG=info shows what the controller says")
+        .hint("with --keep the repository stays to look at; LOCKTENDER_LOG=info shows what the controller says")
 }
