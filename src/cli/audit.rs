@@ -141,7 +141,7 @@ async fn log(args: LogArgs) -> Outcome {
             for record in &state.records {
                 let repository = trail.opened.repository.as_ref();
                 let by = match decided(record) {
-                    Some(file) => who.decided(repository, &trail.head, rollout, file).await?,
+                    Some(file) => who.decided(repository, &trail.head, &record.head, rollout, file).await?,
                     None => None,
                 };
                 all.push(Logged { rollout: rollout.clone(), record: record.clone(), by });
@@ -287,7 +287,7 @@ async fn gather(trail: &Trail, repository: &dyn Repository) -> Result<BTreeMap<A
                 }),
                 Err(_) => false,
             };
-            let by = who.decided(repository, head, id, file).await?;
+            let by = who.decided(repository, head, &record.head, id, file).await?;
             let by_controller = by.is_some_and(|by| by.author == own);
             facts.decisions.insert(record.id, DecisionFacts { was_there, by_controller });
         }

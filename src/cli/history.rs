@@ -123,7 +123,7 @@ async fn tell(state: &State, repository: &dyn Repository, head: &Revision) -> Re
     let mut records = Vec::new();
     for record in &state.records {
         let by = match decided(record) {
-            Some(file) => who.decided(repository, head, &state.plan.rollout, file).await?,
+            Some(file) => who.decided(repository, head, &record.head, &state.plan.rollout, file).await?,
             None => None,
         };
         records.push(ToldRecord { record: record.clone(), by });
@@ -151,11 +151,13 @@ pub(super) struct Who {
 }
 
 impl Who {
-    /// Finds the commit that brought a decision's file as it was; `None` where none reachable from HEAD did.
+    /// Finds the commit that brought a decision's file as it was; `None` where none reachable from HEAD did. The same
+    /// file may be confirmed, reverted and confirmed again: `decided_on`, the commit that the record saw, tells which.
     pub(super) async fn decided(
         &mut self,
         repository: &dyn Repository,
         head: &Revision,
+        decided_on: &Revision,
         rollout: &RolloutId,
         file: &DecisionFile,
     ) -> Result<Option<By>, Error> {
@@ -168,8 +170,14 @@ impl Who {
             self.known.insert(path.clone(), here.map(|version| (version.blob, version.commit)).collect());
         }
         let versions = self.known.get(&path).map_or(&[][..], Vec::as_slice);
-        let Some((_, commit)) = versions.iter().find(|(id, _)| id == blob) else { return Ok(None) };
-        let Some(info) = repository.log(commit, &path, 1).await?.into_iter().next() else { return Ok(None) };
+        let Some((_, first)) = versions.iter().find(|(id, _)| id == blob) else { return Ok(None) };
+        // The commit that was seen may be lost with a rewritten branch.
+        let seen = repository.log(decided_on, &path, 1).await.ok().and_then(|log| log.into_iter().next());
+        let info = match seen {
+            Some(info) => Some(info),
+            None => repository.log(first, &path, 1).await?.into_iter().next(),
+        };
+        let Some(info) = info else { return Ok(None) };
         let said = match repository.read(blob, 1 << 20).await {
             Ok(bytes) => read_decision(&path, &bytes).ok().and_then(|body| body.message),
             Err(_) => None,

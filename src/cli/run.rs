@@ -50,7 +50,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     /// For people.
     Human,
     /// One JSON object a line.
@@ -131,7 +131,8 @@ async fn settings(repository: &GitRepository, head: &Revision) -> Option<Setting
     read_settings(&entry.path, &repository.read(&entry.id, 1 << 20).await.ok()?).ok()
 }
 
-fn log_to_stderr(format: LogFormat, verbose: u8) {
+/// Sets up the log; LOCKTENDER_LOG says what of it is shown.
+pub(super) fn log_to_stderr(format: LogFormat, verbose: u8) {
     let usual = match verbose {
         0 => "info",
         1 => "info,locktender=debug",

@@ -143,13 +143,10 @@ async fn render(
         let file = format!("{directory}/app.yaml");
         let Some(Ok(application)) = files.get(&file).map(|bytes| read_application(&file, bytes)) else { continue };
         if let Where::Kustomize { path } = &application.value.source {
-            let below = match path.trim_start_matches("./").trim_end_matches('/') {
-                "" | "." => directory.clone(),
-                path => format!("{directory}/{path}"),
-            };
-            let result = renderer.kustomize(&below, files).await.map_err(|error| match error {
+            // The path is from the repository's root.
+            let result = renderer.kustomize(path, files).await.map_err(|error| match error {
                 crate::core::render::RenderError::Wrong(problem) => problem,
-                other => Problem::in_file(&below, other.to_string()),
+                other => Problem::in_file(path, other.to_string()),
             });
             rendered.insert(app.clone(), result);
         }

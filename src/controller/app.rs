@@ -37,6 +37,8 @@ pub struct App {
     pub repair: Option<(Revision, Repair)>,
     /// Why its history cannot be believed.
     pub rewritten: Option<String>,
+    /// Why only a newer Locktender may act for it.
+    pub newer: Option<String>,
     /// Whether something has happened since the last decision.
     pub dirty: bool,
     /// Whether its writes are under way.

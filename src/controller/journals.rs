@@ -96,12 +96,31 @@ pub struct Journals {
     versions: BTreeMap<RolloutId, Versions>,
     journals: HashMap<BlobId, Arc<Vec<Record>>>,
     plans: HashMap<BlobId, Option<Arc<Plan>>>,
+    /// Plans of an API version that this program does not know.
+    newer: BTreeMap<BlobId, String>,
 }
 
 impl Journals {
     /// Starts with nothing read.
     pub fn new(repository: Arc<dyn Repository>) -> Self {
-        Self { repository, seen: None, versions: BTreeMap::new(), journals: HashMap::new(), plans: HashMap::new() }
+        Self {
+            repository,
+            seen: None,
+            versions: BTreeMap::new(),
+            journals: HashMap::new(),
+            plans: HashMap::new(),
+            newer: BTreeMap::new(),
+        }
+    }
+
+    /// Returns which rollout of an application a newer Locktender opened, and the API version of its plan: older code
+    /// leaves such an application alone. Tells of what [`Journals::of`] has read.
+    pub fn newer(&self, app: &AppName) -> Option<(RolloutId, String)> {
+        let of_app = self.versions.iter().filter(|(rollout, _)| rollout.app == *app);
+        of_app.rev().find_map(|(rollout, versions)| {
+            let version = versions.plans.iter().find_map(|blob| self.newer.get(blob))?;
+            Some((rollout.clone(), version.clone()))
+        })
     }
 
     /// Reads what is reachable from `head`, and returns the applications whose ledger may be another now.
@@ -168,7 +187,12 @@ impl Journals {
                     records = chain;
                 }
             }
-            let Some(hash) = records.first().and_then(|record| record.evidence.plan) else { continue };
+            let Some(hash) = records.first().and_then(|record| record.evidence.plan) else {
+                for blob in plans {
+                    self.plan(&blob).await?;
+                }
+                continue;
+            };
             for blob in plans {
                 let plan = self.plan(&blob).await?;
                 if let Some(plan) = plan.filter(|plan| plan.hash == hash && plan.rollout.number == number) {
@@ -197,7 +221,11 @@ impl Journals {
             return Ok(known.clone());
         }
         let bytes = self.repository.read(blob, LARGEST).await?;
-        let plan = plan::read(&String::from_utf8_lossy(&bytes)).ok().map(Arc::new);
+        let text = String::from_utf8_lossy(&bytes);
+        let plan = plan::read(&text).ok().map(Arc::new);
+        if let Some(version) = plan::newer_version(&text).filter(|_| plan.is_none()) {
+            self.newer.insert(blob.clone(), version);
+        }
         self.plans.insert(blob.clone(), plan.clone());
         Ok(plan)
     }

@@ -37,6 +37,10 @@ impl Controller {
             let app = self.apps.entry(name.clone()).or_default();
             if first_time || touched.contains(name) || app.rewritten.is_some() || app.content.is_none() {
                 let git = self.journals.of(name).await?;
+                let newer = self.journals.newer(name);
+                app.newer = newer.map(|(rollout, version)| {
+                    format!("a newer Locktender opened {rollout}, whose plan is of `{version}`: run that one")
+                });
                 take_git(app, git, expected, &accepted);
                 app.dirty = true;
             }

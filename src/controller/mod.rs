@@ -42,7 +42,7 @@ use crate::core::{
     rollout::{
         self,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
-        report::{Reason, Report},
+        report::{Activity, Reason, Report},
         view::{Touched, View},
     },
 };
@@ -81,7 +81,10 @@ impl Default for Options {
 
 /// Sees each decision with what it was decided on: by this a test can decide again and compare.
 #[derive(Clone)]
-pub struct Witness(pub Arc<dyn Fn(&Input<'_>, &Decision) + Send + Sync>);
+pub struct Witness(pub Arc<Watching>);
+
+/// What a witness is told: an input, and what was decided on it.
+pub type Watching = dyn Fn(&Input<'_>, &Decision) + Send + Sync;
 
 impl std::fmt::Debug for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -166,6 +169,9 @@ struct Controller {
     git: GitState,
     git_failures: u32,
     git_not_before: Option<Timestamp>,
+    /// How many pushes in a row came too late, and not before when to push again: a fetch between them succeeds.
+    rejected: u32,
+    push_not_before: Option<Timestamp>,
     stale_since: Option<Timestamp>,
     fetch_due: bool,
     last_push: Option<Timestamp>,
@@ -195,6 +201,8 @@ impl Controller {
             git: GitState::default(),
             git_failures: 0,
             git_not_before: None,
+            rejected: 0,
+            push_not_before: None,
             stale_since: None,
             fetch_due: true,
             last_push: None,
@@ -263,6 +271,9 @@ impl Controller {
             .collect();
         let mut publications: Vec<(Publication, bool)> = Vec::new();
         for name in due {
+            if self.is_newer(&name) {
+                continue;
+            }
             let Some(decision) = self.decide(&name).await else { continue };
             if let Some(publication) = self.settle(&name, decision).await {
                 publications.push(publication);
@@ -283,6 +294,19 @@ impl Controller {
             }
             changed
         });
+    }
+
+    /// Leaves an application alone whose state a newer Locktender wrote, and says so.
+    fn is_newer(&mut self, name: &AppName) -> bool {
+        let Some(app) = self.apps.get_mut(name) else { return false };
+        let Some(why) = app.newer.clone() else { return false };
+        app.dirty = false;
+        app.wake = None;
+        let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
+        report.activity = Activity::Held;
+        report.reasons = vec![Reason::Held { why }];
+        app.report = Some(report);
+        true
     }
 
     /// Everything that is always needed has been listed: from here on deadlines run.
@@ -446,7 +470,8 @@ impl Controller {
         let urgent = publications.iter().any(|(_, urgent)| *urgent);
         let next = self.last_push.map(|last| last + interval);
         let wait = next.filter(|next| *next > now && !urgent);
-        if let Some(until) = wait.or(self.git_not_before.filter(|at| *at > now)) {
+        let backing_off = self.git_not_before.max(self.push_not_before).filter(|at| *at > now);
+        if let Some(until) = wait.max(backing_off) {
             self.wake_all(publications.iter().map(|(publication, _)| publication.app.clone()), until);
             return;
         }

@@ -172,6 +172,8 @@ impl Controller {
             Ok(Push::Accepted(commits)) => {
                 self.last_push = Some(now);
                 self.git_failures = 0;
+                self.rejected = 0;
+                self.push_not_before = None;
                 for (publication, _) in publications {
                     info!(app = %publication.app, records = publication.records, "pushed");
                     self.touch_dependents(&publication.app);
@@ -191,9 +193,9 @@ impl Controller {
                 // Somebody else was first: fetch, decide again, commit again. Never force, never rebase blindly.
                 info!(reason, "the branch moved: decided again");
                 self.fetch_due = true;
-                self.git_failures = self.git_failures.saturating_add(1);
-                let wait = SignedDuration::from_millis(20 * i64::from(self.git_failures.min(50)));
-                self.git_not_before = (self.git_failures > 3).then(|| now + wait);
+                self.rejected = self.rejected.saturating_add(1);
+                let wait = SignedDuration::from_millis(20 * i64::from(self.rejected.min(50)));
+                self.push_not_before = (self.rejected > 3).then(|| now + wait);
             }
             Ok(Push::Rejected { moved: false, reason }) => {
                 warn!(reason, "the remote refuses our push");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
@@ -113,6 +114,11 @@ fn alone_it_ends_with_a_table_in_which_everything_is_as_promised() {
     assert!(table[13].starts_with("✓ Git is as before the merge"), "{}", table[13]);
     assert!(table[14].ends_with("4 confirms accepted, 1 step back, 1 aborted"), "{}", table[14]);
     assert!(table[15].starts_with("✓ `locktender audit verify` ok: "), "{}", table[15]);
+    let confirms: BTreeSet<&str> = told
+        .iter()
+        .filter_map(|line| line.trim().strip_prefix("by Ada <ada@demo.example>: checkout: go on after "))
+        .collect();
+    assert_eq!(confirms.len(), 4, "each confirm is another commit, the one that was given again as well: {confirms:?}");
     assert!(told.iter().any(|line| line.contains("✓ all of it is as promised")));
     assert_eq!(code, Some(0));
     assert!(is_empty(temporary.path()), "it leaves nothing behind");

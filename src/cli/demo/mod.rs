@@ -26,7 +26,7 @@ use self::{
 };
 use super::{
     error::{Done, Error, Outcome},
-    run::stopped,
+    run::{LogFormat, log_to_stderr, stopped},
 };
 
 /// Shows a release from its merge to its abort, on a cluster and a repository made for it
@@ -56,6 +56,9 @@ const PUSH_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// Something that it needs is not there, or a step does not end as it should.
 pub(super) async fn run(args: &Args) -> Outcome {
+    if std::env::var_os("LOCKTENDER_LOG").is_some() {
+        log_to_stderr(LogFormat::Human, 0);
+    }
     let started = Instant::now();
     let mut screen = Screen::new();
     let setting = Setting::start(args.yes.then_some(PUSH_INTERVAL)).await?;

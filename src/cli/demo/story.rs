@@ -100,7 +100,7 @@ impl<'a> Story<'a> {
             self.seen.install.push((stage, self.asker.pods().await?));
             self.pass(gate::confirm(1, stage, asks)).await?;
         }
-        self.until(1, "is completed", |last, _| last.event == Event::Completed).await?;
+        self.until(1, "is completed", |records, _| has(records, Event::Completed)).await?;
         self.seen.install.push(("batch-2", self.asker.pods().await?));
         self.seen.before = self.setting.repositories.id("main:apps/checkout").await?;
         Ok(())
@@ -156,10 +156,7 @@ impl<'a> Story<'a> {
     async fn abort(&mut self) -> Result<(), Error> {
         self.screen.heading(6, STEPS, "an abort: exactly the six go back, and Git is repaired");
         self.pass(gate::abort(2, "Something is wrong with 2.0. An abort asks for no confirms:")).await?;
-        self.until(2, "is aborted and Git repaired", |last, _| {
-            last.event == Event::Reverted || (last.event == Event::Aborted && last.evidence.repair.is_some())
-        })
-        .await?;
+        self.until(2, "is aborted and Git repaired", |records, _| has(records, Event::Reverted)).await?;
         self.see("aborted").await.map(drop)
     }
 
@@ -172,13 +169,17 @@ impl<'a> Story<'a> {
 
     /// Waits until a stage waits for its confirm, for the first time or after a step back to it.
     async fn waiting(&mut self, rollout: u32, stage: &str) -> Result<(), Error> {
-        let holds = |last: &Record, report: &Report| {
-            let recorded = matches!(last.event, Event::StageWaiting | Event::StageReverted);
-            let in_stage = last.stage.as_ref().is_some_and(|waiting| waiting.as_str() == stage);
+        let holds = |records: &[Record], report: &Report| {
+            let of_stages = |record: &&Record| {
+                matches!(record.event, Event::StageStarted | Event::StageWaiting | Event::StageReverted)
+            };
+            let recorded = records.iter().rev().find(of_stages).is_some_and(|last| {
+                last.event != Event::StageStarted && last.stage.as_ref().is_some_and(|at| at.as_str() == stage)
+            });
             // Pods that are still on their way, forward or back, are a reason of their own.
             let asked = matches!(report.reasons.as_slice(),
                 [Reason::ConfirmNeeded { stage: at, .. }] if at.as_str() == stage);
-            recorded && in_stage && asked && is_there(report, stage)
+            recorded && asked && is_there(report, stage)
         };
         self.until(rollout, &format!("waits after {stage}"), holds).await
     }
@@ -225,28 +226,33 @@ impl<'a> Story<'a> {
         Err(refused)
     }
 
-    /// Shows the application live until the last record of a rollout in the repository and the report are as asked.
-    async fn until(&mut self, rollout: u32, what: &str, holds: impl Fn(&Record, &Report) -> bool) -> Result<(), Error> {
+    /// Shows the application live until a rollout's records in the repository and the report are as asked.
+    async fn until(
+        &mut self,
+        rollout: u32,
+        what: &str,
+        holds: impl Fn(&[Record], &Report) -> bool,
+    ) -> Result<(), Error> {
         let app = AppName::new("checkout");
         let path = format!("rollouts/checkout/{rollout:04}/journal.yaml");
         let mut reports = self.setting.reports.clone();
         let (mut tip, mut last_sign) = (String::new(), Instant::now());
-        let mut last = None;
+        let mut records = Vec::new();
         loop {
             let report = reports.borrow_and_update().get(&app).cloned();
             let now_at = self.setting.repositories.id("main").await?;
             if now_at != tip {
                 (tip, last_sign) = (now_at, Instant::now());
-                last = self.setting.repositories.journal(&path).await?.pop();
+                records = self.setting.repositories.journal(&path).await?;
             }
             if let Some(report) = &report {
                 self.screen.live(report);
-                if last.as_ref().is_some_and(|last| holds(last, report)) {
+                if holds(&records, report) {
                     self.screen.still();
                     return Ok(());
                 }
             }
-            if let Some(last) = last.as_ref().filter(|last| is_elsewhere(last)) {
+            if let Some(last) = records.last().filter(|last| is_elsewhere(last)) {
                 return Err(otherwise(rollout, what, &format!("{:?}: {}", last.event, last.why)));
             }
             if last_sign.elapsed() > PATIENCE {
@@ -272,6 +278,10 @@ fn is_there(report: &Report, stage: &str) -> bool {
         })
 }
 
+fn has(records: &[Record], event: Event) -> bool {
+    records.iter().any(|record| record.event == event)
+}
+
 /// Returns whether a rollout took a way that the story does not know.
 fn is_elsewhere(last: &Record) -> bool {
     matches!(last.event, Event::Stopped | Event::Held | Event::Superseded)
@@ -279,5 +289,5 @@ fn is_elsewhere(last: &Record) -> bool {
 
 fn otherwise(rollout: u32, what: &str, instead: &str) -> Error {
     Error::failed(format!("the demo waits until checkout {rollout:04} {what}, but: {instead}"))
-        .hint("with --keep the repository stays to look at; RUST_LOG=info shows what the controller says")
+        .hint("with --keep the repository stays to look at; LOCKTENDER_LOG=info shows what the controller says")
 }

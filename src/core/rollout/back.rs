@@ -42,6 +42,10 @@ pub(super) fn decide(input: &Input<'_>, state: &State, cause: Cause) -> Decision
 
 /// Brings the cluster back; returns whether it is there.
 fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
+    if stable.is_none() && state.plan.inherits.is_some() {
+        // What was handed over runs as it did before: there is nothing to take away.
+        return true;
+    }
     let target = sides::target_at(state).and_then(|revision| input.renders.get(&revision));
     let policy = state.plan.policy.as_ref().map(|policy| &policy.spec);
     let deadline = policy.map(|policy| policy.progress_deadline);
@@ -98,6 +102,7 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
     let on_abort = policy.map_or(OnAbort::Revert, |policy| policy.on_abort);
     let back = match stable {
         Some(_) => format!("back at {}", plan::from_version(&state.plan)),
+        None if state.plan.inherits.is_some() => "what was handed over stays as it is".to_owned(),
         None => "nothing was stable before: what was installed is removed".to_owned(),
     };
     let mut records: Vec<Draft> = Vec::new();

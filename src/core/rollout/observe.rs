@@ -159,8 +159,8 @@ pub struct Slice<'a> {
     pub replicas: u32,
     /// Its pods that are not on their way out, by name.
     pub pods: Vec<Pod<'a>>,
-    /// How many of its pods are on their way out.
-    pub terminating: u32,
+    /// Of each of its pods that is on its way out: since when, where it says so.
+    pub terminating: Vec<Option<Timestamp>>,
 }
 
 impl Slice<'_> {
@@ -212,7 +212,7 @@ impl<'a> Observed<'a> {
                 digest: object.label(labels::DIGEST).unwrap_or_default(),
                 replicas: object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
                 pods: staying.into_iter().map(|pod| Pod::read(pod, view)).collect(),
-                terminating: u32::try_from(going.len()).unwrap_or(u32::MAX),
+                terminating: going.iter().map(|pod| pod.time(&["metadata", "deletionTimestamp"])).collect(),
             });
         }
         slices.sort_by(|a, b| (&a.unit, a.object.name()).cmp(&(&b.unit, b.object.name())));

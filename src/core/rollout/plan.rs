@@ -368,6 +368,19 @@ pub fn write(plan: &Plan) -> String {
     serde_yaml::to_string(plan).unwrap_or_default()
 }
 
+/// Returns the API version of a plan that another version of Locktender wrote; `None` where it is ours, or no plan.
+pub fn newer_version(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Heading {
+        api_version: String,
+        kind: String,
+    }
+    let heading: Heading = serde_yaml::from_str(text).ok()?;
+    let ours = heading.kind == "Plan" && heading.api_version.starts_with("locktender.dev/");
+    (ours && heading.api_version != API_VERSION).then_some(heading.api_version)
+}
+
 /// Reads a plan and checks its hash.
 ///
 /// # Errors
@@ -385,4 +398,18 @@ pub fn read(text: &str) -> Result<Plan, String> {
         return Err("the plan has no stages".to_owned());
     }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_of_another_version_is_told_from_ours() {
+        let text =
+            |version: &str| format!("apiVersion: {version}\nkind: Plan\nrollout: a/0001\nextra: {{0001: 1e999}}\n");
+        assert_eq!(newer_version(&text("locktender.dev/v2")), Some("locktender.dev/v2".to_owned()));
+        assert_eq!(newer_version(&text(API_VERSION)), None);
+        assert_eq!(newer_version("kind: Plan\n"), None);
+    }
 }

@@ -230,3 +230,23 @@ pub struct Report {
     /// Why not more is done now.
     pub reasons: Vec<Reason>,
 }
+
+impl Report {
+    /// Builds a report of an application of which nothing more is known.
+    pub fn bare(app: AppName, activity: Activity) -> Self {
+        Self {
+            app,
+            rollout: None,
+            activity,
+            from: None,
+            to: None,
+            policy: None,
+            stage: None,
+            opened: None,
+            plan: None,
+            stages: Vec::new(),
+            units: BTreeMap::new(),
+            reasons: Vec::new(),
+        }
+    }
+}

@@ -182,7 +182,8 @@ fn steer_workload<'a>(
     let method = match (new, old) {
         (None, _) => Method::Remove,
         (Some(new), Some(old)) => plan::method_of(new, Some(old), batched).unwrap_or(Method::Recreate),
-        (Some(_), None) if course.quota.is_none() => Method::Rebalance,
+        // What is handed over runs already: only its label changes.
+        (Some(_), None) if course.quota.is_none() || course.inherits.is_some() => Method::Rebalance,
         (Some(_), None) => Method::Install,
     };
     let quota = match course.quota {

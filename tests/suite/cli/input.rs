@@ -91,3 +91,16 @@ fn help_is_enough_to_use_a_command() {
         "Application"
     );
 }
+
+#[test]
+fn the_examples_are_fine_kustomize_directories_as_well() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for name in ["configuration", "kustomize", "small", "two-data-centers"] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_locktender"))
+            .arg("validate")
+            .arg(examples.join(name))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -23,7 +23,9 @@ async fn an_abort_keeps_replicas_a_comment_and_a_policy_that_others_merged(place
         clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 12");
         clone.replace(DEPLOYMENT, "# How many there are", "# Two more for Christmas. How many there are");
     });
-    release.commit("smaller batches", |clone| drop(clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 3")));
+    release.commit("smaller batches", |clone| {
+        clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 3");
+    });
     release.until("checkout", "twelve pods", |seen| seen.waits(2, "batch-1") && seen.pods.len() == 12).await;
     release.decide(2, "abort", "message: error rate\n");
     let seen = release.stable(2, "1.9: 12").await;

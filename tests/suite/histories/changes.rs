@@ -33,12 +33,16 @@ async fn a_fix_merged_over_a_bad_release_runs(place: Place) {
 async fn a_commit_of_replicas_alone_is_put_in_place_inside_the_rollout(place: Place) {
     let release = Release::at_batch_1(place).await;
     let before = release.seen("checkout").await;
-    release.commit("twelve", |clone| drop(clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 12")));
+    release.commit("twelve", |clone| {
+        clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 12");
+    });
     let seen = release.until("checkout", "twelve", |seen| seen.waits(2, "batch-1") && seen.pods.len() == 12).await;
     assert_eq!(seen.versions()["2.0"], 6, "the frontier is where it was");
     assert!(before.identities().iter().all(|pod| seen.identities().contains(pod)));
     assert_eq!(seen.told(2)[before.told(2).len()..], ["Applied", "QuotaChanged batch-1"]);
-    release.commit("eight", |clone| drop(clone.replace(DEPLOYMENT, "replicas: 12", "replicas: 8")));
+    release.commit("eight", |clone| {
+        clone.replace(DEPLOYMENT, "replicas: 12", "replicas: 8");
+    });
     let seen = release.until("checkout", "eight", |seen| seen.waits(2, "batch-1") && seen.pods.len() == 8).await;
     assert_eq!(seen.versions()["2.0"], 6, "what was reached is not taken back");
     let seen = release.complete(2).await;
@@ -47,7 +51,9 @@ async fn a_commit_of_replicas_alone_is_put_in_place_inside_the_rollout(place: Pl
 
 async fn an_application_that_is_removed_goes_after_a_confirm(place: Place) {
     let release = Release::checkout(place).await;
-    release.commit("no checkout any more", |clone| drop(clone.remove("apps/checkout")));
+    release.commit("no checkout any more", |clone| {
+        clone.remove("apps/checkout");
+    });
     let seen = release.waits(2, "start", "1.9: 10").await;
     assert_eq!(seen.told(2), ["RolloutOpened", "StageStarted start", "StageWaiting start"]);
     release.confirm(2, "start");
@@ -90,7 +96,9 @@ async fn an_application_that_is_renamed_hands_its_objects_over(place: Place) {
 
 async fn a_head_that_does_not_render_holds_a_rollout_at_its_next_gate(place: Place) {
     let release = Release::at_beta(place).await;
-    let broken = release.commit("a slip", |clone| drop(clone.replace(DEPLOYMENT, "spec:\n  #", "spec: [\n  #")));
+    let broken = release.commit("a slip", |clone| {
+        clone.replace(DEPLOYMENT, "spec:\n  #", "spec: [\n  #");
+    });
     release.confirm(2, "beta");
     release.until("checkout", "it says so", |seen| seen.reasons().contains("HEAD cannot be used")).await;
     release.rest().await;
@@ -106,7 +114,9 @@ async fn a_head_that_does_not_render_holds_a_rollout_at_its_next_gate(place: Pla
 
 async fn going_back_works_while_head_does_not_render(place: Place) {
     let release = Release::at_batch_1(place).await;
-    release.commit("a slip", |clone| drop(clone.replace(DEPLOYMENT, "spec:\n  #", "spec: [\n  #")));
+    release.commit("a slip", |clone| {
+        clone.replace(DEPLOYMENT, "spec:\n  #", "spec: [\n  #");
+    });
     release.decide(2, "abort", "");
     let seen = release.until("checkout", "it is back", |seen| seen.has(2, Event::Aborted)).await;
     assert_eq!(seen.pods(), "1.9: 10");
@@ -142,7 +152,9 @@ async fn a_shared_kustomize_base_that_changes_releases_all_that_use_it(place: Pl
         release.until(app, "installed", |seen| seen.is(1, Activity::Stable)).await;
     }
     release.install().await;
-    release.commit("the base goes to 2.0", |clone| drop(clone.replace(BASE, "checkout:1.9", "checkout:2.0")));
+    release.commit("the base goes to 2.0", |clone| {
+        clone.replace(BASE, "checkout:1.9", "checkout:2.0");
+    });
     for app in ["one", "two"] {
         let seen = release.until(app, "released", |seen| seen.is(2, Activity::Stable)).await;
         let mine: Vec<_> = seen.pods.iter().filter(|pod| pod["metadata"]["namespace"] == app).collect();

@@ -126,7 +126,9 @@ impl Release {
     /// Somebody writes a decision.
     pub fn decide(&self, number: u32, decision: &str, text: &str) -> String {
         let path = format!("rollouts/checkout/{number:04}/{decision}.yaml");
-        self.commit(&format!("{decision} of {number:04}"), |clone| drop(clone.write(&path, text)))
+        self.commit(&format!("{decision} of {number:04}"), |clone| {
+            clone.write(&path, text);
+        })
     }
 
     /// Waits for a stage's gate, and confirms it.

@@ -90,7 +90,9 @@ async fn an_empty_confirm_is_given_again_by_changing_it(place: Place) {
 
 async fn a_confirm_reverted_after_later_ones_passed_goes_back_and_waits_again_at_each(place: Place) {
     let release = Release::checkout(place).await;
-    release.commit("smaller batches", |clone| drop(clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 2")));
+    release.commit("smaller batches", |clone| {
+        clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 2");
+    });
     release.set_tag("2.0");
     release.waits(2, "beta", "1.9: 8, 2.0: 2").await;
     let confirmed = release.confirm(2, "beta");

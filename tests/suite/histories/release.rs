@@ -39,7 +39,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::disk::DiskGit;
 use crate::{
-    simulation::{cluster::SimCluster, faults::Faults as NoFaults, time::VirtualClock},
+    simulation::{cluster::SimCluster, time::VirtualClock},
     support::git::{Clone, Remote},
 };
 
@@ -78,6 +78,9 @@ enum Ground {
     Sandbox { sandbox: Sandbox, http: reqwest::Client, files: tempfile::TempDir, mirrors: u32 },
 }
 
+/// An application's journals, by number.
+type Ledger = BTreeMap<u32, Vec<Record>>;
+
 /// The repository, the cluster and the controller.
 pub struct Release {
     pub remote: Remote,
@@ -87,7 +90,7 @@ pub struct Release {
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
     /// Reading journals costs: what they say at a commit is kept.
-    ledgers: Mutex<HashMap<(String, git2::Oid), BTreeMap<u32, Vec<Record>>>>,
+    ledgers: Mutex<HashMap<(String, git2::Oid), Ledger>>,
 }
 
 impl Drop for Release {
@@ -106,7 +109,7 @@ impl Drop for Release {
 pub struct Seen {
     pub report: Option<Report>,
     pub pods: Vec<Arc<Value>>,
-    pub ledger: BTreeMap<u32, Vec<Record>>,
+    pub ledger: Ledger,
 }
 
 impl Seen {
@@ -237,7 +240,7 @@ impl Release {
                 let nodes = units.iter().map(|(unit, count)| (unit.as_str(), *count));
                 let nodes = NodeSpec::of_units(nodes, capacity);
                 let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-                let cluster = SimCluster::new(World::new(options), clock.clone(), NoFaults::default(), Arc::default());
+                let cluster = SimCluster::new(World::new(options), clock.clone());
                 let world = tokio::spawn(cluster.clone().live());
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
@@ -397,14 +400,14 @@ impl Release {
     }
 
     /// The journals at HEAD, by number.
-    pub fn ledger(&self, app: &str) -> BTreeMap<u32, Vec<Record>> {
+    pub fn ledger(&self, app: &str) -> Ledger {
         let Ok(repository) = git2::Repository::open_bare(self.remote.path()) else { return BTreeMap::new() };
         let tip = repository.refname_to_id("refs/heads/main").unwrap();
         let mut known = self.ledgers.lock().unwrap();
         known.entry((app.to_owned(), tip)).or_insert_with(|| Self::read_ledger(&repository, tip, app)).clone()
     }
 
-    fn read_ledger(repository: &git2::Repository, tip: git2::Oid, app: &str) -> BTreeMap<u32, Vec<Record>> {
+    fn read_ledger(repository: &git2::Repository, tip: git2::Oid, app: &str) -> Ledger {
         let mut ledger = BTreeMap::new();
         let tree = repository.find_commit(tip).unwrap().tree().unwrap();
         let Ok(entry) = tree.get_path(&PathBuf::from(format!("rollouts/{app}"))) else { return ledger };

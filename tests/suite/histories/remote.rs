@@ -71,8 +71,9 @@ async fn fault_36_an_abort_under_way_survives_the_loss_of_controller_and_disk_wh
     let mut release = Release::checkout(place).await;
     let before = release.seen("checkout").await.identities();
     // Going back takes a while: each pod's grace.
-    release
-        .commit("a grace", |clone| drop(clone.replace(POLICY_FILE, "gracePeriodSeconds: 0", "gracePeriodSeconds: 2")));
+    release.commit("a grace", |clone| {
+        clone.replace(POLICY_FILE, "gracePeriodSeconds: 0", "gracePeriodSeconds: 2");
+    });
     release.set_tag("2.0");
     release.pass("beta", 2).await;
     release.waits(2, "batch-1", "1.9: 4, 2.0: 6").await;
@@ -130,8 +131,12 @@ async fn twenty_people_push_within_three_tries_while_records_are_written(place: 
     // The product's own interval is three times as long.
     release.push_interval = Duration::from_secs(1);
     release.start().await;
-    release.commit("no confirms", |clone| drop(clone.replace(POLICY_FILE, "confirm: everyBatch", "confirm: none")));
-    release.commit("many batches", |clone| drop(clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 1")));
+    release.commit("no confirms", |clone| {
+        clone.replace(POLICY_FILE, "confirm: everyBatch", "confirm: none");
+    });
+    release.commit("many batches", |clone| {
+        clone.replace(POLICY_FILE, "batchSize: 4", "batchSize: 1");
+    });
     let people: Vec<_> = (0..20).map(|number| release.person(&format!("Person {number}"))).collect();
     release.set_tag("2.0");
     for (number, person) in people.into_iter().enumerate() {

@@ -18,7 +18,9 @@ async fn a_change_of_configuration_alone_goes_through_the_same_batches() {
     let mut told = Transcript::of("checkout", &files).await;
     told.complete(1).await;
     told.forget();
-    told.person("green", |clone| drop(clone.write(file, &settings("green"))));
+    told.person("green", |clone| {
+        clone.write(file, &settings("green"));
+    });
     told.waits(2, "beta").await;
     let maps = |told: &Transcript| {
         told.release.cluster().with(|world| {
@@ -41,7 +43,7 @@ async fn a_change_that_cannot_be_in_place_recreates_pods_in_their_units() {
     let mut told = installed(&policy("", "")).await;
     let before = told.release.seen("checkout").await.identities();
     told.person("a shorter farewell", |clone| {
-        drop(clone.write(DEPLOYMENT, &deployment(10, "1.9", "terminationGracePeriodSeconds: 5")))
+        clone.write(DEPLOYMENT, &deployment(10, "1.9", "terminationGracePeriodSeconds: 5"));
     });
     let seen = told.complete(2).await;
     assert!(before.iter().all(|pod| !seen.identities().contains(pod)));
@@ -67,7 +69,7 @@ async fn in_one_unit_the_handle_lets_go_and_takes_back_and_no_pod_restarts_for_i
     let before = told.release.seen("checkout").await.identities();
     told.merge("2.0");
     told.waits(2, "beta").await;
-    assert_eq!(handle(&told).0, true, "while we stage it owns nothing");
+    assert!(handle(&told).0, "while we stage it owns nothing");
     let seen = told.complete(2).await;
     told.release.rest().await;
     assert_eq!(handle(&told), (false, 10));
@@ -114,7 +116,9 @@ async fn a_pause_holds_and_its_removal_goes_on() {
     told.until("it is paused", |seen| seen.is(2, Activity::Paused)).await;
     told.release.rest().await;
     told.until("it is paused", |seen| seen.is(2, Activity::Paused)).await;
-    told.person("go on", |clone| drop(clone.remove("rollouts/checkout/0002/pause.yaml")));
+    told.person("go on", |clone| {
+        clone.remove("rollouts/checkout/0002/pause.yaml");
+    });
     told.stable(2).await;
     told!(told);
 }
@@ -222,7 +226,9 @@ spec: {selector: {app: checkout}, ports: [{port: 80, targetPort: 8080}]}
 #[tokio::test(start_paused = true)]
 async fn a_change_without_stages_is_put_in_place_also_where_drift_is_only_reported() {
     let mut told = installed(&policy("drift: report", "")).await;
-    told.person("twelve", |clone| drop(clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 12")));
+    told.person("twelve", |clone| {
+        clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 12");
+    });
     told.until("twelve", |seen| seen.pods.len() == 12 && seen.is(1, Activity::Stable)).await;
     told.note("somebody scales it to three");
     let scale = |told: &Transcript, replicas: u32| {

@@ -115,7 +115,9 @@ topology:
     let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 5).await);
     told.complete(1).await;
     told.forget();
-    told.person("fourteen", |clone| drop(clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 14")));
+    told.person("fourteen", |clone| {
+        clone.replace(DEPLOYMENT, "replicas: 10", "replicas: 14");
+    });
     let spread = |seen: &crate::histories::release::Seen| seen.units().into_values().collect::<Vec<_>>() == [9, 5];
     told.until("nine and five", spread).await;
     told.release.rest().await;

@@ -50,7 +50,9 @@ spec: {namespace: podinfo, source: {path: ., kustomize: {}}}
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     let mut told = Transcript::of("podinfo", &files).await;
     told.stable(1).await;
-    told.person("podinfo 6.14.2", |clone| drop(clone.replace("apps/podinfo/deployment.yaml", "6.14.1", "6.14.2")));
+    told.person("podinfo 6.14.2", |clone| {
+        clone.replace("apps/podinfo/deployment.yaml", "6.14.1", "6.14.2");
+    });
     told.until("it is released", |seen| seen.is(2, Activity::Stable)).await;
     told!(told);
 }

@@ -81,9 +81,9 @@ async fn fault_63_a_large_prune_asks_first_with_a_restart_in_the_middle() {
     told.complete(1).await;
     told.release.rest().await;
     told.person("they go again", |clone| {
-        ["one", "two", "three", "four"]
-            .iter()
-            .for_each(|name| drop(clone.remove(&format!("apps/checkout/{name}.yaml"))));
+        ["one", "two", "three", "four"].iter().for_each(|name| {
+            clone.remove(&format!("apps/checkout/{name}.yaml"));
+        });
     });
     told.waits(2, "start").await;
     let there = |told: &Transcript| {

@@ -37,7 +37,9 @@ impl Transcript {
     /// A person writes a decision.
     pub fn decide(&mut self, number: u32, decision: &str, text: &str) {
         let path = format!("rollouts/{}/{number:04}/{decision}.yaml", self.app);
-        self.person(&format!("{decision} of {number:04}"), |clone| drop(clone.write(&path, text)));
+        self.person(&format!("{decision} of {number:04}"), |clone| {
+            clone.write(&path, text);
+        });
     }
 
     /// Something else happens.

@@ -88,9 +88,20 @@ async fn an_install_goes_in_batches_and_waits_for_confirms() {
     confirm(&mut sim, 1, "beta").await;
     confirm(&mut sim, 1, "batch-1").await;
     sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
-    for subject in sim.git.subjects() {
-        println!("{subject}");
-    }
+    assert_eq!(
+        sim.git.subjects(),
+        [
+            "checkout 0001: completed, 10 pods at 1.9",
+            "checkout 0001: batch-1 confirmed, batch-2 started",
+            "confirm batch-1",
+            "checkout 0001: batch-1 waiting for confirm",
+            "checkout 0001: beta confirmed, batch-1 started",
+            "confirm beta",
+            "checkout 0001: beta waiting for confirm",
+            "checkout 0001: opened, 1.9 in 3 stages, beta started",
+            "the beginning",
+        ]
+    );
 }
 
 /// Installs 1.9 and returns when it is stable.
@@ -176,4 +187,24 @@ async fn a_change_goes_in_place_steps_back_and_is_aborted() {
             "checkout 2.0",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_back_goes_on_as_soon_as_pods_have_been_ready_for_long_enough() {
+    let policy = POLICY.replace("maxUnavailable: 25%", "maxUnavailable: 25%\n      minReadySeconds: 5");
+    let mut sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", &policy),
+        ("apps/checkout/app.yaml", APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    confirm(&mut sim, 1, "beta").await;
+    confirm(&mut sim, 1, "batch-1").await;
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    confirm(&mut sim, 2, "beta").await;
+    sim.until("checkout", "waiting at batch-1", |report| waits(report, "batch-1")).await;
+    sim.git.commit("Revert", &[("rollouts/checkout/0002/confirm/beta.yaml", None)]);
+    // Two at a time: each two are out of service for some seconds, and ready for five before the next two.
+    sim.pass(std::time::Duration::from_secs(30)).await;
+    assert_eq!(versions(&sim), counted(&[("1.9", 8), ("2.0", 2)]));
 }

@@ -160,6 +160,12 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
         }
     }
     if budget.exhausted {
+        // Pods of either side that are ready already count as available by time alone: no event will tell of it.
+        let ready = observed.pods().filter(|pod| pod.labelled && pod.is_ready());
+        let soon = ready.filter_map(|pod| pod.ready_since).map(|since| since + min_ready);
+        if let Some(at) = soon.filter(|at| *at > task.now).min() {
+            outcome.wake_at(at);
+        }
         outcome.reasons.push(Reason::MaxUnavailable {
             workload: task.id.to_owned(),
             available: budget.available,

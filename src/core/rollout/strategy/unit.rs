@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -120,6 +120,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
 
     /// Says what comes next in the unit, and tells how far it is.
     pub(super) fn run(&mut self, owned_by_handle: bool) {
+        self.wake_when_given_up();
         if !owned_by_handle {
             self.size_slices();
             self.move_pods();
@@ -205,8 +206,29 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// Returns how many more pods there is room for in the unit, beside what runs or is still on its way out.
     fn room(&self) -> u32 {
         let everything = self.others.iter().copied().chain(self.home);
-        let there: u32 = everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + slice.terminating).sum();
+        let there: u32 =
+            everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + self.leaving(slice)).sum();
         self.total.saturating_sub(there)
+    }
+
+    /// Returns how many of a slice's pods are on their way out. Going back, those that somebody's finalizer holds for
+    /// longer than the deadline are not waited for.
+    fn leaving(&self, slice: &Slice<'_>) -> u32 {
+        let waited_for = |since: &&Option<Timestamp>| match (since, self.task.drain_at_most) {
+            (Some(since), Some(at_most)) => *since + at_most > self.task.now,
+            _ => true,
+        };
+        count(slice.terminating.iter().filter(waited_for).count())
+    }
+
+    /// Looks again when pods that do not go need not be waited for any more.
+    fn wake_when_given_up(&mut self) {
+        let Some(at_most) = self.task.drain_at_most else { return };
+        let slices = self.others.iter().copied().chain(self.home);
+        let ends = slices.flat_map(|slice| &slice.terminating).filter_map(|since| Some((*since)? + at_most));
+        if let Some(at) = ends.filter(|at| *at > self.task.now).min() {
+            self.outcome.wake_at(at);
+        }
     }
 
     fn make_home(&mut self, replicas: u32) {
@@ -434,7 +456,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// At the last stage: the slice's template follows its pods, and slices without pods go.
     fn finish(&mut self) {
         let done = self.outcome.units.get(self.unit).is_some_and(|unit| unit.done == self.total);
-        let empty = self.others.iter().all(|slice| slice.pods.is_empty() && slice.terminating == 0);
+        let empty = self.others.iter().all(|slice| slice.pods.is_empty() && self.leaving(slice) == 0);
         if !done || !empty {
             self.outcome.done = false;
             return;

@@ -44,8 +44,12 @@ impl Checker {
             let Some(state) = self.last(app).cloned() else { continue };
             for now in [after, reacted] {
                 self.quota(app, &state, before, now, write);
-                self.budget(app, &state, before, now, write);
             }
+            // What a Service selects is in its EndpointSlices only once their controller has reacted.
+            if matches!(write, Write::Patch { key, .. } if key.kind == "Pod") {
+                self.budget(app, &state, before, after, write);
+            }
+            self.budget(app, &state, before, reacted, write);
             self.stays(app, &state, before, reacted, write);
         }
         self.places(reacted);

@@ -101,12 +101,6 @@ impl Checker {
         self.pushed.iter().filter_map(|(app, rollouts)| Some((app.to_string(), tip(rollouts)?))).collect()
     }
 
-    /// A person put another history in place: what was pushed before does not count.
-    pub fn accept_history(&mut self, app: &AppName) {
-        self.pushed.remove(app);
-        self.anchored.remove(app);
-    }
-
     /// Returns the last rollout of an application as pushed, or as its anchor keeps it.
     fn last(&self, app: &AppName) -> Option<&Arc<State>> {
         let pushed = self.pushed.get(app).and_then(|rollouts| rollouts.values().next_back());
