@@ -88,7 +88,7 @@ fn a_release_by_the_command_line_alone() {
     assert!(diff.stdout.contains("-      - image: registry.example/checkout:1.9"), "{}", diff.stdout);
     assert!(diff.stdout.contains("+      - image: registry.example/checkout:2.0"), "{}", diff.stdout);
     ada.commit("checkout 2.0");
-    ada.push();
+    ada.push_within(10).unwrap();
     world.until("2.0 waits", |status| status["activity"] == "waiting" && status["rollout"] == "checkout/0002");
 
     // With the controller dead everything can still be seen.

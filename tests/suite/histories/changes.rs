@@ -51,7 +51,7 @@ async fn a_commit_of_replicas_alone_is_put_in_place_inside_the_rollout(place: Pl
 
 async fn an_application_that_is_removed_goes_after_a_confirm(place: Place) {
     let release = Release::checkout(place).await;
-    release.commit("no checkout any more", |clone| {
+    let removal = release.commit("no checkout any more", |clone| {
         clone.remove("apps/checkout");
     });
     let seen = release.waits(2, "start", "1.9: 10").await;
@@ -65,10 +65,7 @@ async fn an_application_that_is_removed_goes_after_a_confirm(place: Place) {
         assert!(left.is_empty(), "{left:?}");
     }
     // It may come back, under the next number; it was stable lately.
-    let ada = release.person("Ada");
-    let removal = ada.git(&["log", "-1", "--format=%H", "--grep=no checkout any more"]);
-    ada.git(&["revert", "--no-edit", &removal]);
-    ada.push();
+    release.reverts(&removal);
     release.stable(3, "1.9: 10").await;
 }
 
@@ -106,9 +103,7 @@ async fn a_head_that_does_not_render_holds_a_rollout_at_its_next_gate(place: Pla
     assert_eq!(seen.pods(), "1.9: 8, 2.0: 2");
     assert!(!seen.has(2, Event::ConfirmAccepted));
     assert!(seen.reasons().contains("apps/checkout/deployment.yaml:"), "{}", seen.reasons());
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &broken]);
-    ada.push();
+    release.reverts(&broken);
     release.waits(2, "batch-1", "1.9: 4, 2.0: 6").await;
 }
 

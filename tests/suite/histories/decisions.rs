@@ -101,17 +101,12 @@ async fn a_confirm_reverted_after_later_ones_passed_goes_back_and_waits_again_at
     let seen = release.waits(2, "batch-2", "1.9: 4, 2.0: 6").await;
     let before = seen.identities();
 
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &confirmed]);
-    let taken_back = ada.rev("HEAD");
-    ada.push();
+    let taken_back = release.reverts(&confirmed);
     let seen = release.waits(2, "beta", "1.9: 8, 2.0: 2").await;
     assert_eq!(seen.identities(), before, "going back in place keeps every pod");
     assert_eq!(seen.last(2, Event::StageReverted).unwrap().stage.as_ref().unwrap().as_str(), "beta");
 
-    ada.pull();
-    ada.git(&["revert", "--no-edit", &taken_back]);
-    ada.push();
+    release.reverts(&taken_back);
     let seen = release.waits(2, "batch-1", "1.9: 6, 2.0: 4").await;
     assert!(seen.told(2).ends_with(&["StageWaiting batch-1".to_owned()]), "{:?}", seen.told(2));
     release.rest().await;
@@ -126,9 +121,7 @@ async fn a_confirm_reverted_after_completion_does_nothing_and_is_answered(place:
     let confirmed = release.confirm(2, "beta");
     release.pass("batch-1", 2).await;
     release.stable(2, "2.0: 10").await;
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &confirmed]);
-    ada.push();
+    release.reverts(&confirmed);
     let seen = release.until("checkout", "it is answered", |seen| seen.has(2, Event::DecisionRejected)).await;
     let why = &seen.last(2, Event::DecisionRejected).unwrap().why;
     assert_eq!(why, "confirm/beta.yaml: it was taken away after the rollout had ended");

@@ -365,15 +365,32 @@ impl Release {
 
     /// Somebody clones, edits, commits and pushes.
     pub fn commit(&self, message: &str, edit: impl Fn(&Clone)) -> String {
-        let person = self.person("Ada");
-        edit(&person);
-        let mut commit = person.commit(message);
-        // The controller may push meanwhile.
-        while person.try_push().is_err() {
-            person.git(&["pull", "--quiet", "--rebase"]);
-            commit = person.rev("HEAD");
+        self.pushes("Ada", |clone| {
+            edit(clone);
+            clone.commit(message);
+        })
+    }
+
+    /// Somebody clones, works and pushes; does it again on what is there now where the controller was faster. Returns
+    /// the commit that got through.
+    pub fn pushes(&self, who: &str, work: impl Fn(&Clone)) -> String {
+        let person = self.person(who);
+        loop {
+            work(&person);
+            match person.try_push() {
+                Ok(()) => return person.rev("HEAD"),
+                Err(why) => assert!(why.contains("[rejected]") || why.contains("cannot lock ref"), "{why}"),
+            }
+            person.git(&["fetch", "--quiet"]);
+            person.git(&["reset", "--quiet", "--hard", "origin/main"]);
         }
-        commit
+    }
+
+    /// Somebody reverts commits, as `git revert` is told to.
+    pub fn reverts(&self, what: &str) -> String {
+        self.pushes("Ada", |clone| {
+            clone.git(&["revert", "--no-edit", what]);
+        })
     }
 
     /// Objects of a kind in all namespaces.

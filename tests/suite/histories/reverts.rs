@@ -23,12 +23,9 @@ play!(
 
 async fn a_revert_of_head_that_hits_a_record_changes_nothing(place: Place) {
     let release = Release::at_batch_1(place).await;
-    let ada = release.person("Ada");
-    let record = ada.git(&["log", "-1", "--format=%s"]);
-    assert_eq!(record, "checkout 0002: batch-1 waiting for confirm");
+    assert_eq!(release.remote.subjects()[0], "checkout 0002: batch-1 waiting for confirm");
     let before = release.seen("checkout").await.told(2);
-    ada.git(&["revert", "--no-edit", "HEAD"]);
-    ada.push();
+    release.reverts("HEAD");
     let seen = release.until("checkout", "the copies are back", |seen| seen.has(2, Event::LedgerRestored)).await;
     assert_eq!(seen.told(2)[..before.len()], before);
     release.rest().await;
@@ -46,10 +43,9 @@ async fn a_revert_of_everything_since_a_good_commit_is_a_revert_of_the_release(p
     release.waits(2, "beta", "1.9: 8, 2.0: 2").await;
     release.confirm(2, "beta");
     release.waits(2, "batch-1", "1.9: 4, 2.0: 6").await;
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &format!("{good}..HEAD")]);
-    assert!(ada.read("rollouts/checkout/0002/journal.yaml").is_none(), "the ledger of 0002 is gone with it");
-    ada.push();
+    let everything = release.reverts(&format!("{good}..HEAD"));
+    let left = release.remote.git(&["ls-tree", "-r", "--name-only", &everything]);
+    assert!(!left.contains("rollouts/checkout/0002"), "the ledger of 0002 is gone with it:\n{left}");
     let seen = release.stable(2, "1.9: 10").await;
     assert_eq!(seen.last(2, Event::Aborting).unwrap().evidence.cause, Some(Cause::Revert));
     assert!(!seen.has(2, Event::Reverted) && !seen.has(2, Event::Held));
@@ -77,12 +73,10 @@ async fn our_repair_reverted_tries_again_with_all_gates(place: Place) {
     release.decide(2, "abort", "");
     release.stable(2, "1.9: 10").await;
     assert_eq!(release.remote.read(DEPLOYMENT).unwrap(), deployment("checkout", "1.9").trim_end(), "Git is repaired");
-    let ada = release.person("Ada");
-    let repair = ada.git(&["log", "-1", "--format=%H", "--grep=back towards"]);
-    let message = ada.git(&["log", "-1", "--format=%B", &repair]);
+    let repair = release.remote.git(&["log", "-1", "--format=%H", "--grep=back towards", "main"]);
+    let message = release.remote.git(&["log", "-1", "--format=%B", &repair]);
     assert!(message.contains("Revert this commit to try again."), "{message}");
-    ada.git(&["revert", "--no-edit", &repair]);
-    ada.push();
+    release.reverts(&repair);
     release.waits(3, "beta", "1.9: 8, 2.0: 2").await;
     release.confirm(3, "beta");
     release.waits(3, "batch-1", "1.9: 4, 2.0: 6").await;
@@ -95,9 +89,7 @@ async fn a_release_reverted_while_it_runs_is_an_abort_without_a_repair(place: Pl
     let merged = release.set_tag("2.0");
     release.pass("beta", 2).await;
     let before = release.waits(2, "batch-1", "1.9: 4, 2.0: 6").await.identities();
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &merged]);
-    ada.push();
+    release.reverts(&merged);
     let seen = release.stable(2, "1.9: 10").await;
     assert_eq!(seen.identities(), before);
     assert_eq!(seen.told(2)[seen.told(2).len() - 2..], ["Aborting", "Aborted"]);
@@ -109,9 +101,7 @@ async fn a_release_reverted_after_it_completed_skips_the_confirms(place: Place) 
     let release = Release::checkout(place).await;
     let merged = release.set_tag("2.0");
     release.complete(2).await;
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &merged]);
-    ada.push();
+    release.reverts(&merged);
     let seen = release.stable(3, "1.9: 10").await;
     assert_eq!(
         seen.told(3),
@@ -127,9 +117,7 @@ async fn a_release_reverted_after_a_later_one_completed_is_a_new_revision(place:
     release.complete(2).await;
     release.set_tag("2.0");
     release.complete(3).await;
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &merged]);
-    ada.push();
+    release.reverts(&merged);
     release.until("checkout", "it has all its gates", |seen| seen.waits(4, "beta")).await;
     let seen = release.complete(4).await;
     assert_eq!(seen.pods(), "2.0: 10");
@@ -140,9 +128,7 @@ async fn a_release_reverted_that_had_superseded_another_starts_that_one_anew(pla
     let release = Release::at_batch_1(place).await;
     let newer = release.set_tag("2.1");
     release.until("checkout", "2.1 has superseded 2.0", |seen| seen.waits(3, "beta")).await;
-    let ada = release.person("Ada");
-    ada.git(&["revert", "--no-edit", &newer]);
-    ada.push();
+    release.reverts(&newer);
     let seen = release.until("checkout", "2.0 starts anew", |seen| seen.waits(4, "beta")).await;
     assert_eq!(seen.told(2).last().unwrap(), "Superseded batch-1");
     assert_eq!(seen.told(3).last().unwrap(), "Superseded beta");
