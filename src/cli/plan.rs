@@ -19,7 +19,7 @@ use crate::{
     core::{
         cluster::Cluster,
         names::{AppName, Revision},
-        policy::{OnAbort, Strategy, Update},
+        policy::{OnAbort, Update},
         problem::Problem,
         repository::{Repository, RepositoryError},
         rollout::{
@@ -254,10 +254,7 @@ fn describe(app: &AppName, preview: &Preview, merged: &Snapshot) -> Planned {
 }
 
 fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTreeMap<String, String> {
-    let batched = plan.policy.as_ref().map(|policy| {
-        let Strategy::Batched(batched) = &policy.spec.strategy;
-        batched
-    });
+    let update = plan.policy.as_ref().map(|policy| policy.spec.strategy.pods().update);
     let one = |(id, method): (&String, &Method)| {
         let text = match method {
             Method::Install => "installed: there is no older version".to_owned(),
@@ -268,7 +265,7 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
                 let before = stable.and_then(|stable| stable.workloads.get(id));
                 let after = target.and_then(|target| target.workloads.get(id));
                 let obstacle = before.zip(after).and_then(|(before, after)| after.obstacle_to_in_place(before));
-                match (obstacle, batched.map(|batched| batched.update)) {
+                match (obstacle, update) {
                     (Some(obstacle), _) => format!("recreated in the same unit: {obstacle}"),
                     (None, Some(Update::Recreate)) => "recreated in the same unit: the policy says so".to_owned(),
                     (None, _) => "recreated in the same unit".to_owned(),

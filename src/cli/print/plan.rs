@@ -10,7 +10,6 @@ use super::super::{
 };
 use crate::core::{
     names::Unit,
-    policy::Strategy,
     rollout::{plan::Plan, versions},
 };
 
@@ -46,10 +45,7 @@ fn opens(planned: &Planned, plan: &Plan) -> String {
         None => plan.to.revision.short().to_owned(),
     };
     let policy = match &plan.policy {
-        Some(policy) => {
-            let Strategy::Batched(_) = policy.spec.strategy;
-            format!("policy {} (batched)", policy.name)
-        }
+        Some(policy) => format!("policy {} ({})", policy.name, policy.spec.strategy.name()),
         None => "no policy".to_owned(),
     };
     let mut text = format!("{}  {}     {revisions}     {policy}\n\n", planned.app.bold(), versions(plan));
@@ -73,8 +69,7 @@ fn stages(plan: &Plan) -> String {
         plan.totals.keys().filter(|id| plan.stages.iter().any(|stage| stage.quota.contains_key(*id))).collect();
     let mut units: Vec<Unit> = Vec::new();
     if let Some(policy) = &plan.policy {
-        let Strategy::Batched(batched) = &policy.spec.strategy;
-        units.extend(batched.topology.iter().flat_map(|topology| topology.units.clone()));
+        units.extend(policy.spec.strategy.pods().topology.iter().flat_map(|topology| topology.units.clone()));
     }
     let several = staged.len() > 1;
     let mut head = vec!["stage".to_owned()];

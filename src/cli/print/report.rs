@@ -258,7 +258,7 @@ fn at_rest(shown: &Shown, text: &mut String) {
 /// Units in the policy's order.
 fn order<'a, T>(state: &State, units: &'a BTreeMap<Unit, T>) -> Vec<(&'a Unit, &'a T)> {
     let Some(policy) = &state.plan.policy else { return order_by_name(units) };
-    let known = crate::core::rollout::plan::units_of(crate::core::rollout::plan::batched_of(&policy.spec));
+    let known = policy.spec.strategy.pods().units();
     let place = |unit: &Unit| known.iter().position(|one| one == unit).unwrap_or(usize::MAX);
     let mut all: Vec<(&Unit, &T)> = units.iter().collect();
     all.sort_by_key(|(unit, _)| place(unit));

@@ -58,11 +58,10 @@ fn check_policy(application: &Sourced<Application>, policies: &Policies<'_>, pol
 }
 
 fn check_overrides(application: &Sourced<Application>, policy: &RolloutPolicy) -> Option<Problem> {
-    let Strategy::Batched(batched) = &policy.strategy;
     for (workload, changed) in &application.value.overrides {
         let Some(shares) = &changed.unit_replicas else { continue };
         let path = ["spec", "overrides", "workloads", workload, "unitReplicas"];
-        let Some(topology) = &batched.topology else {
+        let Some(topology) = &policy.strategy.pods().topology else {
             let message = format!("policy `{}` has no topology", policy.name);
             return Some(application.problem_with_key(&path, message));
         };

@@ -20,8 +20,8 @@ pub use quantity::{IntOrPercent, Percent, Share};
 pub use read::{Sourced, nearest};
 pub use read_policy::read_policy;
 pub use rollout_policy::{
-    Batched, Beta, Confirm, Drift, Graceful, OnAbort, OnFailure, OnNewRevision, PruneGuard, Rollback, RollbackStages,
-    RolloutPolicy, Strategy, Topology, Update,
+    Batched, Beta, Confirm, Drift, Graceful, OnAbort, OnFailure, OnNewRevision, PodPolicy, PruneGuard, Rollback,
+    RollbackStages, RolloutPolicy, Strategy, Topology, Update,
 };
 pub use settings::{Freeze, Identity, Paths, Settings, read_freeze, read_settings};
 

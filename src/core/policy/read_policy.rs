@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Batched, Beta, Confirm, Drift, Graceful, IntOrPercent, OnAbort, OnFailure, OnNewRevision, Percent, PruneGuard,
-    Rollback, RollbackStages, RolloutPolicy, Share, Sourced, Strategy, Topology, Update,
+    Batched, Beta, Confirm, Drift, Graceful, IntOrPercent, OnAbort, OnFailure, OnNewRevision, Percent, PodPolicy,
+    PruneGuard, Rollback, RollbackStages, RolloutPolicy, Share, Sourced, Strategy, Topology, Update,
     read::{Fields, MOST_PODS, Reader, dns_label, label_value, nearest, qualified_name, read_document},
 };
 use crate::core::{
@@ -57,8 +57,7 @@ pub fn read_policy(file: &str, bytes: &[u8]) -> Result<Sourced<RolloutPolicy>, V
             prune: prune(reader, fields.get("prune")),
             strategy: strategy(reader, &fields)?,
         };
-        let Strategy::Batched(batched) = &policy.strategy;
-        if batched.min_ready >= policy.progress_deadline {
+        if policy.strategy.pods().min_ready >= policy.progress_deadline {
             let span = deadline.map_or(fields.span, |node| node.span);
             reader.problem(span, "`progressDeadlineSeconds` must be more than `minReadySeconds`");
         }
@@ -131,18 +130,18 @@ fn strategy(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Strategy> {
 fn batched(reader: &mut Reader<'_>, node: &Node) -> Option<Batched> {
     let fields = reader.fields(node, BATCHED)?;
     let quarter = IntOrPercent::Percent(Percent::QUARTER);
+    let max_unavailable = fields.get("maxUnavailable").and_then(|node| reader.int_or_percent(node, 1));
     Some(Batched {
-        update: choice(reader, &fields, "update", UPDATE, Update::InPlaceIfPossible),
-        topology: fields.get("topology").and_then(|node| topology(reader, node)),
+        pods: PodPolicy {
+            update: choice(reader, &fields, "update", UPDATE, Update::InPlaceIfPossible),
+            topology: fields.get("topology").and_then(|node| topology(reader, node)),
+            min_ready: seconds(reader, fields.get("minReadySeconds"), 0..=DAY, 0),
+            max_unavailable: max_unavailable.unwrap_or(quarter),
+            graceful: graceful(reader, fields.get("graceful")),
+        },
         beta: beta(reader, fields.get("beta")),
         batch_size: fields.get("batchSize").and_then(|node| reader.int_or_percent(node, 1)).unwrap_or(quarter),
         confirm: choice(reader, &fields, "confirm", CONFIRM, Confirm::EveryBatch),
-        min_ready: seconds(reader, fields.get("minReadySeconds"), 0..=DAY, 0),
-        max_unavailable: fields
-            .get("maxUnavailable")
-            .and_then(|node| reader.int_or_percent(node, 1))
-            .unwrap_or(quarter),
-        graceful: graceful(reader, fields.get("graceful")),
     })
 }
 

@@ -119,20 +119,44 @@ pub enum Strategy {
     Batched(Batched),
 }
 
+impl Strategy {
+    /// Returns how the pods change.
+    pub fn pods(&self) -> &PodPolicy {
+        match self {
+            Self::Batched(batched) => &batched.pods,
+        }
+    }
+
+    /// Returns what people call it in a policy.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Batched(_) => "batched",
+        }
+    }
+}
+
 /// The batched strategy: a beta group, then batches over all units.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Batched {
-    /// Whether pods are kept.
-    pub update: Update,
-    /// The units; `None` is one unit, unnamed.
-    pub topology: Option<Topology>,
+    /// How the pods change.
+    pub pods: PodPolicy,
     /// The first batch.
     pub beta: Beta,
     /// Pods of one batch, over all units together. A count is at least 1, a percentage at least 1 %.
     pub batch_size: IntOrPercent,
     /// Which batches wait for a person.
     pub confirm: Confirm,
+}
+
+/// How a workload's pods change, whatever the strategy: it says only how many may be new at each stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPolicy {
+    /// Whether pods are kept.
+    pub update: Update,
+    /// The units; `None` is one unit, unnamed.
+    pub topology: Option<Topology>,
     /// How long a pod must have been ready to count.
     #[serde(with = "seconds")]
     pub min_ready: Duration,
@@ -140,6 +164,13 @@ pub struct Batched {
     pub max_unavailable: IntOrPercent,
     /// How a pod is taken out of service before it is touched.
     pub graceful: Graceful,
+}
+
+impl PodPolicy {
+    /// Returns the units: one without a name where there is no topology.
+    pub fn units(&self) -> Vec<Unit> {
+        self.topology.as_ref().map_or_else(|| vec![Unit::new("")], |topology| topology.units.clone())
+    }
 }
 
 /// Whether pods are kept.

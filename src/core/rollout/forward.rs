@@ -215,19 +215,19 @@ fn go(
 /// Counts quotas anew where the wanted total changed, or where pods find no room in their unit.
 fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
     let (Some(target), Some(pinned)) = (target, &state.plan.policy) else { return false };
-    let batched = plan::batched_of(&pinned.spec);
-    let units = plan::units_of(batched);
+    let strategy = &pinned.spec.strategy;
+    let units = strategy.pods().units();
     let mut totals = state.totals.clone();
     for workload in target.workloads.values() {
         let wanted = steer::wanted(workload, input.view);
         let now: u32 = totals.get(&workload.id).map_or(0, |counts| counts.values().sum());
         if now != wanted {
-            let Ok(shared) = plan::totals_of(workload, wanted, batched) else { continue };
+            let Ok(shared) = plan::totals_of(workload, wanted, strategy.pods()) else { continue };
             totals.insert(workload.id.clone(), shared);
         }
     }
     let (event, why) = if totals == state.totals {
-        let Some((moved, wake)) = reschedule::reschedule(input, target, batched, &totals) else { return false };
+        let Some((moved, wake)) = reschedule::reschedule(input, target, strategy.pods(), &totals) else { return false };
         decision.wake_at(wake);
         let Some((moved, why)) = moved else { return false };
         totals = moved;
@@ -244,7 +244,7 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
         // A stage `start` holds nothing and stays so.
         let first = old.iter().position(|counts| !counts.is_empty()).unwrap_or(0);
         let reached = state.stage.saturating_sub(first);
-        let fresh = quota::rescale(&old[first..], totals, &units, batched, reached);
+        let fresh = quota::rescale(&old[first..], totals, &units, strategy, reached);
         for (quota, counts) in quotas[first..].iter_mut().zip(fresh) {
             quota.insert(id.clone(), counts);
         }

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::core::{
     ledger::Quota,
-    names::{AppName, BlobId, Digest, Revision, RolloutId, StageName, Unit},
-    policy::{Batched, Confirm, RollbackStages, RolloutPolicy, Strategy, Update},
+    names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
+    policy::{Confirm, PodPolicy, RollbackStages, RolloutPolicy, Strategy, Update},
 };
 
 /// One end of a rollout.
@@ -188,25 +188,14 @@ pub struct PlanRequest<'a> {
     pub inherits: Option<AppName>,
 }
 
-/// The units that a policy spreads over: one without a name where there is no topology.
-pub fn units_of(batched: &Batched) -> Vec<Unit> {
-    batched.topology.as_ref().map_or_else(|| vec![Unit::new("")], |topology| topology.units.clone())
-}
-
-/// Returns the batched part of a policy.
-pub fn batched_of(policy: &RolloutPolicy) -> &Batched {
-    let Strategy::Batched(batched) = &policy.strategy;
-    batched
-}
-
 /// Shares a workload's replicas out over the units of its policy and its application's overrides.
 ///
 /// # Errors
 ///
 /// The sums do not fit.
-pub fn totals_of(workload: &Workload, total: u32, batched: &Batched) -> Result<Counts, PlanError> {
-    let units = units_of(batched);
-    let shares = match (&workload.unit_replicas, &batched.topology) {
+pub fn totals_of(workload: &Workload, total: u32, pods: &PodPolicy) -> Result<Counts, PlanError> {
+    let units = pods.units();
+    let shares = match (&workload.unit_replicas, &pods.topology) {
         (Some(shares), _) => shares.clone(),
         (None, Some(topology)) => topology.unit_replicas.clone(),
         (None, None) => BTreeMap::new(),
@@ -259,17 +248,18 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
 }
 
 fn stage_batched(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
-    let batched = batched_of(policy);
-    let units = units_of(batched);
+    let Strategy::Batched(batched) = &policy.strategy;
+    let pods = policy.strategy.pods();
+    let units = pods.units();
     let mut staged: BTreeMap<String, Vec<Counts>> = BTreeMap::new();
     for workload in request.target.into_iter().flat_map(|target| target.workloads.values()) {
         let before = request.stable.and_then(|stable| stable.workloads.get(&workload.id));
         let live = request.live_replicas.get(&workload.id).copied();
         let total = workload.replicas.or(live).unwrap_or(1);
-        let totals = totals_of(workload, total, batched)?;
-        let method = method_of(workload, before, batched)?;
+        let totals = totals_of(workload, total, pods)?;
+        let method = method_of(workload, before, pods)?;
         if method != Method::Rebalance {
-            staged.insert(workload.id.clone(), quota::batches(&totals, &units, batched));
+            staged.insert(workload.id.clone(), quota::stages(&totals, &units, &policy.strategy));
         }
         plan.methods.insert(workload.id.clone(), method);
         plan.totals.insert(workload.id.clone(), totals);
@@ -318,13 +308,13 @@ pub(super) fn from_version(plan: &Plan) -> String {
 /// # Errors
 ///
 /// The policy allows only changes in place, and this is none.
-pub fn method_of(workload: &Workload, before: Option<&Workload>, batched: &Batched) -> Result<Method, PlanError> {
+pub fn method_of(workload: &Workload, before: Option<&Workload>, pods: &PodPolicy) -> Result<Method, PlanError> {
     let Some(before) = before else { return Ok(Method::Install) };
     if before.digest == workload.digest {
         return Ok(Method::Rebalance);
     }
     let obstacle = workload.obstacle_to_in_place(before);
-    match (batched.update, obstacle) {
+    match (pods.update, obstacle) {
         (Update::Recreate, _) | (Update::InPlaceIfPossible, Some(_)) => Ok(Method::Recreate),
         (Update::InPlaceOnly, Some(reason)) => Err(PlanError::NotInPlace { workload: workload.id.clone(), reason }),
         (Update::InPlaceIfPossible | Update::InPlaceOnly, None) => Ok(Method::InPlace),

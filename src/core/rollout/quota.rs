@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::core::{
     names::Unit,
-    policy::{Batched, IntOrPercent, Share},
+    policy::{Batched, IntOrPercent, Share, Strategy},
 };
 
 /// Counts by unit.
@@ -113,10 +113,17 @@ fn share_batch(size: u32, left: &Counts, units: &[Unit]) -> Counts {
     counts
 }
 
+/// Returns the cumulative quotas of one workload's stages; the last ones are the totals.
+pub fn stages(totals: &Counts, units: &[Unit], strategy: &Strategy) -> Vec<Counts> {
+    match strategy {
+        Strategy::Batched(batched) => batches(totals, units, batched),
+    }
+}
+
 /// Returns the cumulative quotas of one workload's stages: the beta group, then batches, the last one the totals.
 ///
 /// A workload without pods has one stage of nothing.
-pub fn batches(totals: &Counts, units: &[Unit], policy: &Batched) -> Vec<Counts> {
+fn batches(totals: &Counts, units: &[Unit], policy: &Batched) -> Vec<Counts> {
     let total: u32 = totals.values().sum();
     let mut reached: Counts = units.iter().map(|unit| (unit.clone(), 0)).collect();
     let mut stages = Vec::new();
@@ -152,8 +159,8 @@ pub fn batches(totals: &Counts, units: &[Unit], policy: &Batched) -> Vec<Counts>
 
 /// Counts quotas anew for other totals: the same stages, but where a workload has more or fewer batches now the last
 /// stage takes what is left. A stage up to `reached` never falls below what it had, as far as the total allows.
-pub fn rescale(old: &[Counts], totals: &Counts, units: &[Unit], policy: &Batched, reached: usize) -> Vec<Counts> {
-    let fresh = batches(totals, units, policy);
+pub fn rescale(old: &[Counts], totals: &Counts, units: &[Unit], strategy: &Strategy, reached: usize) -> Vec<Counts> {
+    let fresh = stages(totals, units, strategy);
     let last = old.len().saturating_sub(1);
     old.iter()
         .enumerate()
@@ -185,7 +192,7 @@ pub fn may_be_unavailable(max: IntOrPercent, total: u32) -> u32 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::core::policy::{Beta, Confirm, Graceful, Percent, Update};
+    use crate::core::policy::{Beta, Confirm, Graceful, Percent, PodPolicy, Update};
 
     fn units(names: &str) -> Vec<Unit> {
         names.split_whitespace().map(Unit::from).collect()
@@ -205,18 +212,20 @@ mod tests {
 
     fn policy(beta: u32, batch_size: IntOrPercent) -> Batched {
         Batched {
-            update: Update::InPlaceIfPossible,
-            topology: None,
+            pods: PodPolicy {
+                update: Update::InPlaceIfPossible,
+                topology: None,
+                min_ready: std::time::Duration::ZERO,
+                max_unavailable: percent(25),
+                graceful: Graceful {
+                    grace_period: std::time::Duration::ZERO,
+                    finalizers: Vec::new(),
+                    readiness_gate: false,
+                },
+            },
             beta: Beta { per_unit: beta },
             batch_size,
             confirm: Confirm::EveryBatch,
-            min_ready: std::time::Duration::ZERO,
-            max_unavailable: percent(25),
-            graceful: Graceful {
-                grace_period: std::time::Duration::ZERO,
-                finalizers: Vec::new(),
-                readiness_gate: false,
-            },
         }
     }
 
@@ -265,7 +274,8 @@ mod tests {
         let ab = units("a b");
         let old = batches(&share_out(10, &ab, &shares(&[])).unwrap(), &ab, &policy(1, IntOrPercent::Count(4)));
         let fewer = share_out(4, &ab, &shares(&[])).unwrap();
-        let stages = rescale(&old, &fewer, &ab, &policy(1, IntOrPercent::Count(4)), 1);
+        let strategy = Strategy::Batched(policy(1, IntOrPercent::Count(4)));
+        let stages = rescale(&old, &fewer, &ab, &strategy, 1);
         let stages: Vec<_> = stages.iter().map(|counts| in_order(counts, &ab)).collect();
         assert_eq!(stages, [[1, 1], [2, 2], [2, 2]]);
     }

@@ -98,7 +98,7 @@ impl Render {
 }
 
 fn shape<'a>(policy: Option<&RolloutPolicy>, workloads: impl Iterator<Item = &'a Workload>) -> Digest {
-    let topology = policy.and_then(|policy| super::plan::batched_of(policy).topology.as_ref());
+    let topology = policy.and_then(|policy| policy.strategy.pods().topology.as_ref());
     let overrides: BTreeMap<&str, _> =
         workloads.map(|workload| (workload.id.as_str(), &workload.unit_replicas)).collect();
     // Waiting longer before rescheduling moves no pod: only what places pods counts.

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{input::Input, observe::Observed, plan, quota::Counts, render::Render};
-use crate::core::{ledger::Quota, names::Unit, policy::Batched};
+use super::{input::Input, observe::Observed, quota::Counts, render::Render};
+use crate::core::{ledger::Quota, names::Unit, policy::PodPolicy};
 
 /// New totals and why, if pods have found no room for long enough; and when to look again, if some found none yet.
 type Rescheduled = (Option<(Quota, String)>, Option<Timestamp>);
 
 /// Counts the units' totals anew where pods have found no room for `autoReschedule.initialDelaySeconds`. `None` where
 /// the policy does not ask for it.
-pub(super) fn reschedule(input: &Input<'_>, render: &Render, batched: &Batched, totals: &Quota) -> Option<Rescheduled> {
-    let delay = SignedDuration::try_from(batched.topology.as_ref()?.auto_reschedule?).ok()?;
-    let units = plan::units_of(batched);
+pub(super) fn reschedule(input: &Input<'_>, render: &Render, pods: &PodPolicy, totals: &Quota) -> Option<Rescheduled> {
+    let delay = SignedDuration::try_from(pods.topology.as_ref()?.auto_reschedule?).ok()?;
+    let units = pods.units();
     let mut result = totals.clone();
     let mut said = Vec::new();
     let mut wake: Option<Timestamp> = None;

@@ -7,7 +7,7 @@ use super::{
     decide::{applied, broken, open, report, stable_side},
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input},
-    objects, plan,
+    objects,
     render::Render,
     report::{Activity, Reason},
     reschedule, sides,
@@ -202,7 +202,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
     actions.extend(removals);
     if let Some(policy) = policy
         && let Some((moved, wake)) =
-            reschedule::reschedule(input, stable, plan::batched_of(policy), &totals_now(input, last, stable, policy))
+            reschedule::reschedule(input, stable, policy.strategy.pods(), &totals_now(input, last, stable, policy))
     {
         decision.wake_at(wake);
         if let Some((totals, why)) = moved {

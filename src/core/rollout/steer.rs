@@ -14,7 +14,7 @@ use super::{
     quota::Counts,
     render::{Render, Workload},
     report::{Reason, UnitReport},
-    strategy::batched::{self, Task},
+    strategy::workload::{self, Task},
     view::View,
 };
 use crate::core::{
@@ -84,15 +84,14 @@ pub fn wanted(workload: &Workload, view: &View) -> u32 {
 
 /// Returns a workload's totals by unit: what was recorded while it still adds up, else shared out anew.
 pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, view: &View) -> Option<Counts> {
-    let batched = plan::batched_of(policy);
     let wanted = wanted(workload, view);
-    let units = plan::units_of(batched);
+    let units = policy.strategy.pods().units();
     let kept = recorded.get(&workload.id).filter(|counts| {
         counts.values().sum::<u32>() == wanted && counts.keys().eq(units.iter().collect::<BTreeSet<_>>())
     });
     match kept {
         Some(counts) => Some(counts.clone()),
-        None => plan::totals_of(workload, wanted, batched).ok(),
+        None => plan::totals_of(workload, wanted, policy.strategy.pods()).ok(),
     }
 }
 
@@ -168,7 +167,7 @@ fn steer_workload<'a>(
     steered: &mut Steered,
 ) {
     let Some(key) = new.or(old).map(|workload| &workload.key) else { return };
-    let batched = plan::batched_of(policy);
+    let pods = policy.strategy.pods();
     let totals = match new.map(|new| self::totals(new, policy, course.totals, view)) {
         None => Counts::new(),
         Some(Some(totals)) => totals,
@@ -181,7 +180,7 @@ fn steer_workload<'a>(
     };
     let method = match (new, old) {
         (None, _) => Method::Remove,
-        (Some(new), Some(old)) => plan::method_of(new, Some(old), batched).unwrap_or(Method::Recreate),
+        (Some(new), Some(old)) => plan::method_of(new, Some(old), pods).unwrap_or(Method::Recreate),
         // What is handed over runs already: only its label changes.
         (Some(_), None) if course.quota.is_none() || course.inherits.is_some() => Method::Rebalance,
         (Some(_), None) => Method::Install,
@@ -204,7 +203,7 @@ fn steer_workload<'a>(
         steered.reasons.push(Reason::Held { why });
         return;
     }
-    let units = plan::units_of(batched);
+    let units = pods.units();
     let mut notes = vec![(labels::ROLLOUT, course.rollout.to_string())];
     if let Some(stage) = &course.stage {
         notes.push((labels::STAGE, stage.clone()));
@@ -216,7 +215,7 @@ fn steer_workload<'a>(
         new,
         old,
         method,
-        policy: batched,
+        policy: pods,
         units: &units,
         totals: &totals,
         quota: &quota,
@@ -227,7 +226,7 @@ fn steer_workload<'a>(
         seed,
         now: course.now,
     };
-    let outcome = batched::next(&task, &observed, view);
+    let outcome = workload::next(&task, &observed, view);
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::core::{
     manifest::{Manifest, can_be_staged},
-    policy::{Application, RolloutPolicy, Sourced, Strategy, Topology, nearest},
+    policy::{Application, RolloutPolicy, Sourced, Topology, nearest},
     problem::Problem,
     rollout::quota::share_out,
 };
@@ -17,8 +17,7 @@ pub fn check_workloads(
 ) -> Vec<Problem> {
     let staged: Vec<&Manifest> = manifests.iter().filter(|manifest| can_be_staged(&manifest.object)).collect();
     let mut problems = check_overrides(application, &staged);
-    let Some(Strategy::Batched(batched)) = policy.map(|policy| &policy.strategy) else { return problems };
-    let Some(topology) = &batched.topology else { return problems };
+    let Some(topology) = policy.and_then(|policy| policy.strategy.pods().topology.as_ref()) else { return problems };
     for manifest in staged {
         problems.extend(check_placement(manifest, topology));
         problems.extend(check_shares(application, manifest, topology));

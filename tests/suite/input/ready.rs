@@ -42,17 +42,20 @@ fn the_designs_own_policy_reads_as_the_design_says() {
     assert_eq!((policy.on_new_revision, policy.drift), (OnNewRevision::Supersede, Drift::Correct));
     assert_eq!(policy.prune.confirm_above.get(), 50);
     let batched = batched(&policy);
-    let topology = batched.topology.as_ref().unwrap();
+    let topology = batched.pods.topology.as_ref().unwrap();
     assert_eq!(topology.unit_type, "topology.kubernetes.io/zone");
     assert_eq!(topology.units, ["dca".into(), "dcb".into()]);
     assert_eq!(topology.unit_replicas["dca"], Share::Count(4));
     assert_eq!(topology.unit_replicas["dcb"].to_string(), "60%");
     assert_eq!(topology.auto_reschedule, Some(Duration::from_secs(10)));
-    assert_eq!((batched.update, batched.confirm), (Update::InPlaceIfPossible, Confirm::EveryBatch));
+    assert_eq!((batched.pods.update, batched.confirm), (Update::InPlaceIfPossible, Confirm::EveryBatch));
     assert_eq!((batched.beta.per_unit, batched.batch_size), (1, IntOrPercent::Count(4)));
-    assert_eq!((batched.min_ready, batched.max_unavailable.to_string().as_str()), (Duration::from_secs(30), "25%"));
-    assert_eq!(batched.graceful.grace_period, Duration::from_secs(3));
-    assert_eq!(batched.graceful.finalizers, ["slb.example.com/protected"]);
+    assert_eq!(
+        (batched.pods.min_ready, batched.pods.max_unavailable.to_string().as_str()),
+        (Duration::from_secs(30), "25%")
+    );
+    assert_eq!(batched.pods.graceful.grace_period, Duration::from_secs(3));
+    assert_eq!(batched.pods.graceful.finalizers, ["slb.example.com/protected"]);
 }
 
 #[test]
@@ -65,10 +68,10 @@ spec: {strategy: {batched: {}}}
     let plain = read_policy("policies/plain.yaml", text).unwrap().value;
     let mut ready = policy("two-data-centers");
     let Strategy::Batched(batched) = &mut ready.strategy;
-    batched.topology = None;
-    batched.min_ready = Duration::ZERO;
-    batched.graceful.finalizers.clear();
-    batched.batch_size = batched.max_unavailable;
+    batched.pods.topology = None;
+    batched.pods.min_ready = Duration::ZERO;
+    batched.pods.graceful.finalizers.clear();
+    batched.batch_size = batched.pods.max_unavailable;
     ready.name = "plain".to_owned();
     assert_eq!(plain, ready);
 }

@@ -7,9 +7,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    batched::{Budget, Outcome, Task},
     drain::{self, Drain, Goal, Step, signed},
     slice::{self, NewSlice},
+    workload::{Budget, Outcome, Task},
 };
 use crate::core::{
     diff,

@@ -12,7 +12,7 @@ use locktender::{
         ledger::Event,
         manifest::Object,
         names::AppName,
-        policy::{IntOrPercent, Strategy},
+        policy::IntOrPercent,
         rollout::{
             labels,
             plan::Method,
@@ -123,10 +123,9 @@ impl Checker {
         if removed || undone && state.phase != Phase::Ended(Outcome::Completed) || !self.strictness.budget {
             return;
         }
-        let Strategy::Batched(batched) = &policy.spec.strategy;
         for (id, totals) in &state.totals {
             let total: u64 = totals.values().map(|count| u64::from(*count)).sum();
-            let may_miss = match batched.max_unavailable {
+            let may_miss = match policy.spec.strategy.pods().max_unavailable {
                 IntOrPercent::Count(count) => u64::from(count),
                 IntOrPercent::Percent(percent) => total * u64::from(percent.get()) / 100,
             };

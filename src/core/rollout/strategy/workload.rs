@@ -1,4 +1,5 @@
-//! Batched: pods of a unit change in place inside their slice, or go from the unit's old slice to its new one.
+//! One workload under every strategy: pods of a unit change in place inside their slice, or go from the unit's old slice
+//! to its new one.
 //!
 //! One function says what comes next for a workload, whether the rollout goes forward, steps back, goes back to
 //! stable, is resumed after a crash or repaired after drift: only the version wanted and its quota differ.
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::core::{
     names::{RolloutId, Unit},
-    policy::Batched,
+    policy::PodPolicy,
     rollout::{
         action::Action,
         labels,
@@ -40,7 +41,7 @@ pub struct Task<'a> {
     /// How pods get from `old` to `new`.
     pub method: Method,
     /// The policy.
-    pub policy: &'a Batched,
+    pub policy: &'a PodPolicy,
     /// The units, in their order.
     pub units: &'a [Unit],
     /// Pods wanted in all, by unit.
