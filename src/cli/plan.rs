@@ -18,13 +18,13 @@ use crate::{
     },
     core::{
         cluster::Cluster,
-        names::{AppName, Revision},
-        policy::{OnAbort, Update},
+        names::{AppName, Revision, Unit},
+        policy::{OnAbort, Strategy, Update},
         problem::Problem,
         repository::{Repository, RepositoryError},
         rollout::{
             input::HeadContent,
-            plan::{Method, Plan},
+            plan::{Method, Plan, Stage},
             render::Render,
             report::{Activity, Reason},
         },
@@ -247,14 +247,37 @@ fn describe(app: &AppName, preview: &Preview, merged: &Snapshot) -> Planned {
         let count = plan.as_ref().map_or(0, |plan| plan.prunes.len());
         notes.push(format!("removes {count} objects, so it asks for a confirm before anything is touched"));
     }
+    notes.extend(plan.iter().flat_map(rough_weights));
     let workloads = plan.as_ref().map(|plan| methods(plan, stable, target)).unwrap_or_default();
     let config = plan.as_ref().filter(|plan| plan.policy.is_some()).and(target).map(|target| config(stable, target));
     let abort = plan.as_ref().map(|plan| abort(app, plan));
     Planned { app: app.clone(), outcome, plan, workloads, config, abort, notes }
 }
 
+/// Says which weights so few pods cannot have.
+fn rough_weights(plan: &Plan) -> Vec<String> {
+    let rough = |stage: &Stage| {
+        let weight = u32::from(stage.weight?.get());
+        let one = |(id, quota): (&String, &BTreeMap<Unit, u32>)| {
+            let total: u32 = plan.totals.get(id)?.values().sum();
+            let new: u32 = quota.values().sum();
+            let name = id.rsplit('/').next().unwrap_or(id);
+            (new * 100 != weight * total && total > 0).then(|| {
+                let share = (f64::from(new) * 100.0 / f64::from(total)).round();
+                format!(
+                    "{}: without a router the weight is that of the pods: {new} of {total} of {name}, {share}%",
+                    stage.name
+                )
+            })
+        };
+        Some(stage.quota.iter().filter_map(one).collect::<Vec<_>>())
+    };
+    plan.stages.iter().filter_map(rough).flatten().collect()
+}
+
 fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTreeMap<String, String> {
-    let update = plan.policy.as_ref().map(|policy| policy.spec.strategy.pods().update);
+    let strategy = plan.policy.as_ref().map(|policy| &policy.spec.strategy);
+    let update = strategy.map(|strategy| strategy.pods().update);
     let one = |(id, method): (&String, &Method)| {
         let text = match method {
             Method::Install => "installed: there is no older version".to_owned(),
@@ -266,6 +289,9 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
                 let after = target.and_then(|target| target.workloads.get(id));
                 let obstacle = before.zip(after).and_then(|(before, after)| after.obstacle_to_in_place(before));
                 match (obstacle, update) {
+                    _ if matches!(strategy, Some(Strategy::Canary(_))) => {
+                        "new pods come beside the old ones, which go once as many are ready".to_owned()
+                    }
                     (Some(obstacle), _) => format!("recreated in the same unit: {obstacle}"),
                     (None, Some(Update::Recreate)) => "recreated in the same unit: the policy says so".to_owned(),
                     (None, _) => "recreated in the same unit".to_owned(),

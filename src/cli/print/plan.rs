@@ -10,7 +10,10 @@ use super::super::{
 };
 use crate::core::{
     names::Unit,
-    rollout::{plan::Plan, versions},
+    rollout::{
+        plan::{Gate, Plan},
+        versions,
+    },
 };
 
 /// Shows what merging would do.
@@ -80,12 +83,12 @@ fn stages(plan: &Plan) -> String {
     head.extend(["new pods".to_owned(), "then".to_owned()]);
     let mut rows = vec![head];
     for (index, stage) in plan.stages.iter().enumerate() {
-        let then = if stage.asks_for_confirm() {
-            "confirm"
-        } else if index + 1 == plan.stages.len() {
-            "done"
-        } else {
-            "goes on"
+        let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health).map(ToString::to_string);
+        let gates = gates.collect::<Vec<_>>().join(", ");
+        let then = match gates.as_str() {
+            "" if index + 1 == plan.stages.len() => "done",
+            "" => "goes on",
+            gates => gates,
         };
         let name = stage.name.to_string();
         if staged.is_empty() || stage.quota.is_empty() {

@@ -118,13 +118,23 @@ fn stages(shown: &Shown, state: &State, text: &mut String) {
             continue;
         }
         let marker = if index < state.stage { "✓" } else { " " };
-        let then = if index > state.stage && stage.confirm { "    then confirm" } else { "" };
+        let then = match then(stage).filter(|_| index > state.stage) {
+            Some(then) => format!("    then {then}"),
+            None => String::new(),
+        };
         for (at, dots) in planned_dots(state, stage).into_iter().enumerate() {
             let name = if at == 0 { stage.name.as_str() } else { "" };
-            let line = format!("  {marker} {name:<10} {dots}{}", if at == 0 { then } else { "" });
+            let line = format!("  {marker} {name:<10} {dots}{}", if at == 0 { then.as_str() } else { "" });
             let _ = writeln!(text, "{}", line.trim_end());
         }
     }
+}
+
+/// Says what is waited for after a stage.
+fn then(stage: &StageReport) -> Option<String> {
+    let pause = stage.pause.as_ref().map(|pause| format!("pause {pause}"));
+    let gates: Vec<String> = pause.into_iter().chain(stage.confirm.then(|| "confirm".to_owned())).collect();
+    (!gates.is_empty()).then(|| gates.join(", "))
 }
 
 fn current(shown: &Shown, state: &State, stage: &StageReport, text: &mut String) {
@@ -193,6 +203,7 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
             name: stage.name.clone(),
             quota: state.quotas.get(state.stage).cloned().unwrap_or_default(),
             confirm: false,
+            pause: None,
         },
     );
     let first = dots.first().cloned().unwrap_or_default();

@@ -33,7 +33,8 @@ pub fn subject(records: &[Record]) -> String {
         parts.push(match record.event {
             Event::RolloutOpened => format!("opened, {}", record.why),
             Event::StageStarted => format!("{stage} started"),
-            Event::StageWaiting => format!("{stage} waiting for confirm"),
+            Event::StageWaiting if record.evidence.gates.is_empty() => format!("{stage} waiting for confirm"),
+            Event::StageWaiting => format!("{stage} waiting for {}", record.evidence.gates.join(" and ")),
             Event::ConfirmAccepted => format!("{stage} confirmed"),
             Event::DecisionRejected => {
                 let path = record.evidence.decision.as_ref().map_or("a decision", |file| file.path.as_str());

@@ -99,6 +99,9 @@ pub struct Evidence {
     /// How many pods there were where only the number is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
+    /// What is waited for (`StageWaiting`), where it is more than a confirm: `pause 5m`, `confirm`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
     /// The decision that is accepted or rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionFile>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Application, RolloutPolicy, Sourced, Strategy, nearest,
+    Application, RolloutPolicy, Sourced, nearest,
     read_policy::{shares_that_do_not_fit, unknown_unit},
 };
 use crate::core::{names::AppName, problem::Problem};

@@ -36,6 +36,11 @@ impl HumanDuration {
         Ok(Self(duration))
     }
 
+    /// Takes a duration as it is; `None` for 0.
+    pub fn of(duration: Duration) -> Option<Self> {
+        (!duration.is_zero()).then_some(Self(duration))
+    }
+
     /// Returns the duration.
     pub fn get(self) -> Duration {
         self.0

@@ -2,17 +2,20 @@
 //! types that cannot be wrong; after that nothing downstream can fail on bad input.
 
 mod application;
+mod canary;
 mod check;
 mod decision;
 mod duration;
 mod quantity;
 mod read;
+mod read_canary;
 mod read_policy;
 mod rollout_policy;
 pub mod schema;
 mod settings;
 
 pub use application::{Application, Source, WorkloadOverride, read_application};
+pub use canary::{Canary, Size, Step, StepGates};
 pub use check::{Policies, check_applications};
 pub use decision::{Decision, DecisionBody, DigestPrefix, read_decision};
 pub use duration::HumanDuration;

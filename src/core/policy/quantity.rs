@@ -14,6 +14,8 @@ impl Percent {
     pub const QUARTER: Self = Self(25);
     /// 50 %.
     pub const HALF: Self = Self(50);
+    /// 100 %.
+    pub const ALL: Self = Self(100);
 
     /// Returns `None` for more than 100.
     pub const fn new(percent: u8) -> Option<Self> {
@@ -28,6 +30,11 @@ impl Percent {
     /// Returns the percentage of `total`, rounded down.
     pub fn down(self, total: u32) -> u32 {
         scaled(u64::from(total) * u64::from(self.0) / 100)
+    }
+
+    /// Returns the percentage of `total`, rounded up.
+    pub fn up(self, total: u32) -> u32 {
+        scaled((u64::from(total) * u64::from(self.0)).div_ceil(100))
     }
 
     /// Returns the percentage of `total`, rounded half up.
@@ -63,6 +70,14 @@ impl IntOrPercent {
         match self {
             Self::Count(count) => count.min(total),
             Self::Percent(percent) => percent.down(total),
+        }
+    }
+
+    /// Returns what it means of `total`, rounded up and never more than `total`.
+    pub fn up(self, total: u32) -> u32 {
+        match self {
+            Self::Count(count) => count.min(total),
+            Self::Percent(percent) => percent.up(total),
         }
     }
 

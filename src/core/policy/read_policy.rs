@@ -6,6 +6,7 @@ use super::{
     Batched, Beta, Confirm, Drift, Graceful, IntOrPercent, OnAbort, OnFailure, OnNewRevision, Percent, PodPolicy,
     PruneGuard, Rollback, RollbackStages, RolloutPolicy, Share, Sourced, Strategy, Topology, Update,
     read::{Fields, MOST_PODS, Reader, dns_label, label_value, nearest, qualified_name, read_document},
+    read_canary::canary,
 };
 use crate::core::{
     names::Unit,
@@ -28,7 +29,7 @@ const STRATEGY: &[&str] = &["batched", "canary", "blueGreen"];
 pub(super) const DRIFT: &[(&str, Drift)] = &[("correct", Drift::Correct), ("report", Drift::Report)];
 
 const WEEK: u32 = 7 * 24 * 3600;
-const DAY: u32 = 24 * 3600;
+pub(super) const DAY: u32 = 24 * 3600;
 const MOST_UNITS: usize = 100;
 
 /// Reads `policies/<name>.yaml`.
@@ -88,7 +89,7 @@ fn choice<T: Copy>(
     fields.get(name).and_then(|node| reader.choice(node, choices)).unwrap_or(default)
 }
 
-fn seconds(
+pub(super) fn seconds(
     reader: &mut Reader<'_>,
     node: Option<&Node>,
     range: std::ops::RangeInclusive<u32>,
@@ -116,15 +117,21 @@ fn prune(reader: &mut Reader<'_>, node: Option<&Node>) -> PruneGuard {
 fn strategy(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Strategy> {
     let node = reader.required(fields, "strategy")?;
     let fields = reader.fields(node, STRATEGY)?;
-    reader.later(&fields, "canary", "only `batched` works in this version");
-    reader.later(&fields, "blueGreen", "only `batched` works in this version");
-    let Some(node) = fields.get("batched") else {
-        if STRATEGY.iter().all(|name| fields.get(name).is_none()) {
-            reader.problem(fields.span, "a strategy is missing").label = Some("write `batched: {}`".to_owned());
+    reader.later(&fields, "blueGreen", "only `batched` and `canary` work in this version");
+    match (fields.get("batched"), fields.get("canary")) {
+        (Some(_), Some(node)) => {
+            reader.problem(node.span, "there are two strategies: an application is released in one way");
+            None
         }
-        return None;
-    };
-    batched(reader, node).map(Strategy::Batched)
+        (Some(node), None) => batched(reader, node).map(Strategy::Batched),
+        (None, Some(node)) => canary(reader, node).map(Strategy::Canary),
+        (None, None) => {
+            if fields.get("blueGreen").is_none() {
+                reader.problem(fields.span, "a strategy is missing").label = Some("write `batched: {}`".to_owned());
+            }
+            None
+        }
+    }
 }
 
 fn batched(reader: &mut Reader<'_>, node: &Node) -> Option<Batched> {
@@ -137,6 +144,7 @@ fn batched(reader: &mut Reader<'_>, node: &Node) -> Option<Batched> {
             topology: fields.get("topology").and_then(|node| topology(reader, node)),
             min_ready: seconds(reader, fields.get("minReadySeconds"), 0..=DAY, 0),
             max_unavailable: max_unavailable.unwrap_or(quarter),
+            max_surge: IntOrPercent::Count(0),
             graceful: graceful(reader, fields.get("graceful")),
         },
         beta: beta(reader, fields.get("beta")),
@@ -151,7 +159,7 @@ fn beta(reader: &mut Reader<'_>, node: Option<&Node>) -> Beta {
     Beta { per_unit: per_unit.unwrap_or(1) }
 }
 
-fn graceful(reader: &mut Reader<'_>, node: Option<&Node>) -> Graceful {
+pub(super) fn graceful(reader: &mut Reader<'_>, node: Option<&Node>) -> Graceful {
     let mut graceful = Graceful { grace_period: Duration::from_secs(3), finalizers: Vec::new(), readiness_gate: false };
     let Some(fields) = node.and_then(|node| reader.fields(node, GRACEFUL)) else { return graceful };
     graceful.grace_period = seconds(reader, fields.get("gracePeriodSeconds"), 0..=DAY, 3);

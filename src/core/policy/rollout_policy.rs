@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IntOrPercent, Percent, Share};
+use super::{Canary, IntOrPercent, Percent, Share};
 use crate::core::names::{Digest, Unit};
 
 /// How the applications that name it are released.
@@ -117,6 +117,8 @@ pub struct PruneGuard {
 pub enum Strategy {
     /// A beta group, then batches over all units.
     Batched(Batched),
+    /// A growing share of new pods beside the old ones.
+    Canary(Canary),
 }
 
 impl Strategy {
@@ -124,6 +126,7 @@ impl Strategy {
     pub fn pods(&self) -> &PodPolicy {
         match self {
             Self::Batched(batched) => &batched.pods,
+            Self::Canary(canary) => &canary.pods,
         }
     }
 
@@ -131,6 +134,7 @@ impl Strategy {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Batched(_) => "batched",
+            Self::Canary(_) => "canary",
         }
     }
 }
@@ -160,8 +164,10 @@ pub struct PodPolicy {
     /// How long a pod must have been ready to count.
     #[serde(with = "seconds")]
     pub min_ready: Duration,
-    /// How many pods of a workload may be out of service at once: rounded down, at least one.
+    /// How many pods of a workload may be out of service at once: rounded down, at least one where there is no surge.
     pub max_unavailable: IntOrPercent,
+    /// How many pods there may be beside the wanted ones meanwhile: rounded up.
+    pub max_surge: IntOrPercent,
     /// How a pod is taken out of service before it is touched.
     pub graceful: Graceful,
 }
@@ -170,6 +176,12 @@ impl PodPolicy {
     /// Returns the units: one without a name where there is no topology.
     pub fn units(&self) -> Vec<Unit> {
         self.topology.as_ref().map_or_else(|| vec![Unit::new("")], |topology| topology.units.clone())
+    }
+
+    /// Returns how many of `wanted` pods may be out of service at once.
+    pub fn may_miss(&self, wanted: u32) -> u32 {
+        let least = u32::from(self.max_surge.up(wanted) == 0);
+        self.max_unavailable.down(wanted).max(least)
     }
 }
 
@@ -233,16 +245,21 @@ pub struct Graceful {
 }
 
 /// Durations as whole seconds: what people write in `…Seconds` fields.
-mod seconds {
+pub(super) mod seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::core::policy) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(duration.as_secs())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(in crate::core::policy) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_secs)
     }
 }
@@ -259,5 +276,25 @@ mod optional_seconds {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_secs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_least_one_may_be_missing_where_there_is_no_surge() {
+        let pods = |max_unavailable, max_surge| PodPolicy {
+            update: Update::Recreate,
+            topology: None,
+            min_ready: Duration::ZERO,
+            max_unavailable,
+            max_surge,
+            graceful: Graceful { grace_period: Duration::ZERO, finalizers: Vec::new(), readiness_gate: false },
+        };
+        let (none, quarter) = (IntOrPercent::Count(0), IntOrPercent::Percent(Percent::QUARTER));
+        assert_eq!([pods(quarter, none).may_miss(10), pods(quarter, none).may_miss(3)], [2, 1]);
+        assert_eq!([pods(none, none).may_miss(3), pods(none, quarter).may_miss(3)], [1, 0]);
     }
 }

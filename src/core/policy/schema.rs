@@ -131,13 +131,19 @@ fn policy() -> Value {
             ("onNewRevision", words(&["supersede", "queue"], "supersede")),
             ("drift", words(&["correct", "report"], "correct")),
             ("prune", described("A prune of more than this share of the objects waits for a confirm.", prune)),
-            ("strategy", object(&["batched"], [("batched", batched())])),
+            ("strategy", strategy()),
         ],
     )
 }
 
-fn batched() -> Value {
-    let beta = object(&[], [("perUnit", described("Pods of every unit; 0 is no beta group.", integer(0, MOST_PODS)))]);
+fn strategy() -> Value {
+    let mut strategy = object(&[], [("batched", batched()), ("canary", canary())]);
+    strategy["minProperties"] = json!(1);
+    strategy["maxProperties"] = json!(1);
+    strategy
+}
+
+fn graceful() -> Value {
     let graceful = object(
         &[],
         [
@@ -146,6 +152,51 @@ fn batched() -> Value {
             ("readinessGate", json!({"type": "boolean", "default": false})),
         ],
     );
+    described("How a pod is taken out of service before it is touched.", graceful)
+}
+
+/// `20` or `20%`.
+fn weight() -> Value {
+    json!({"anyOf": [integer(1, 100), text(PERCENT_FROM_ONE)]})
+}
+
+fn canary() -> Value {
+    let pause = object(&["duration"], [("duration", text(DURATION))]);
+    let mut step = object(
+        &[],
+        [
+            ("setWeight", described("The new version's share. Without a router: of the pods.", weight())),
+            ("setCanaryReplicas", described("So many new pods.", int_or_percent(1))),
+            ("pause", described("The step lasts so long at least.", pause)),
+            ("confirm", described("A person confirms before the next step.", object(&[], []))),
+        ],
+    );
+    step["minProperties"] = json!(1);
+    step["maxProperties"] = json!(1);
+    let yes_no = || json!({"type": "boolean", "default": false});
+    let steps = json!({"type": "array", "items": step, "minItems": 1, "maxItems": 100});
+    let mut canary = object(
+        &[],
+        [
+            ("steps", described("What happens, in order; shares only grow.", steps)),
+            ("stepWeight", described("Instead of steps: each is so much more.", weight())),
+            ("maxWeight", described("The last step before everything.", weight())),
+            ("interval", described("How long each of these steps lasts.", text(DURATION))),
+            ("confirmStart", described("A person confirms before the first pod.", yes_no())),
+            ("confirmEachIncrease", described("A person confirms after each step but the last.", yes_no())),
+            ("confirmPromotion", described("A person confirms before everything is new.", yes_no())),
+            ("maxSurge", described("Pods beside the wanted ones meanwhile, rounded up.", int_or_percent(0))),
+            ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
+            ("minReadySeconds", integer(0, 86_400)),
+            ("graceful", graceful()),
+        ],
+    );
+    canary["anyOf"] = json!([{"required": ["steps"]}, {"required": ["stepWeight"]}]);
+    canary
+}
+
+fn batched() -> Value {
+    let beta = object(&[], [("perUnit", described("Pods of every unit; 0 is no beta group.", integer(0, MOST_PODS)))]);
     object(
         &[],
         [
@@ -156,7 +207,7 @@ fn batched() -> Value {
             ("confirm", words(&["everyBatch", "beta", "none"], "everyBatch")),
             ("minReadySeconds", integer(0, 86_400)),
             ("maxUnavailable", described("Of each workload, rounded down, at least one.", int_or_percent(1))),
-            ("graceful", described("How a pod is taken out of service before it is touched.", graceful)),
+            ("graceful", graceful()),
         ],
     )
 }
@@ -221,21 +272,37 @@ fn settings() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::{application, decision, read_policy, settings};
+    use crate::core::policy::{application, decision, read_canary, read_policy, settings};
 
     /// Fields that are read only to say that they come later.
-    const LATER: &[&str] = &["cluster", "canary", "blueGreen", "helm", "approvers", "clusters"];
+    const LATER: &[&str] = &[
+        "cluster",
+        "blueGreen",
+        "helm",
+        "approvers",
+        "clusters",
+        "traffic",
+        "scaleDownDelaySeconds",
+        "threshold",
+        "analysis",
+        "setHeaderRoute",
+        "setMirror",
+        "sessionAffinity",
+    ];
 
     #[test]
     fn the_schema_knows_the_fields_that_are_read() {
         let schemas = all();
         let batched = "/properties/spec/properties/strategy/properties/batched";
+        let canary = "/properties/spec/properties/strategy/properties/canary";
         let table = [
             ("application", "/properties/spec".to_owned(), application::SPEC),
             ("rolloutpolicy", "/properties/spec".to_owned(), read_policy::SPEC),
             ("rolloutpolicy", batched.to_owned(), read_policy::BATCHED),
             ("rolloutpolicy", format!("{batched}/properties/topology"), read_policy::TOPOLOGY),
             ("rolloutpolicy", format!("{batched}/properties/graceful"), read_policy::GRACEFUL),
+            ("rolloutpolicy", canary.to_owned(), read_canary::CANARY),
+            ("rolloutpolicy", format!("{canary}/properties/steps/items"), read_canary::STEP),
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),
             ("settings", String::new(), settings::SETTINGS),

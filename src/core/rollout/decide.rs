@@ -95,6 +95,7 @@ fn stages(state: &State) -> Vec<StageReport> {
             name: stage.name.clone(),
             quota: quota.clone(),
             confirm: stage.asks_for_confirm(),
+            pause: stage.pause().map(|pause| pause.to_string()),
         })
         .collect()
 }

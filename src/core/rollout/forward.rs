@@ -11,7 +11,7 @@ use super::{
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input, files},
     objects, plan,
-    plan::{Gate, Method},
+    plan::{Gate, Method, Stage},
     quota,
     render::Render,
     report::{Activity, Reason},
@@ -172,8 +172,9 @@ fn pause_or_resume(state: &State, decisions: &Decisions<'_>, number: u32, decisi
         _ => {}
     }
     if let Some(promote) = decisions.promote().filter(|promote| !state.answered.contains(&promote.file)) {
-        let draft = Draft::new(Event::Promoted, stage, "promote.yaml: the confirms that are left are passed")
-            .with(|evidence| evidence.decision = Some(promote.file.clone()));
+        let draft =
+            Draft::new(Event::Promoted, stage, "promote.yaml: the confirms and pauses that are left are passed")
+                .with(|evidence| evidence.decision = Some(promote.file.clone()));
         decision.records.push((number, draft));
     }
 }
@@ -276,27 +277,36 @@ fn pass(
     }
     let decisions = Decisions::new(state, &head.decisions);
     let pods = evidence(input, state, target);
-    if stage.asks_for_confirm() && decisions.promote().is_none() {
+    if stage.waits() && decisions.promote().is_none() {
         let Some(waiting) = state.waiting.get(&stage.name) else {
-            let why = match pods.len() {
-                0 => "nothing is touched before it is confirmed".to_owned(),
-                _ => "every pod of the stage is ready; its confirm is missing".to_owned(),
-            };
-            let draft = Draft::new(Event::StageWaiting, Some(&stage.name), why)
+            let draft = Draft::new(Event::StageWaiting, Some(&stage.name), why_it_waits(stage, pods.len()))
                 .listing(files(&head.decisions))
-                .with(|evidence| evidence.pods = pods);
+                .with(|evidence| {
+                    evidence.pods = pods;
+                    if stage.pause().is_some() {
+                        let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health);
+                        evidence.gates = gates.map(ToString::to_string).collect();
+                    }
+                });
             decision.records.push((number, draft));
             return;
         };
-        let Some(confirm) = decisions.confirm(&stage.name) else {
+        let pause = stage.pause().and_then(|pause| SignedDuration::try_from(pause.get()).ok());
+        let until = pause.map(|pause| waiting.since + pause).filter(|until| *until > input.now);
+        if let Some(until) = until {
+            decision.report.reasons.push(Reason::Pause { stage: stage.name.clone(), until });
+            decision.wake_at(Some(until));
+        }
+        let confirm = decisions.confirm(&stage.name);
+        if stage.asks_for_confirm() && confirm.is_none() {
             let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since };
             decision.report.reasons.push(reason);
             return;
-        };
-        if holds(state, head, decision) {
+        }
+        if until.is_some() || holds(state, head, decision) {
             return;
         }
-        if !state.answered.contains(&confirm.file) {
+        if let Some(confirm) = confirm.filter(|confirm| !state.answered.contains(&confirm.file)) {
             let said = confirm.body.as_ref().ok().and_then(|body| body.message.clone());
             let why = said.unwrap_or_else(|| confirm.file.path.clone());
             let draft = Draft::new(Event::ConfirmAccepted, Some(&stage.name), why)
@@ -314,6 +324,23 @@ fn pass(
     let why = format!("every gate of {} is open", stage.name);
     let draft = Draft::new(Event::StageStarted, Some(next), why).with(|evidence| evidence.pods = pods);
     decision.records.push((number, draft));
+}
+
+fn why_it_waits(stage: &Stage, pods: usize) -> String {
+    let both = |confirm: &str, pause: Option<String>| {
+        let confirm = stage.asks_for_confirm().then(|| confirm.to_owned());
+        confirm.into_iter().chain(pause).collect::<Vec<_>>().join(" and ")
+    };
+    match pods {
+        0 => {
+            let pause = stage.pause().map(|pause| format!("{pause} have passed"));
+            format!("nothing is touched before {}", both("it is confirmed", pause))
+        }
+        _ => {
+            let pause = stage.pause().map(|pause| format!("it lasts {pause}"));
+            format!("every pod of the stage is ready; {}", both("its confirm is missing", pause))
+        }
+    }
 }
 
 /// Returns whether something besides the gates keeps the next stage from starting; says what.
@@ -449,7 +476,7 @@ fn classify(state: &State, decision: &mut Decision) {
         if !reasons.contains(&Reason::Paused) {
             reasons.push(Reason::Paused);
         }
-    } else if reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. })) {
+    } else if reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. } | Reason::Pause { .. })) {
         decision.report.activity = Activity::Waiting;
     }
 }

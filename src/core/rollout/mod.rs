@@ -17,6 +17,7 @@ pub mod report;
 mod reschedule;
 mod rest;
 mod sides;
+mod stages;
 pub mod state;
 pub mod steer;
 pub mod strategy;

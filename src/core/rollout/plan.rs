@@ -1,17 +1,18 @@
 //! A rollout's plan: its stages, fixed when it opens, named by its plan hash.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     quota::{self, Counts, ShareError},
     render::{Render, Workload},
+    stages,
 };
 use crate::core::{
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
-    policy::{Confirm, PodPolicy, RollbackStages, RolloutPolicy, Strategy, Update},
+    policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
 };
 
 /// One end of a rollout.
@@ -68,14 +69,45 @@ pub enum Method {
     Remove,
 }
 
-/// What must hold before the next stage.
+/// What must hold before the next stage. In a plan it is a word: `health`, `confirm`, `pause 5m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(into = "String", try_from = "String")]
 pub enum Gate {
     /// Every pod of the stage is ready.
     Health,
     /// A person confirms.
     Confirm,
+    /// So much time has passed since the stage was there.
+    Pause(HumanDuration),
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Health => f.write_str("health"),
+            Self::Confirm => f.write_str("confirm"),
+            Self::Pause(duration) => write!(f, "pause {duration}"),
+        }
+    }
+}
+
+impl From<Gate> for String {
+    fn from(gate: Gate) -> Self {
+        gate.to_string()
+    }
+}
+
+impl TryFrom<String> for Gate {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), text.strip_prefix("pause ")) {
+            ("health", _) => Ok(Self::Health),
+            ("confirm", _) => Ok(Self::Confirm),
+            (_, Some(duration)) => HumanDuration::parse(duration).map(Self::Pause),
+            (_, None) => Err(format!("`{text}` is no gate: health, confirm or pause")),
+        }
+    }
 }
 
 /// One part of a plan.
@@ -88,12 +120,33 @@ pub struct Stage {
     pub quota: Quota,
     /// What must hold before the next stage.
     pub gates: Vec<Gate>,
+    /// The share of the traffic that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Percent>,
 }
 
 impl Stage {
+    /// Makes the stage before any pod is touched.
+    pub(super) fn start(gates: Vec<Gate>) -> Self {
+        Self { name: "start".into(), quota: Quota::new(), gates, weight: None }
+    }
+
     /// Returns whether a person has to confirm.
     pub fn asks_for_confirm(&self) -> bool {
         self.gates.contains(&Gate::Confirm)
+    }
+
+    /// Returns how long the stage lasts at least once it is there.
+    pub fn pause(&self) -> Option<HumanDuration> {
+        self.gates.iter().find_map(|gate| match gate {
+            Gate::Pause(duration) => Some(*duration),
+            _ => None,
+        })
+    }
+
+    /// Returns whether it waits for a person or for time once it is there.
+    pub fn waits(&self) -> bool {
+        self.asks_for_confirm() || self.pause().is_some()
     }
 }
 
@@ -239,16 +292,18 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         hash: Digest::of(b""),
     };
     match request.policy {
-        Some(policy) => stage_batched(&mut plan, request, policy)?,
-        None => plan.stages.push(Stage { name: "all".into(), quota: Quota::new(), gates: vec![Gate::Health] }),
+        Some(policy) => stage_pods(&mut plan, request, policy)?,
+        None => {
+            let gates = vec![Gate::Health];
+            plan.stages.push(Stage { name: "all".into(), quota: Quota::new(), gates, weight: None });
+        }
     }
     guard_the_start(&mut plan, request);
     plan.hash = hash(&plan);
     Ok(plan)
 }
 
-fn stage_batched(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
-    let Strategy::Batched(batched) = &policy.strategy;
+fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
     let pods = policy.strategy.pods();
     let units = pods.units();
     let mut staged: BTreeMap<String, Vec<Counts>> = BTreeMap::new();
@@ -270,30 +325,22 @@ fn stage_batched(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPol
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
-    let has_beta = batched.beta.per_unit > 0;
-    for index in 0..count {
-        let name = match (has_beta, index) {
-            (true, 0) => "beta".to_owned(),
-            (true, index) => format!("batch-{index}"),
-            (false, index) => format!("batch-{}", index + 1),
-        };
+    let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
+    let allowed = |gates: Vec<Gate>| -> Vec<Gate> {
+        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).collect()
+    };
+    let start = allowed(stages::before_any_pod(&policy.strategy));
+    if !start.is_empty() && !staged.is_empty() {
+        plan.stages.push(Stage::start(start));
+    }
+    for (index, shape) in stages::shapes(&policy.strategy, count).into_iter().enumerate() {
         // A workload that needs fewer batches than another is done earlier and stays there.
         let quota = staged
             .iter()
             .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index).or(stages.last())?.clone())))
             .collect();
-        let last = index + 1 == count;
-        let asks = match batched.confirm {
-            Confirm::EveryBatch => !last,
-            Confirm::Beta => has_beta && index == 0 && !last,
-            Confirm::None => false,
-        };
-        let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
-        let mut gates = vec![Gate::Health];
-        if asks && !skipped {
-            gates.push(Gate::Confirm);
-        }
-        plan.stages.push(Stage { name: StageName::new(name), quota, gates });
+        let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
+        plan.stages.push(stage);
     }
     Ok(())
 }
@@ -330,8 +377,11 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
     let removed = request.target.is_none() && !request.handed_over;
     if many || removed {
         plan.prunes.clone_from(prunes);
-        let start = Stage { name: "start".into(), quota: Quota::new(), gates: vec![Gate::Confirm] };
-        plan.stages.insert(0, start);
+        match plan.stages.first_mut().filter(|first| !first.gates.contains(&Gate::Health)) {
+            Some(start) if start.asks_for_confirm() => {}
+            Some(start) => start.gates.push(Gate::Confirm),
+            None => plan.stages.insert(0, Stage::start(vec![Gate::Confirm])),
+        }
     }
 }
 

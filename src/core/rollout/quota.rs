@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::core::{
     names::Unit,
-    policy::{Batched, IntOrPercent, Share, Strategy},
+    policy::{Batched, IntOrPercent, Share, Size, Strategy},
 };
 
 /// Counts by unit.
@@ -117,6 +117,16 @@ fn share_batch(size: u32, left: &Counts, units: &[Unit]) -> Counts {
 pub fn stages(totals: &Counts, units: &[Unit], strategy: &Strategy) -> Vec<Counts> {
     match strategy {
         Strategy::Batched(batched) => batches(totals, units, batched),
+        Strategy::Canary(canary) => {
+            let total = totals.values().sum();
+            let mut reached = 0;
+            let grow = |size: Size| {
+                // A count and a weight can be compared only now.
+                reached = size.of(total).max(reached);
+                share_batch(reached, totals, units)
+            };
+            canary.steps.iter().map(|step| step.size).map(grow).collect()
+        }
     }
 }
 
@@ -179,15 +189,6 @@ pub fn rescale(old: &[Counts], totals: &Counts, units: &[Unit], strategy: &Strat
         .collect()
 }
 
-/// Returns how many pods of `total` may be out of service: rounded down, at least one.
-pub fn may_be_unavailable(max: IntOrPercent, total: u32) -> u32 {
-    match max {
-        IntOrPercent::Count(count) => count,
-        IntOrPercent::Percent(percent) => percent.down(total),
-    }
-    .max(1)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -217,6 +218,7 @@ mod tests {
                 topology: None,
                 min_ready: std::time::Duration::ZERO,
                 max_unavailable: percent(25),
+                max_surge: IntOrPercent::Count(0),
                 graceful: Graceful {
                     grace_period: std::time::Duration::ZERO,
                     finalizers: Vec::new(),
@@ -296,12 +298,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn at_least_one_may_be_missing() {
-        assert_eq!(may_be_unavailable(percent(25), 10), 2);
-        assert_eq!(may_be_unavailable(percent(25), 3), 1);
-        assert_eq!(may_be_unavailable(IntOrPercent::Count(0), 3), 1);
     }
 }

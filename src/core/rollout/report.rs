@@ -18,6 +18,13 @@ pub enum Reason {
         /// Since when it waits.
         since: Timestamp,
     },
+    /// The stage lasts for a time.
+    Pause {
+        /// The stage.
+        stage: StageName,
+        /// Until when.
+        until: Timestamp,
+    },
     /// Pods of this stage are not ready for long enough yet.
     PodsNotReady {
         /// `Deployment/checkout`.
@@ -112,6 +119,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ConfirmNeeded { stage, since } => write!(f, "{stage} waits for a confirm since {}", clock(*since)),
+            Self::Pause { stage, until } => write!(f, "{stage} lasts until {}", clock(*until)),
             Self::PodsNotReady { workload, unit, want, have, trouble } => {
                 let place = if unit.as_str().is_empty() { String::new() } else { format!(" in {unit}") };
                 write!(f, "{workload}: {have} of {want} ready{place}")?;
@@ -170,6 +178,9 @@ pub struct StageReport {
     pub quota: BTreeMap<String, BTreeMap<Unit, u32>>,
     /// Whether somebody must confirm after it.
     pub confirm: bool,
+    /// How long it lasts at least once it is there: `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<String>,
 }
 
 /// What an application is doing, in one word.

@@ -208,7 +208,8 @@ pub fn applied(live: &Value, config: &Value, shape: &Shape, writer: Writer<'_>, 
         managers.len() - 1
     });
     let last = std::mem::replace(&mut managers[position].set, sent);
-    let mut owned = Set::default();
+    // What is sent counts whole, the name too, which nobody owns: `metadata` stays when the last label in it goes.
+    let mut owned = fields_of(config, shape);
     for manager in &managers {
         owned.add(manager.set.clone());
     }

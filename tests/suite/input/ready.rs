@@ -21,7 +21,7 @@ fn policy(name: &str) -> RolloutPolicy {
 }
 
 fn batched(policy: &RolloutPolicy) -> &Batched {
-    let Strategy::Batched(batched) = &policy.strategy;
+    let Strategy::Batched(batched) = &policy.strategy else { panic!("{}", policy.name) };
     batched
 }
 
@@ -67,7 +67,7 @@ spec: {strategy: {batched: {}}}
 ";
     let plain = read_policy("policies/plain.yaml", text).unwrap().value;
     let mut ready = policy("two-data-centers");
-    let Strategy::Batched(batched) = &mut ready.strategy;
+    let Strategy::Batched(batched) = &mut ready.strategy else { panic!("it is batched") };
     batched.pods.topology = None;
     batched.pods.min_ready = Duration::ZERO;
     batched.pods.graceful.finalizers.clear();
@@ -107,7 +107,7 @@ fn rendered(root: &std::path::Path) -> BTreeMap<AppName, Result<Vec<u8>, Problem
 fn every_example_is_a_valid_release_repository() {
     let examples = directories(&package("examples"));
     let names: Vec<&str> = examples.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-    assert_eq!(names, ["configuration", "kustomize", "small", "two-data-centers"]);
+    assert_eq!(names, ["canary", "configuration", "kustomize", "small", "two-data-centers"]);
     for example in &examples {
         let found = validate(&read(example), &rendered(example), |_| None);
         assert_eq!(found.all_problems(), Vec::<&Problem>::new(), "{}", example.display());

@@ -49,6 +49,7 @@ macro_rules! cases {
 }
 
 cases! {
+    canary
     decisions
     fault_54_bombs
     fault_55_scalars

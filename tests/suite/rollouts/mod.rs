@@ -6,6 +6,7 @@
 #[macro_use]
 mod transcript;
 
+mod canary;
 mod course;
 mod figures;
 mod real;

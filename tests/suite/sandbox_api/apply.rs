@@ -194,3 +194,18 @@ fn images_of_a_pod_cannot_be_given_up() {
     made["spec"]["containers"][0].as_object_mut().unwrap().remove("image");
     assert_eq!(apply_as(&mut api, "m", made, false).unwrap_err().code, 422);
 }
+
+#[test]
+fn labels_that_are_all_given_up_go_and_the_name_stays() {
+    let mut api = api();
+    let map = |labels: Value| {
+        let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}});
+        if !labels.is_null() {
+            map["metadata"]["labels"] = labels;
+        }
+        map
+    };
+    apply_as(&mut api, "m", map(json!({"app": "web"})), false).unwrap();
+    let without = apply_as(&mut api, "m", map(Value::Null), false).unwrap();
+    assert_eq!((&without["metadata"]["name"], &without["metadata"]["labels"]), (&json!("settings"), &Value::Null));
+}

@@ -184,7 +184,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let old = self.others.iter().position(|slice| self.is_old(slice));
         let between: u32 =
             self.others.iter().enumerate().filter(|(at, _)| Some(*at) != old).map(|(_, slice)| slice.replicas).sum();
+        // Where pods come before others go, stable ones come for those of a version in between, which nobody vouches for.
+        let replaces = self.surge() > 0;
         let at_old = old.map_or(0, |at| {
+            if replaces {
+                return kept;
+            }
             let now = self.others[at].replicas;
             if kept > now + between { kept - between } else { kept.min(now) }
         });
@@ -208,7 +213,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let everything = self.others.iter().copied().chain(self.home);
         let there: u32 =
             everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + self.leaving(slice)).sum();
-        self.total.saturating_sub(there)
+        (self.total + self.surge()).saturating_sub(there)
+    }
+
+    /// Returns how many pods there may be beside the wanted ones meanwhile.
+    fn surge(&self) -> u32 {
+        self.task.policy.max_surge.up(self.total)
     }
 
     /// Returns how many of a slice's pods are on their way out. Going back, those that somebody's finalizer holds for

@@ -21,7 +21,7 @@ use crate::core::{
         labels,
         observe::{Observed, Pod, Slice},
         plan::Method,
-        quota::{Counts, may_be_unavailable},
+        quota::Counts,
         render::Workload,
         report::{Reason, UnitReport},
         view::View,
@@ -129,8 +129,8 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
     let wanted: u32 = task.totals.values().sum();
     let available =
         u32::try_from(observed.pods().filter(|pod| pod.is_available(task.now, min_ready)).count()).unwrap_or(u32::MAX);
-    let may_miss = may_be_unavailable(task.policy.max_unavailable, wanted);
-    let mut budget = Budget { available, floor: wanted.saturating_sub(may_miss), exhausted: false };
+    let floor = wanted.saturating_sub(task.policy.may_miss(wanted));
+    let mut budget = Budget { available, floor, exhausted: false };
 
     let at_rest_in_one = task.last && task.units.len() == 1 && observed.slices.len() == 1;
     let owned_at_rest = at_rest_in_one.then(|| &observed.slices[0]).filter(|slice| is_at_rest(task, slice));

@@ -1,0 +1,83 @@
+//! The canary strategy: the new version gets a growing share of a workload.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{IntOrPercent, Percent, PodPolicy, rollout_policy::seconds};
+
+/// The canary strategy: pods of the new version beside the old ones, more of them at each step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// How the pods change: always from the old slice to a new one.
+    pub pods: PodPolicy,
+    /// What must hold before the first pod.
+    pub start: StepGates,
+    /// The steps, the new version's share growing from each to the next; the last has everything.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a canary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// How much of the workload is new.
+    pub size: Size,
+    /// What must hold before the next step.
+    pub gates: StepGates,
+}
+
+/// What must hold before the next step, besides the pods' health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepGates {
+    /// Whether a person has to confirm.
+    pub confirm: bool,
+    /// How long the step lasts at least, in whole seconds; 0 is no pause.
+    #[serde(with = "seconds")]
+    pub pause: Duration,
+}
+
+/// How much of a workload is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Size {
+    /// A share of the traffic, 1 to 100 %. Without a router it is the share of the pods.
+    Weight(Percent),
+    /// A number or a share of the pods, at least 1.
+    Replicas(IntOrPercent),
+}
+
+impl Size {
+    /// Everything.
+    pub const ALL: Self = Self::Weight(Percent::ALL);
+
+    /// Returns how many pods of `total` are new. A weight between leaves neither side empty, where there are two pods
+    /// or more: of ten, 1 % is one pod, and 99 % are nine.
+    pub fn of(self, total: u32) -> u32 {
+        match self {
+            Self::Weight(percent) if percent == Percent::ALL => total,
+            Self::Weight(percent) => percent.half_up(total).clamp(1, total.saturating_sub(1).max(1)).min(total),
+            Self::Replicas(replicas) => replicas.half_up(total).max(1).min(total),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_side_is_empty_before_the_end() {
+        let weight = |percent: u8, total: u32| Size::Weight(Percent::new(percent).unwrap()).of(total);
+        assert_eq!([weight(1, 10), weight(5, 10), weight(20, 10), weight(99, 10), weight(100, 10)], [1, 1, 2, 9, 10]);
+        assert_eq!([weight(50, 1), weight(50, 0), weight(50, 3)], [1, 0, 2]);
+        for total in 2..50 {
+            for percent in 1..100 {
+                let new = weight(percent, total);
+                assert!(new >= 1 && new < total, "{percent} % of {total} are {new}");
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! How a strategy cuts a rollout into stages: their names and gates. How many pods each has is `quota`'s.
+
+use super::plan::Gate;
+use crate::core::{
+    names::StageName,
+    policy::{Batched, Canary, Confirm, HumanDuration, Percent, Size, StepGates, Strategy},
+};
+
+/// A stage without its quota.
+pub(super) struct Shape {
+    pub name: StageName,
+    pub gates: Vec<Gate>,
+    pub weight: Option<Percent>,
+}
+
+/// Returns the gates that come before any pod is touched.
+pub(super) fn before_any_pod(strategy: &Strategy) -> Vec<Gate> {
+    match strategy {
+        Strategy::Batched(_) => Vec::new(),
+        Strategy::Canary(canary) => gates(&canary.start),
+    }
+}
+
+/// Returns a strategy's stages, `count` of them, at least one.
+pub(super) fn shapes(strategy: &Strategy, count: usize) -> Vec<Shape> {
+    match strategy {
+        Strategy::Batched(batched) => (0..count).map(|index| batch(batched, index, count)).collect(),
+        Strategy::Canary(canary) => steps(canary, count),
+    }
+}
+
+fn batch(batched: &Batched, index: usize, count: usize) -> Shape {
+    let has_beta = batched.beta.per_unit > 0;
+    let name = match (has_beta, index) {
+        (true, 0) => "beta".to_owned(),
+        (true, index) => format!("batch-{index}"),
+        (false, index) => format!("batch-{}", index + 1),
+    };
+    let last = index + 1 == count;
+    let asks = match batched.confirm {
+        Confirm::EveryBatch => !last,
+        Confirm::Beta => has_beta && index == 0 && !last,
+        Confirm::None => false,
+    };
+    let mut gates = vec![Gate::Health];
+    if asks {
+        gates.push(Gate::Confirm);
+    }
+    Shape { name: StageName::new(name), gates, weight: None }
+}
+
+/// Returns the last `count` steps: where no pod is staged, the last alone.
+fn steps(canary: &Canary, count: usize) -> Vec<Shape> {
+    let mut taken: Vec<String> = Vec::new();
+    let shape = |step: &crate::core::policy::Step| {
+        let (name, weight) = match step.size {
+            Size::Weight(weight) => (format!("weight-{}", weight.get()), Some(weight)),
+            Size::Replicas(replicas) => (format!("pods-{}", replicas.to_string().replace('%', "-percent")), None),
+        };
+        let before = taken.iter().filter(|one| **one == name).count();
+        taken.push(name.clone());
+        let name = if before == 0 { name } else { format!("{name}-{}", before + 1) };
+        let gates = [vec![Gate::Health], gates(&step.gates)].concat();
+        Shape { name: StageName::new(name), gates, weight }
+    };
+    let all: Vec<Shape> = canary.steps.iter().map(shape).collect();
+    let skip = all.len().saturating_sub(count);
+    all.into_iter().skip(skip).collect()
+}
+
+fn gates(step: &StepGates) -> Vec<Gate> {
+    let pause = HumanDuration::of(step.pause).map(Gate::Pause);
+    pause.into_iter().chain(step.confirm.then_some(Gate::Confirm)).collect()
+}
