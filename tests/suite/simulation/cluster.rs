@@ -467,6 +467,7 @@ impl Cluster for SimCluster {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
         self.faults.alive(self.life).await;
         self.faults.wait_for_turn().await;
+        self.state.lock().unwrap().checker.lock().unwrap().sends(write);
         let fault = self.faults.on_write(|| told(write));
         match fault {
             Some(WriteFault::CrashBefore) => {

@@ -203,9 +203,29 @@ impl Play {
         let events: Vec<_> = records.iter().map(|one| (one.event, one.stage.clone())).collect();
         let reasons = self.sim.report("checkout").map(|report| report.reasons);
         Err(format!(
-            "{:?} of {wanted} pods are at the last version; {number} is {phase:?}: {events:?}\n{reasons:?}",
-            self.at_last()
+            "{:?} of {wanted} pods are at the last version; {number} is {phase:?}: {events:?}\n{reasons:?}\n{}",
+            self.at_last(),
+            self.pods().join("\n")
         ))
+    }
+
+    /// Every pod, in a line.
+    fn pods(&self) -> Vec<String> {
+        self.sim.cluster.with(|world| {
+            let told = |pod: &std::sync::Arc<serde_json::Value>| {
+                let (meta, spec) = (&pod["metadata"], &pod["spec"]);
+                format!(
+                    "{} {} on {}, ready: {}, {} {}",
+                    meta["name"],
+                    spec["containers"][0]["image"],
+                    spec["nodeName"],
+                    super::checker::is_ready(pod),
+                    meta["labels"],
+                    meta["annotations"]
+                )
+            };
+            world.api.list("pods").map(told).collect()
+        })
     }
 
     /// How many pods are at the last version, and how many there are.

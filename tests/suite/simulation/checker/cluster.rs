@@ -53,6 +53,17 @@ impl Checker {
         self.places(reacted);
     }
 
+    /// Notes what a write asks for that is on its way, whatever becomes of it.
+    pub fn sends(&mut self, write: &Write) {
+        let Write::Apply { object, .. } = write else { return };
+        let Some(app) = object.label(labels::APP).filter(|_| object.kind().kind == "Deployment") else { return };
+        let place = (AppName::new(app), target(write));
+        match object.at(&["spec", "replicas"]).and_then(Value::as_u64) {
+            Some(replicas) => drop(self.sent.insert(place, replicas)),
+            None => drop(self.sent.remove(&place)),
+        }
+    }
+
     /// Judges what the cluster did by itself.
     pub fn stepped(&mut self, now: &Snapshot) {
         if self.resting {
@@ -159,6 +170,8 @@ impl Checker {
                 let is_it = |object: &&Value| self::name(object) == name && label(object, labels::APP) == app.as_str();
                 let handle = now.all("deployments.apps").find(is_it);
                 *total = handle.and_then(|handle| handle["spec"]["replicas"].as_u64()).unwrap_or(*total);
+                // What was sent and has not arrived is wanted all the same.
+                *total = (*total).min(self.sent.get(&(app.clone(), id.clone())).copied().unwrap_or(u64::MAX));
             }
         }
         wanted

@@ -46,6 +46,8 @@ pub struct Checker {
     pushed: BTreeMap<AppName, BTreeMap<u32, Arc<State>>>,
     /// What anchors add, by application: the anchor's resource version, and its rollouts.
     anchored: BTreeMap<AppName, (String, BTreeMap<u32, Arc<State>>)>,
+    /// By application and workload: the wanted total as it was last sent, arrived or not.
+    sent: BTreeMap<(AppName, String), u64>,
     /// By UID: where a pod is.
     placed: BTreeMap<String, pods::Place>,
     /// What the controller was told of the cluster: what it could not know is not held against it.
