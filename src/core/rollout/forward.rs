@@ -9,7 +9,7 @@ use super::{
     back,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
-    input::{Decision, Head, HeadContent, Input, files},
+    input::{Decision, DecisionAtHead, Head, HeadContent, Input, files},
     objects, plan,
     plan::{Gate, Method, Stage},
     quota,
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::core::{
     ledger::{Cause, Draft, Event, PodEvidence, Quota},
+    names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
 };
@@ -53,6 +54,7 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
             return decision;
         }
         pause_or_resume(state, &decisions, number, &mut decision);
+        accept_changed(state, &decisions, &mut decision);
         if let (Phase::Stopped, Some(retry)) = (state.phase, decisions.retry()) {
             let draft = Draft::new(Event::Retried, Some(&state.current().name), "retry.yaml: the stage is tried again")
                 .with(|evidence| evidence.decision = Some(retry.file.clone()));
@@ -177,6 +179,24 @@ fn pause_or_resume(state: &State, decisions: &Decisions<'_>, number: u32, decisi
                 .with(|evidence| evidence.decision = Some(promote.file.clone()));
         decision.records.push((number, draft));
     }
+}
+
+/// Accepts the confirm of a stage that was passed anew where somebody changed its content since: it is another decision,
+/// and the gate stands open on it now. Whatever keeps a gate open has a record that names it.
+fn accept_changed(state: &State, decisions: &Decisions<'_>, decision: &mut Decision) {
+    for stage in state.plan.stages.iter().take(state.stage).filter(|stage| stage.asks_for_confirm()) {
+        let Some(confirm) = decisions.confirm(&stage.name) else { continue };
+        if !state.answered.contains(&confirm.file) {
+            decision.records.push((state.plan.rollout.number, accepted(&stage.name, confirm)));
+        }
+    }
+}
+
+/// Records that a confirm opens a stage's gate.
+fn accepted(stage: &StageName, confirm: &DecisionAtHead) -> Draft {
+    let said = confirm.body.as_ref().ok().and_then(|body| body.message.clone());
+    let why = said.unwrap_or_else(|| confirm.file.path.clone());
+    Draft::new(Event::ConfirmAccepted, Some(stage), why).with(|evidence| evidence.decision = Some(confirm.file.clone()))
 }
 
 /// Brings the cluster to the current stage. `None` where the stage comes before any act.
@@ -307,11 +327,7 @@ fn pass(
             return;
         }
         if let Some(confirm) = confirm.filter(|confirm| !state.answered.contains(&confirm.file)) {
-            let said = confirm.body.as_ref().ok().and_then(|body| body.message.clone());
-            let why = said.unwrap_or_else(|| confirm.file.path.clone());
-            let draft = Draft::new(Event::ConfirmAccepted, Some(&stage.name), why)
-                .with(|evidence| evidence.decision = Some(confirm.file.clone()));
-            decision.records.push((number, draft));
+            decision.records.push((number, accepted(&stage.name, confirm)));
         }
     } else if holds(state, head, decision) {
         return;

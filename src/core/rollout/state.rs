@@ -8,6 +8,7 @@ use super::plan::{Plan, Stage};
 use crate::core::{
     ledger::{Cause, DecisionFile, Event, Quota, Record},
     names::{Digest, Revision, StageName},
+    policy::Decision,
 };
 
 /// How a rollout ended.
@@ -139,7 +140,7 @@ impl State {
                 self.old_decisions.extend(record.decisions.iter().cloned());
                 let later: Vec<StageName> = self.plan.stages.iter().skip(self.stage + 1).map(name_of).collect();
                 self.waiting.retain(|name, _| !later.contains(name));
-                // The same confirm, given again, is a decision of its own.
+                // The same confirm or promote, given again, is a decision of its own.
                 let again: Vec<String> = self
                     .plan
                     .stages
@@ -147,7 +148,11 @@ impl State {
                     .skip(self.stage)
                     .map(|stage| format!("confirm/{}.yaml", stage.name))
                     .collect();
-                self.answered.retain(|file| !again.contains(&file.path));
+                let old = &self.old_decisions;
+                self.answered.retain(|file| {
+                    let promotes_again = file.path == Decision::Promote.path() && !old.contains(file);
+                    !again.contains(&file.path) && !promotes_again
+                });
             }
             Event::Rescheduled | Event::QuotaChanged => {
                 if record.evidence.quotas.len() == self.quotas.len() {

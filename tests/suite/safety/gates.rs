@@ -52,6 +52,50 @@ async fn a_confirm_that_is_taken_back_takes_its_pods_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_confirm_that_is_changed_after_it_was_accepted_is_accepted_anew() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.confirm("beta");
+    shop.waits("batch-1").await;
+    shop.commit("what I meant", &[(BETA, Some("message: the error rate, not the latency\n"))]);
+    shop.confirm("batch-1");
+    shop.until("completed", |report| report.activity == Activity::Stable).await;
+    let accepted: Vec<_> =
+        shop.records(2).into_iter().filter(|record| record.event == Event::ConfirmAccepted).collect();
+    let beta: Vec<_> = accepted
+        .iter()
+        .filter_map(|record| record.evidence.decision.clone())
+        .filter(|it| it.path == "confirm/beta.yaml")
+        .collect();
+    assert_eq!(beta.len(), 2, "{accepted:#?}");
+    assert_ne!(beta[0].blob, beta[1].blob, "each content is a decision of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirm_that_is_changed_into_one_of_another_plan_closes_its_gate() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.confirm("beta");
+    shop.waits("batch-1").await;
+    let other = shop.records(1)[0].evidence.plan.unwrap();
+    shop.commit("by mistake", &[(BETA, Some(&format!("planHash: {other}\n")))]);
+    shop.waits("beta").await;
+    shop.pass(10).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promote_that_is_taken_back_and_given_again_is_recorded_again() {
+    let mut shop = Shop::at_beta(&policy(&[], &["minReadySeconds: 20"])).await;
+    shop.commit("promote", &[(PROMOTE, Some("message: it is fine\n"))]);
+    shop.until("at batch-1", |report| report.stage.as_ref().is_some_and(|stage| stage.as_str() == "batch-1")).await;
+    shop.commit("it is not", &[(PROMOTE, None)]);
+    shop.waits("beta").await;
+    shop.commit("it is", &[(PROMOTE, Some("message: it is fine\n"))]);
+    shop.until("completed", |report| report.activity == Activity::Stable).await;
+    let told = |wanted: Event| shop.events(2).into_iter().filter(|event| *event == wanted).count();
+    assert_eq!((told(Event::StageReverted), told(Event::Promoted)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_rollout_starts_no_stage() {
     let mut shop = Shop::at_beta(&policy(&[], &[])).await;
     shop.commit("wait", &[("rollouts/checkout/0002/pause.yaml", Some(""))]);

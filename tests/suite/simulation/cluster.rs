@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::{
-    checker::{Checker, Pushed, Snapshot, told},
+    checker::{Checker, Pushed, Snapshot, Told, told},
     faults::{Earlier, EventFault, Faults, WriteFault},
     time::VirtualClock,
 };
@@ -105,6 +105,22 @@ impl SimCluster {
         state.queue.clear();
         state.held.clear();
         state.swapped = None;
+        state.checker.lock().unwrap().told = Told::default();
+    }
+
+    /// Returns what the controller has been told.
+    pub fn told(&self) -> Told {
+        self.state.lock().unwrap().checker.lock().unwrap().told.clone()
+    }
+
+    /// Notes what the controller was answered.
+    fn answered(&self, kind: &str, key: &ObjectKey, object: Option<&Object>) {
+        let state = self.state.lock().unwrap();
+        let mut checker = state.checker.lock().unwrap();
+        match object {
+            Some(object) => checker.told.put(object),
+            None => checker.told.absent(kind, &key.namespace, &key.name),
+        }
     }
 
     /// Notes that from here on earlier states may be served.
@@ -144,8 +160,18 @@ impl SimCluster {
         due
     }
 
-    /// Carries out a write under the checker's eyes.
+    /// Carries out a write under the checker's eyes, and answers it.
     pub fn judged(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
+        let result = self.unanswered(write);
+        if let Ok(object) = &result {
+            let key = key_of(write);
+            self.answered(&key.kind, &key, object.as_ref());
+        }
+        result
+    }
+
+    /// Carries out a write under the checker's eyes.
+    fn unanswered(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
         // What was due happens first, so that what happens now is the write's doing.
         self.advance();
         let mut state = self.state.lock().unwrap();
@@ -158,6 +184,7 @@ impl SimCluster {
             return result;
         }
         let before = Snapshot::of_world(&state.world);
+        let ledger = state.checker.lock().unwrap().ledger();
         let result = state.carry_out(write, false);
         state.written.push(Written { write: write.clone(), result: result.clone() });
         let after = Snapshot::of_world(&state.world);
@@ -166,7 +193,7 @@ impl SimCluster {
         self.advance();
         let reacted = Snapshot::of_world(&self.state.lock().unwrap().world);
         if result.is_ok() {
-            checker.lock().unwrap().wrote(write, &before, &after, &reacted);
+            checker.lock().unwrap().wrote(write, &ledger, &before, &after, &reacted);
         }
         self.news.notify_waiters();
         result
@@ -407,6 +434,14 @@ impl State {
     }
 }
 
+/// Returns which object a write is about.
+fn key_of(write: &Write) -> ObjectKey {
+    match write {
+        Write::Apply { object, .. } | Write::Create { object } => object.key(),
+        Write::Patch { key, .. } | Write::Delete { key, .. } => key.clone(),
+    }
+}
+
 fn typed(object: &Value, kind: &Kind) -> Object {
     let mut object = Object(object.clone());
     object.set(&["apiVersion"], json!(kind.api_version()));
@@ -432,6 +467,7 @@ impl Cluster for SimCluster {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
         self.faults.alive(self.life).await;
         self.faults.wait_for_turn().await;
+        self.state.lock().unwrap().checker.lock().unwrap().sends(write);
         let fault = self.faults.on_write(|| told(write));
         match fault {
             Some(WriteFault::CrashBefore) => {
@@ -446,15 +482,18 @@ impl Cluster for SimCluster {
             }
             Some(WriteFault::CrashAfter | WriteFault::AnswerLost) | None => {}
         }
-        let result = self.judged(write);
         match fault {
             Some(WriteFault::CrashAfter) => {
+                let result = self.unanswered(write);
                 self.faults.crash();
                 self.faults.alive(self.life).await;
                 result
             }
-            Some(WriteFault::AnswerLost) => Err(ClusterError::Unreachable("the connection was closed".to_owned())),
-            _ => result,
+            Some(WriteFault::AnswerLost) => {
+                let _ = self.unanswered(write);
+                Err(ClusterError::Unreachable("the connection was closed".to_owned()))
+            }
+            _ => self.judged(write),
         }
     }
 
@@ -464,7 +503,15 @@ impl Cluster for SimCluster {
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
         self.faults.alive(self.life).await;
-        Ok(self.state.lock().unwrap().read(kind, namespace, name))
+        let found = self.state.lock().unwrap().read(kind, namespace, name);
+        let key = ObjectKey {
+            group: kind.group.clone(),
+            kind: kind.kind.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        self.answered(&kind.kind, &key, found.as_ref());
+        Ok(found)
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {
@@ -507,6 +554,9 @@ impl Cluster for SimCluster {
     }
 
     fn try_event(&self) -> Option<ClusterEvent> {
-        self.state.lock().unwrap().queue.pop_front()
+        let mut state = self.state.lock().unwrap();
+        let event = state.queue.pop_front()?;
+        state.checker.lock().unwrap().told.hear(&event);
+        Some(event)
     }
 }

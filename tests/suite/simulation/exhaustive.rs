@@ -24,6 +24,7 @@ enum Scenario {
     StepBack,
     Abort,
     Recreate,
+    Canary,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -54,6 +55,23 @@ fn manifest(tag: &str) -> String {
     super::rollouts::manifest(tag).replace("replicas: 10", "replicas: 6")
 }
 
+const CANARY: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  progressDeadlineSeconds: 7200
+  strategy:
+    canary:
+      steps:
+      - setWeight: 20
+      - pause: {duration: 1m}
+      - setWeight: 60
+      - confirm: {}
+      maxSurge: 2
+      graceful: {gracePeriodSeconds: 1}
+";
+
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
 impl Scenario {
@@ -64,14 +82,19 @@ impl Scenario {
             Self::StepBack => "step-back",
             Self::Abort => "abort",
             Self::Recreate => "recreate",
+            Self::Canary => "canary",
         }
     }
 
     /// Brings about what is there before; nothing goes wrong yet.
     async fn prepare(self) -> Result<Sim, String> {
-        let update = if matches!(self, Self::Recreate) { "Recreate" } else { "InPlaceIfPossible" };
+        let policy = match self {
+            Self::Canary => CANARY.to_owned(),
+            Self::Recreate => policy("Recreate"),
+            _ => policy("InPlaceIfPossible"),
+        };
         let sim = Sim::new(&[
-            ("policies/two-data-centers.yaml", &policy(update)),
+            ("policies/two-data-centers.yaml", &policy),
             ("apps/checkout/app.yaml", super::rollouts::APP),
             (super::rollouts::DEPLOYMENT, &manifest("1.9")),
         ]);
@@ -79,7 +102,7 @@ impl Scenario {
             return Ok(sim);
         }
         sim.checker.lock().unwrap().resting = true;
-        stages(&sim, 1).await?;
+        self.stages(&sim, 1).await?;
         sim.pass(Duration::from_secs(30)).await;
         sim.checker.lock().unwrap().resting = false;
         Ok(sim)
@@ -91,8 +114,8 @@ impl Scenario {
             sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&manifest("2.0")))]);
         }
         match self {
-            Self::Install => stages(sim, 1).await?,
-            Self::Release | Self::Recreate => stages(sim, 2).await?,
+            Self::Install => self.stages(sim, 1).await?,
+            Self::Release | Self::Recreate | Self::Canary => self.stages(sim, 2).await?,
             Self::StepBack => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
@@ -109,6 +132,18 @@ impl Scenario {
         }
         Ok(())
     }
+
+    /// Confirms what asks for it until the rollout is complete.
+    async fn stages(self, sim: &Sim, number: u32) -> Result<(), String> {
+        let (asking, last): (&[&str], &str) = match self {
+            Self::Canary => (&["weight-60"], "weight-100"),
+            _ => (&["beta", "batch-1"], "batch-2"),
+        };
+        for stage in asking {
+            confirm(sim, number, stage).await?;
+        }
+        sim.recorded("checkout", number, Event::Completed, last, 1).await
+    }
 }
 
 async fn confirm(sim: &Sim, number: u32, stage: &str) -> Result<(), String> {
@@ -116,12 +151,6 @@ async fn confirm(sim: &Sim, number: u32, stage: &str) -> Result<(), String> {
     let path = format!("rollouts/checkout/{number:04}/confirm/{stage}.yaml");
     sim.git.commit(&format!("confirm {stage}"), &[(&path, Some(""))]);
     Ok(())
-}
-
-async fn stages(sim: &Sim, number: u32) -> Result<(), String> {
-    confirm(sim, number, "beta").await?;
-    confirm(sim, number, "batch-1").await?;
-    sim.recorded("checkout", number, Event::Completed, "batch-2", 1).await
 }
 
 /// How one run went.
@@ -232,4 +261,9 @@ fn everything_goes_wrong_once_in_an_abort() {
 #[test]
 fn everything_goes_wrong_once_in_a_release_that_recreates_pods() {
     exhaust(Scenario::Recreate);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary() {
+    exhaust(Scenario::Canary);
 }

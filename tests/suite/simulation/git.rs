@@ -17,7 +17,7 @@ use locktender::{
 use tokio::sync::Notify;
 
 use super::{
-    checker::Pushed,
+    checker::{Pushed, Told},
     cluster::SimCluster,
     faults::{Earlier, Faults, WriteFault},
     time::VirtualClock,
@@ -155,7 +155,7 @@ impl SimGit {
         log.into_iter().map(|commit| commit.message.lines().next().unwrap_or_default().to_owned()).collect()
     }
 
-    fn take_push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {
+    fn take_push(&self, onto: &Revision, drafts: &[CommitDraft], told: Told) -> Result<Push, RepositoryError> {
         let mut state = self.state.lock().unwrap();
         state.pushes += 1;
         if let Some(reason) = state.trouble.refuse.clone() {
@@ -172,7 +172,7 @@ impl SimGit {
             let decisions = entries.into_iter().map(|entry| (entry.path, entry.id)).collect();
             let edits = drafts.iter().flat_map(|draft| &draft.edits);
             let files = edits.map(|(path, text)| (path.as_str(), text.as_ref().map(|it| str::from_utf8(it).unwrap())));
-            cluster.judge_push(&Pushed { files: files.collect(), decisions });
+            cluster.judge_push(&Pushed { files: files.collect(), decisions, told });
         }
         if let Some(last) = commits.last().cloned() {
             state.move_to(last);
@@ -279,6 +279,7 @@ impl Repository for SimGit {
 
     async fn push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {
         self.faults.alive(self.life).await;
+        let told = self.cluster.as_ref().map(SimCluster::told).unwrap_or_default();
         tokio::task::yield_now().await;
         self.reach()?;
         let subject = |draft: &CommitDraft| draft.message.lines().next().unwrap_or_default().to_owned();
@@ -294,7 +295,7 @@ impl Repository for SimGit {
             }
             Some(WriteFault::CrashAfter | WriteFault::AnswerLost) | None => {}
         }
-        let result = self.take_push(onto, drafts);
+        let result = self.take_push(onto, drafts, told);
         match fault {
             Some(WriteFault::CrashAfter) => {
                 self.faults.crash();

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     drain::{self, Drain, Goal, Step, signed},
     slice::{self, NewSlice},
-    workload::{Budget, Outcome, Task},
+    workload::{Budget, Outcome, Task, gets_requests},
 };
 use crate::core::{
     diff,
@@ -28,6 +28,14 @@ use crate::core::{
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Counts a pod that may go: among those that were asked to already, else as one more.
+fn depart(leaving: &mut u32, going: &mut u32) {
+    match leaving.checked_sub(1) {
+        Some(left) => *leaving = left,
+        None => *going += 1,
+    }
 }
 
 /// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
@@ -179,33 +187,34 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         self.task.old.is_some_and(|old| slice.digest == labels::digest_label(&old.digest))
     }
 
-    /// Shares what stays outside of home: versions in between go first, the stable one last.
+    /// Shares what stays outside of home: versions in between go first, the stable one last; but before any pod that
+    /// serves goes one that does not, or a broken version in between would use up what may be unavailable, and block.
     fn share_outside(&self, kept: u32) -> Vec<(&'a Slice<'a>, u32)> {
-        let old = self.others.iter().position(|slice| self.is_old(slice));
-        let between: u32 =
-            self.others.iter().enumerate().filter(|(at, _)| Some(*at) != old).map(|(_, slice)| slice.replicas).sum();
+        let serving = |slice: &Slice<'_>| {
+            let available = slice.pods.iter().filter(|pod| pod.is_available(self.task.now, self.min_ready));
+            count(available.count()).min(slice.replicas)
+        };
         // Where pods come before others go, stable ones come for those of a version in between, which nobody vouches for.
-        let replaces = self.surge() > 0;
-        let at_old = old.map_or(0, |at| {
-            if replaces {
-                return kept;
-            }
-            let now = self.others[at].replicas;
-            if kept > now + between { kept - between } else { kept.min(now) }
-        });
-        let mut left = kept - at_old.min(kept);
-        self.others
-            .iter()
-            .enumerate()
-            .map(|(at, slice)| {
-                if Some(at) == old {
-                    return (*slice, at_old);
-                }
-                let here = left.min(slice.replicas);
+        let stable = self.others.iter().filter(|slice| self.is_old(slice)).max_by_key(|slice| slice.replicas);
+        if let Some(stable) = stable.filter(|_| self.surge() > 0) {
+            let is_it = |slice: &Slice<'_>| slice.object.name() == stable.object.name();
+            return self.others.iter().map(|slice| (*slice, if is_it(slice) { kept } else { 0 })).collect();
+        }
+        let mut shares: Vec<(&'a Slice<'a>, u32)> = self.others.iter().map(|slice| (*slice, 0)).collect();
+        let mut left = kept;
+        for (serves, stable) in [(true, true), (true, false), (false, true), (false, false)] {
+            for (slice, share) in shares.iter_mut().filter(|(slice, _)| self.is_old(slice) == stable) {
+                let some = if serves { serving(slice) } else { slice.replicas - serving(slice) };
+                let here = left.min(some);
+                *share += here;
                 left -= here;
-                (*slice, here)
-            })
-            .collect()
+            }
+        }
+        // Those that are missing come back as the stable version.
+        if let Some((_, share)) = shares.iter_mut().find(|(slice, _)| self.is_old(slice)) {
+            *share += left;
+        }
+        shares
     }
 
     /// Returns how many more pods there is room for in the unit, beside what runs or is still on its way out.
@@ -297,9 +306,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     fn shrink(&mut self, slice: &'a Slice<'a>, replicas: u32) {
         self.outcome.done = false;
         let excess = slice.replicas - replicas;
-        // Pods that were never made need no drain.
-        let unborn = slice.replicas.saturating_sub(count(slice.pods.len()));
+        // Pods that were never made need no drain. The slice's own status tells: pods may be listed later than it.
+        let made = slice.object.number(&["status", "replicas"]).and_then(|made| u32::try_from(made).ok()).unwrap_or(0);
+        let unborn = slice.replicas.saturating_sub(count(slice.pods.len()).max(made));
         let mut going = unborn.min(excess);
+        // Those that are still seen though the slice is smaller already: who counts them again takes one that serves.
+        let mut leaving = count(slice.pods.len()).saturating_sub(slice.replicas);
         for pod in self.going_first(slice, |pod| pod.moving_to() == Some("away")) {
             if going >= excess {
                 break;
@@ -307,7 +319,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             let in_service = pod.is_ready() && pod.labelled;
             let idle = !in_service && !pod.served && pod.moving_to().is_none() && !pod.is_ready();
             if idle {
-                going += 1;
+                depart(&mut leaving, &mut going);
                 continue;
             }
             let begun = pod.moving_to() == Some("away");
@@ -315,7 +327,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
                 break;
             }
             if self.outcome.take(self.drain.step(pod, Goal::Away)) {
-                going += 1;
+                depart(&mut leaving, &mut going);
             } else if begun {
                 // Its place among those that go is taken: no other pod goes instead of it.
                 continue;
@@ -448,19 +460,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             .annotation(labels::HAD_FINALIZERS)
             .is_none_or(|had| had.split(',').all(|name| pod.finalizers().any(|finalizer| finalizer == name)));
         let settled = pod.moving_to().is_none() && pod.object.annotation(labels::UPDATED_FROM).is_none();
-        pod.is_available(self.task.now, self.min_ready) && settled && back && (pod.served || !self.is_selected(pod))
-    }
-
-    /// Returns whether a Service of the application sends requests to the pod.
-    fn is_selected(&self, pod: &Pod<'_>) -> bool {
-        let labels = pod.object.labels();
-        self.view.of_app(&self.task.rollout.app, "Service").any(|service| {
-            let selector = crate::core::manifest::strings(service.at(&["spec", "selector"]));
-            service.namespace() == pod.object.namespace()
-                && service.at(&["spec", "publishNotReadyAddresses"]) != Some(&json!(true))
-                && !selector.is_empty()
-                && selector.iter().all(|(name, value)| labels.get(name) == Some(value))
-        })
+        pod.is_available(self.task.now, self.min_ready)
+            && settled
+            && back
+            && gets_requests(pod, &self.task.rollout.app, self.view)
     }
 
     /// At the last stage: the slice's template follows its pods, and slices without pods go.

@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
+use serde_json::Value;
+
 use super::{
     drain::{Step, signed},
     handle::{self, Handle},
     unit::UnitStep,
 };
 use crate::core::{
-    names::{RolloutId, Unit},
+    manifest::{Object, strings},
+    names::{AppName, RolloutId, Unit},
     policy::PodPolicy,
     rollout::{
         action::Action,
@@ -101,24 +104,56 @@ impl Outcome {
 
 /// How many pods may still be taken out of service.
 pub(super) struct Budget {
+    /// Pods that are available and get requests.
     available: u32,
+    /// Pods that get requests, however short they have been ready.
+    in_service: u32,
     floor: u32,
     exhausted: bool,
 }
 
 impl Budget {
-    /// Asks to take a pod out of service. One that is not available costs nothing.
+    fn new(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Self {
+        let min_ready = signed(task.policy.min_ready);
+        let wanted: u32 = task.totals.values().sum();
+        let floor = wanted.saturating_sub(task.policy.may_miss(wanted));
+        let mut budget = Self { available: 0, in_service: 0, floor, exhausted: false };
+        let labelled = observed.pods().filter(|pod| pod.labelled && pod.is_ready());
+        for pod in labelled.filter(|pod| gets_requests(pod, &task.rollout.app, view)) {
+            budget.in_service += 1;
+            budget.available += u32::from(pod.is_available(task.now, min_ready));
+        }
+        budget
+    }
+
+    /// Asks to take a pod out of service. One that is not in service costs nothing.
     pub(super) fn take(&mut self, pod: &Pod<'_>, now: Timestamp, min_ready: SignedDuration) -> bool {
-        if !pod.is_available(now, min_ready) {
+        if !pod.labelled || !pod.is_ready() {
             return true;
         }
-        if self.available <= self.floor {
+        let available = pod.is_available(now, min_ready);
+        if self.in_service <= self.floor || available && self.available <= self.floor {
             self.exhausted = true;
             return false;
         }
-        self.available -= 1;
+        self.in_service -= 1;
+        self.available -= u32::from(available);
         true
     }
+}
+
+/// Returns whether a pod that is ready gets the requests that it is to get: an EndpointSlice names it, or no Service of
+/// the application selects it.
+pub(super) fn gets_requests(pod: &Pod<'_>, app: &AppName, view: &View) -> bool {
+    let labels = pod.object.labels();
+    let selects = |service: &Object| {
+        let selector = strings(service.at(&["spec", "selector"]));
+        service.namespace() == pod.object.namespace()
+            && service.at(&["spec", "publishNotReadyAddresses"]) != Some(&Value::Bool(true))
+            && !selector.is_empty()
+            && selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+    };
+    pod.served || !view.of_app(app, "Service").any(selects)
 }
 
 /// Says what comes next for one workload. Total and pure.
@@ -126,11 +161,7 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     outcome.progress = observed.pods().filter_map(last_moved).max();
     let min_ready = signed(task.policy.min_ready);
-    let wanted: u32 = task.totals.values().sum();
-    let available =
-        u32::try_from(observed.pods().filter(|pod| pod.is_available(task.now, min_ready)).count()).unwrap_or(u32::MAX);
-    let floor = wanted.saturating_sub(task.policy.may_miss(wanted));
-    let mut budget = Budget { available, floor, exhausted: false };
+    let mut budget = Budget::new(task, observed, view);
 
     let at_rest_in_one = task.last && task.units.len() == 1 && observed.slices.len() == 1;
     let owned_at_rest = at_rest_in_one.then(|| &observed.slices[0]).filter(|slice| is_at_rest(task, slice));

@@ -9,13 +9,13 @@ use locktender::{
     controller::anchor,
     core::{
         cluster::Write,
-        ledger::Event,
+        ledger::{Event, Quota},
         manifest::Object,
         names::AppName,
         policy::IntOrPercent,
         rollout::{
             labels,
-            plan::Method,
+            plan::{Gate, Method},
             state::{Outcome, Phase, State},
         },
     },
@@ -23,36 +23,45 @@ use locktender::{
 use serde_json::Value;
 
 use super::{
-    Checker, Snapshot,
+    Checker, Ledger, Snapshot,
     pods::{self, Place, Version},
     snapshot::{is_terminating, label, name, uid},
 };
 
 impl Checker {
-    /// Judges one write of ours that was carried out: `before` it, at once `after` it, and when everybody had
-    /// `reacted` to it.
-    pub fn wrote(&mut self, write: &Write, before: &Snapshot, after: &Snapshot, reacted: &Snapshot) {
+    /// Judges one write of ours that was carried out on what `ledger` said: `before` it, at once `after` it, and when
+    /// everybody had `reacted` to it.
+    pub fn wrote(&mut self, write: &Write, ledger: &Ledger, before: &Snapshot, after: &Snapshot, reacted: &Snapshot) {
         if self.resting {
             return;
         }
         self.judged += 1;
         // What a write to the anchor keeps counts from here on, not for the write itself.
-        self.explained(write, before, after);
+        self.explained(write, ledger, before, after);
         self.read_anchors(after);
-        let apps: Vec<AppName> = self.apps();
-        for app in &apps {
-            let Some(state) = self.last(app).cloned() else { continue };
+        for (app, state) in ledger {
             for now in [after, reacted] {
-                self.quota(app, &state, before, now, write);
+                self.quota(app, state, before, now, write);
             }
             // What a Service selects is in its EndpointSlices only once their controller has reacted.
             if matches!(write, Write::Patch { key, .. } if key.kind == "Pod") {
-                self.budget(app, &state, before, after, write);
+                self.budget(app, state, before, after, write);
             }
-            self.budget(app, &state, before, reacted, write);
-            self.stays(app, &state, before, reacted, write);
+            self.budget(app, state, before, reacted, write);
+            self.stays(app, state, before, reacted, write);
         }
         self.places(reacted);
+    }
+
+    /// Notes what a write asks for that is on its way, whatever becomes of it.
+    pub fn sends(&mut self, write: &Write) {
+        let Write::Apply { object, .. } = write else { return };
+        let Some(app) = object.label(labels::APP).filter(|_| object.kind().kind == "Deployment") else { return };
+        let place = (AppName::new(app), target(write));
+        match object.at(&["spec", "replicas"]).and_then(Value::as_u64) {
+            Some(replicas) => drop(self.sent.insert(place, replicas)),
+            None => drop(self.sent.remove(&place)),
+        }
     }
 
     /// Judges what the cluster did by itself.
@@ -62,11 +71,6 @@ impl Checker {
         }
         self.judged += 1;
         self.places(now);
-    }
-
-    fn apps(&self) -> Vec<AppName> {
-        let names: BTreeSet<&AppName> = self.pushed.keys().chain(self.anchored.keys()).collect();
-        names.into_iter().cloned().collect()
     }
 
     /// Reads what anchors keep.
@@ -105,89 +109,129 @@ impl Checker {
         }
     }
 
+    /// The last rollout that completed.
+    fn completed(&self, app: &AppName) -> Option<&Arc<State>> {
+        self.pushed.get(app)?.values().rev().find(|state| state.phase == Phase::Ended(Outcome::Completed))
+    }
+
     /// The digest label of each workload as the last completed rollout left it.
     fn stable(&self, app: &AppName) -> BTreeMap<String, String> {
-        let completed = self
-            .pushed
-            .get(app)
-            .and_then(|rollouts| rollouts.values().rev().find(|state| state.phase == Phase::Ended(Outcome::Completed)));
-        let workloads = completed.into_iter().flat_map(|state| &state.plan.to.workloads);
+        let workloads = self.completed(app).into_iter().flat_map(|state| &state.plan.to.workloads);
         workloads.map(|(id, digest)| (id.clone(), labels::digest_label(digest))).collect()
     }
 
-    /// 3: no action takes pods in service below replicas − maxUnavailable.
+    /// 3: no action takes pods in service below replicas − maxUnavailable, as far as it could be known.
     fn budget(&mut self, app: &AppName, state: &State, before: &Snapshot, now: &Snapshot, write: &Write) {
         let Some(policy) = &state.plan.policy else { return };
-        let removed = state.plan.inputs.files.is_empty();
-        let undone = state.plan.from.is_none() && matches!(state.phase, Phase::Aborting(_) | Phase::Ended(_));
-        if removed || undone && state.phase != Phase::Ended(Outcome::Completed) || !self.strictness.budget {
-            return;
-        }
-        for (id, totals) in &state.totals {
-            let total: u64 = totals.values().map(|count| u64::from(*count)).sum();
-            let may_miss = match policy.spec.strategy.pods().max_unavailable {
+        let pods = policy.spec.strategy.pods();
+        for (id, total) in self.wanted(app, state, before) {
+            let may_miss = match pods.max_unavailable {
                 IntOrPercent::Count(count) => u64::from(count),
                 IntOrPercent::Percent(percent) => total * u64::from(percent.get()) / 100,
             };
-            let floor = total.saturating_sub(may_miss.max(1));
-            let count = |snapshot: &Snapshot| {
-                let pods = snapshot.of_workload("pods", app.as_str(), id);
-                pods.filter(|pod| snapshot.is_in_service(pod)).count() as u64
+            // At least one, or nothing could ever move; but where new pods come first, none need be missing.
+            let surges = !matches!(pods.max_surge, IntOrPercent::Count(0));
+            let floor = total.saturating_sub(may_miss.max(u64::from(!surges)));
+            let in_service = |snapshot: &Snapshot| -> BTreeSet<String> {
+                let pods = snapshot.of_workload("pods", app.as_str(), &id);
+                pods.filter(|pod| snapshot.is_in_service(pod)).map(|pod| uid(pod).to_owned()).collect()
             };
-            let (had, has) = (count(before), count(now));
-            if has < had && has < floor {
-                let what = format!("{has} pods of {id} in service ({had} before), {floor} must stay");
-                self.violated(3, format_args!("{}: {what}, by {}", state.plan.rollout, told(write)));
+            let (had, has) = (in_service(before), in_service(now));
+            let lost: BTreeSet<String> = had.difference(&has).cloned().collect();
+            if lost.is_empty() || has.len() as u64 >= floor {
+                continue;
             }
+            let known = in_service(&self.told.snapshot());
+            if known.difference(&lost).count() as u64 >= floor {
+                continue;
+            }
+            let counts = format!("{} pods of {id} in service ({} before)", has.len(), had.len());
+            self.violated(3, format_args!("{}: {counts}, {floor} must stay, by {}", state.plan.rollout, told(write)));
         }
     }
 
+    /// Returns how many pods of each workload are wanted: as recorded while a rollout goes forward, else as the handle
+    /// says, which needs no record; or what the destination wants, if that is nothing.
+    fn wanted(&self, app: &AppName, state: &State, now: &Snapshot) -> BTreeMap<String, u64> {
+        let sum = |totals: &Quota| -> BTreeMap<String, u64> {
+            let sum = |counts: &BTreeMap<_, u32>| counts.values().map(|count| u64::from(*count)).sum();
+            totals.iter().map(|(id, counts)| (id.clone(), sum(counts))).collect()
+        };
+        let going_back = matches!(state.phase, Phase::Aborting(_) | Phase::Ended(Outcome::Aborted));
+        let to_nothing = if going_back { state.plan.from.is_none() } else { state.plan.inputs.files.is_empty() };
+        if to_nothing {
+            // Before the gate that comes before any act, everything is still wanted.
+            let acts = state.plan.stages[pods::current_stage(state)].gates.contains(&Gate::Health);
+            let stable = self.completed(app).filter(|_| !acts && !going_back);
+            return stable.map(|stable| sum(&stable.totals)).unwrap_or_default();
+        }
+        let mut wanted = sum(&state.totals);
+        if !matches!(state.phase, Phase::Running | Phase::Stopped) {
+            for (id, total) in &mut wanted {
+                let name = id.rsplit('/').next().unwrap_or(id);
+                let is_it = |object: &&Value| self::name(object) == name && label(object, labels::APP) == app.as_str();
+                let handle = now.all("deployments.apps").find(is_it);
+                *total = handle.and_then(|handle| handle["spec"]["replicas"].as_u64()).unwrap_or(*total);
+                // What was sent and has not arrived is wanted all the same.
+                *total = (*total).min(self.sent.get(&(app.clone(), id.clone())).copied().unwrap_or(u64::MAX));
+            }
+        }
+        wanted
+    }
+
     /// 6: every change is explained by a record before it.
-    fn explained(&mut self, write: &Write, before: &Snapshot, after: &Snapshot) {
+    fn explained(&mut self, write: &Write, ledger: &Ledger, before: &Snapshot, after: &Snapshot) {
         let Some(app) = app_of(write, before) else { return };
         if is_anchor(write) {
             return;
         }
-        let Some(state) = self.last(&app) else {
+        let Some(state) = ledger.get(&app) else {
             return self.violated(6, format_args!("no record of {app} explains {}", told(write)));
         };
         let Phase::Ended(_) = state.phase else { return };
-        // At rest: put in place (`Applied`), put back (`DriftCorrected`), or shared out, which needs no record.
-        let object = target(write);
-        let explained = state.records.iter().any(|record| match record.event {
-            Event::Applied => true,
-            Event::DriftCorrected => record.evidence.objects.iter().any(|one| one.split('@').next() == Some(&object)),
-            _ => false,
-        });
-        let shares_out = matches!(write, Write::Patch { body, .. } if body.pointer("/spec/replicas").is_some());
-        let starts_pods = matches!(write, Write::Patch { body, .. } if body.pointer("/spec/containers").is_some());
-        // Annotations that follow the records ask for nothing.
-        let notes = target(write).starts_with("Deployment/") && same_spec(write, before, after);
-        let applies = matches!(write, Write::Apply { .. }) && !is_named_configuration(write) && !notes;
-        if (starts_pods || applies) && !explained && !shares_out {
-            self.violated(6, format_args!("{} is at rest, and no record explains {}", app, told(write)));
+        // At rest: put in place (`Applied`), put back (`DriftCorrected`), or shared out, which needs no record. The latest
+        // of each names the objects, and the state that they were seen in.
+        let latest = |event: Event| state.records.iter().rev().find(|record| record.event == event);
+        let named = [Event::Applied, Event::DriftCorrected].into_iter().filter_map(latest);
+        let named: Vec<&String> = named.flat_map(|record| &record.evidence.objects).collect();
+        let seen_as = seen(write);
+        let is_explained = seen_as.iter().any(|seen| named.contains(&seen));
+        let needs_record = match write {
+            // Annotations that follow the records ask for nothing.
+            Write::Apply { .. } => !is_configuration_of_pods(write) && !notes_only(write, before, after),
+            // Only the namespace, which no record can come before, and slices, which the wanted total makes, are created.
+            Write::Create { .. } => false,
+            Write::Patch { body, .. } => body.pointer("/spec/containers").is_some(),
+            Write::Delete { key, .. } => key.kind != "ReplicaSet",
+        };
+        if needs_record && !is_explained {
+            let what = format!("{app} is at rest, and no record explains {}", told(write));
+            self.violated(6, format_args!("{what}, seen as {seen_as:?}; named are {named:?}"));
         }
     }
 
-    /// 7: an update in place takes no pod away.
+    /// 7: an update in place takes no pod away that is wanted.
     fn stays(&mut self, app: &AppName, state: &State, before: &Snapshot, now: &Snapshot, write: &Write) {
-        if !self.strictness.identity || state.totals != state.plan.totals {
-            return;
-        }
-        if !matches!(state.phase, Phase::Running | Phase::Aborting(_)) {
-            return;
-        }
+        let wanted = self.wanted(app, state, before);
         for (id, method) in &state.plan.methods {
             if *method != Method::InPlace || self.pods_in_between(app, state, id, before) {
                 continue;
             }
-            let alive = |snapshot: &Snapshot| -> BTreeSet<String> {
-                let pods = snapshot.of_workload("pods", app.as_str(), id);
-                pods.filter(|pod| !is_terminating(pod)).map(|pod| uid(pod).to_owned()).collect()
+            let alive = |snapshot: &Snapshot| -> BTreeMap<String, String> {
+                let pods = snapshot.of_workload("pods", app.as_str(), id).filter(|pod| !is_terminating(pod));
+                pods.map(|pod| (uid(pod).to_owned(), label(pod, labels::UNIT).to_owned())).collect()
             };
             let (had, has) = (alive(before), alive(now));
-            if !had.is_subset(&has) {
-                let gone: Vec<_> = had.difference(&has).collect();
+            let gone: Vec<_> = had.iter().filter(|(uid, _)| !has.contains_key(*uid)).collect();
+            let too_few = match state.totals.get(id).filter(|_| state.phase == Phase::Running) {
+                Some(totals) => totals.iter().any(|(unit, total)| {
+                    let of_unit =
+                        |pods: &BTreeMap<String, String>| pods.values().filter(|it| **it == unit.as_str()).count();
+                    of_unit(&has) < of_unit(&had) && (of_unit(&has) as u64) < u64::from(*total)
+                }),
+                None => (has.len() as u64) < wanted.get(id).copied().unwrap_or(0),
+            };
+            if !gone.is_empty() && too_few {
                 let what = format!("an update in place took {} pods away ({gone:?})", gone.len());
                 self.violated(7, format_args!("{}: {what}, by {}", state.plan.rollout, told(write)));
             }
@@ -259,13 +303,32 @@ fn app_of(write: &Write, before: &Snapshot) -> Option<AppName> {
     (!app.is_empty()).then(|| AppName::new(app))
 }
 
-fn same_spec(write: &Write, before: &Snapshot, after: &Snapshot) -> bool {
-    let (_, namespace, wanted) = subject(write);
-    let spec = |snapshot: &Snapshot| {
-        let is_it = |object: &&Value| name(object) == wanted && object["metadata"]["namespace"] == namespace.as_str();
-        snapshot.all("deployments.apps").find(is_it).map(|object| object["spec"].clone())
+/// Names what a write is about as records do: the object, and the state that it was seen in.
+fn seen(write: &Write) -> [String; 2] {
+    let (uid, version) = match write {
+        Write::Apply { object, .. } | Write::Create { object } => (object.uid(), object.resource_version()),
+        Write::Patch { uid, resource_version, .. } | Write::Delete { uid, resource_version, .. } => {
+            (uid.as_str(), resource_version.as_deref().unwrap_or_default())
+        }
     };
-    spec(before).is_some() && spec(before) == spec(after)
+    let or_absent = |text: &str| if text.is_empty() { "absent".to_owned() } else { text.to_owned() };
+    [version, uid].map(|state| format!("{}@{}", target(write), or_absent(state)))
+}
+
+/// Returns whether a write changes only what is noted on a Deployment for people: which rollout, which stage.
+fn notes_only(write: &Write, before: &Snapshot, after: &Snapshot) -> bool {
+    let (kind, namespace, wanted) = subject(write);
+    let without_notes = |snapshot: &Snapshot| {
+        let is_it = |object: &&Value| name(object) == wanted && object["metadata"]["namespace"] == namespace.as_str();
+        let mut object = snapshot.all("deployments.apps").find(is_it)?.clone();
+        let meta = object["metadata"].as_object_mut()?;
+        meta.retain(|key, _| matches!(key.as_str(), "labels" | "annotations"));
+        if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|name, _| name != labels::ROLLOUT && name != labels::STAGE);
+        }
+        Some((object["metadata"].clone(), object["spec"].clone()))
+    };
+    kind == "Deployment" && without_notes(before).is_some() && without_notes(before) == without_notes(after)
 }
 
 fn is_anchor(write: &Write) -> bool {
@@ -273,7 +336,7 @@ fn is_anchor(write: &Write) -> bool {
 }
 
 /// Configuration that pods read has a name of its own for each version: it is put in place with them.
-fn is_named_configuration(write: &Write) -> bool {
+fn is_configuration_of_pods(write: &Write) -> bool {
     matches!(write, Write::Apply { object, .. } if object.at(&["metadata", "ownerReferences"]).is_some())
 }
 

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use locktender::core::{
-    ledger::{DecisionFile, Event, Record, journal},
-    names::{BlobId, Digest, RolloutId, StageName},
+    ledger::{DecisionFile, Event, PodEvidence, Record, journal},
+    names::{Digest, RolloutId, StageName},
     rollout::{
+        labels,
         plan::{self, Plan},
         state::State,
     },
@@ -14,7 +15,7 @@ use locktender::core::{
 use super::{
     Checker, Pushed, Snapshot,
     pods::{self, Version},
-    snapshot::{image, is_ready, is_terminating, name, uid},
+    snapshot::{image, is_ready, is_terminating, label, name, uid},
 };
 
 impl Checker {
@@ -73,7 +74,7 @@ impl Checker {
             let state = State::fold(plan.clone(), records[..end].to_vec());
             self.once(&state, &records[end]);
             self.gates(&state, &records[end], push, now);
-            self.true_now(&state, &records[end], now);
+            self.true_now(&state, &records[end], push, now);
         }
         let state = State::fold(plan, records);
         self.pushed.entry(id.app.clone()).or_default().insert(id.number, Arc::new(state));
@@ -93,14 +94,11 @@ impl Checker {
                 let mut same = since(&[Event::StageReverted, Event::Retried]);
                 same.any(|one| one.event == record.event && one.stage == record.stage)
             }
-            Event::ConfirmAccepted | Event::Promoted => {
+            // A step back makes every answer due once more: what counted may count no longer.
+            Event::ConfirmAccepted | Event::Promoted | Event::DecisionRejected => {
                 let mut same = since(&[Event::StageReverted]);
                 same.any(|one| one.event == record.event && one.evidence.decision == record.evidence.decision)
             }
-            Event::DecisionRejected => state
-                .records
-                .iter()
-                .any(|one| one.event == record.event && one.evidence.decision == record.evidence.decision),
             _ => false,
         };
         if again {
@@ -131,21 +129,31 @@ impl Checker {
                 let what = format!("{:?} {:?} with the gate of {} closed", record.event, record.stage, stage.name);
                 self.violated(1, format_args!("{}: {what}", state.plan.rollout));
             }
+            // One that was passed earlier stays so.
+            if let Some(pause) = stage.pause().filter(|_| at + 1 == until)
+                && !is_promoted(state, push)
+                && !has_lasted(state, at, pause.get(), record.time)
+            {
+                let what = format!("{:?} {:?} before {} has lasted {pause}", record.event, record.stage, stage.name);
+                self.violated(1, format_args!("{}: {what}", state.plan.rollout));
+            }
         }
-        // Health: what the stage before was to have is there.
-        if until == 0 || !self.strictness.evidence {
+        // Health: what the stage before was to have is there, or was when the controller was last told.
+        if until == 0 {
             return;
         }
         let quotas = &state.quotas[until - 1];
         for (id, units) in quotas {
             let Some(version) = Version::target(state, id) else { continue };
             for (unit, quota) in units {
-                let ready = now
-                    .of_workload("pods", state.plan.rollout.app.as_str(), id)
-                    .filter(|pod| super::snapshot::label(pod, locktender::core::rollout::labels::UNIT) == unit.as_str())
-                    .filter(|pod| version.is_of(pod) && now.is_in_service(pod))
-                    .count();
-                if ready < usize::try_from(*quota).unwrap_or(usize::MAX) {
+                let ready_in = |snapshot: &Snapshot| {
+                    let pods = snapshot.of_workload("pods", state.plan.rollout.app.as_str(), id);
+                    let here = pods.filter(|pod| label(pod, labels::UNIT) == unit.as_str());
+                    here.filter(|pod| version.is_of(pod) && snapshot.is_in_service(pod)).count()
+                };
+                let enough = |ready: usize| ready >= usize::try_from(*quota).unwrap_or(usize::MAX);
+                let ready = ready_in(now);
+                if !enough(ready) && !enough(ready_in(&push.told.snapshot())) {
                     let what = format!("{ready} of {quota} pods of {id} in `{unit}` are in service");
                     self.violated(1, format_args!("{}: {:?} while {what}", state.plan.rollout, record.event));
                 }
@@ -153,17 +161,14 @@ impl Checker {
         }
     }
 
-    /// 6: a record's evidence is true when it is written.
-    fn true_now(&mut self, state: &State, record: &Record, now: &Snapshot) {
-        if !self.strictness.evidence {
-            return;
-        }
+    /// 6: a record's evidence is true when it is written, or was when the controller was last told.
+    fn true_now(&mut self, state: &State, record: &Record, push: &Pushed<'_>, now: &Snapshot) {
+        let is_so = |claimed: &PodEvidence, snapshot: &Snapshot| {
+            let pod = snapshot.pods().find(|pod| uid(pod) == claimed.uid && name(pod) == claimed.name);
+            pod.is_some_and(|pod| image(pod) == claimed.image && is_ready(pod) == claimed.ready && !is_terminating(pod))
+        };
         for claimed in &record.evidence.pods {
-            let pod = now.pods().find(|pod| uid(pod) == claimed.uid && name(pod) == claimed.name);
-            let is_true = pod.is_some_and(|pod| {
-                image(pod) == claimed.image && is_ready(pod) == claimed.ready && !is_terminating(pod)
-            });
-            if !is_true {
+            if !is_so(claimed, now) && !is_so(claimed, &push.told.snapshot()) {
                 let what = format!("{:?} says of {} what is not so", record.event, claimed.name);
                 self.violated(6, format_args!("{}: {what}", state.plan.rollout));
             }
@@ -180,40 +185,60 @@ fn files<'a>(push: &'a Pushed<'_>, wanted: &'a str) -> impl Iterator<Item = (Rol
     })
 }
 
-/// Returns whether a person's decision opens a stage's gate: at HEAD, made after the latest waiting record, and
-/// accepted by a record.
-fn is_confirmed(state: &State, stage: usize, name: &StageName, push: &Pushed<'_>) -> bool {
-    let records = &state.records;
-    let at_head =
-        |path: &str| -> Option<&BlobId> { push.decisions.get(&format!("{}/{path}", state.plan.rollout.directory())) };
-    let listed = |record: &Record, path: &str, blob: &BlobId| {
-        record.lists(&DecisionFile { path: path.to_owned(), blob: Some(blob.clone()) })
-    };
-    // A promote counts unless it was there when the rollout opened, or when a gate closed again.
-    let closing = |record: &&Record| matches!(record.event, Event::RolloutOpened | Event::StageReverted);
-    if let Some(blob) = at_head("promote.yaml") {
-        let old = records.iter().filter(closing).any(|record| listed(record, "promote.yaml", blob));
-        let accepted = records.iter().any(|record| {
-            record.event == Event::Promoted
-                && record.evidence.decision.as_ref().is_some_and(|file| file.blob.as_ref() == Some(blob))
-        });
-        if !old && accepted {
-            return true;
-        }
-    }
-    let voided = records.iter().rposition(|record| {
+/// Returns a decision of the rollout, as it is at HEAD.
+fn at_head(state: &State, push: &Pushed<'_>, path: &str) -> Option<DecisionFile> {
+    let blob = push.decisions.get(&format!("{}/{path}", state.plan.rollout.directory()))?;
+    Some(DecisionFile { path: path.to_owned(), blob: Some(blob.clone()) })
+}
+
+/// Returns whether a decision, as it is now, was accepted by a record from `since` on.
+fn is_accepted(state: &State, since: usize, event: Event, file: &DecisionFile) -> bool {
+    let names_it = |record: &Record| record.event == event && record.evidence.decision.as_ref() == Some(file);
+    state.records[since..].iter().any(names_it)
+}
+
+/// Returns the last record that stepped back to a stage that `closes`.
+fn closed_at(state: &State, closes: impl Fn(usize) -> bool) -> Option<usize> {
+    state.records.iter().rposition(|record| {
         let to = record.stage.as_ref().and_then(|stage| state.index_of(stage));
-        record.event == Event::StageReverted && to.is_some_and(|to| to < stage)
-    });
-    let waits =
-        records.iter().rposition(|record| record.event == Event::StageWaiting && record.stage.as_ref() == Some(name));
-    let Some(waits) = waits.filter(|waits| voided.is_none_or(|voided| voided < *waits)) else { return false };
-    let path = format!("confirm/{name}.yaml");
-    let Some(blob) = at_head(&path) else { return false };
-    let accepted = records[waits..].iter().any(|record| {
-        let decision = record.evidence.decision.as_ref();
-        // Somebody may have changed the file again since: it still says so after the stage waited.
-        record.event == Event::ConfirmAccepted && decision.is_some_and(|file| file.path == path)
-    });
-    accepted && !listed(&records[waits], &path, blob)
+        record.event == Event::StageReverted && to.is_some_and(&closes)
+    })
+}
+
+/// Returns whether a promote counts: unless it was there when the rollout opened, or when a gate closed again, which
+/// voids all before.
+fn is_promoted(state: &State, push: &Pushed<'_>) -> bool {
+    let Some(file) = at_head(state, push, "promote.yaml") else { return false };
+    let closing = |record: &&Record| matches!(record.event, Event::RolloutOpened | Event::StageReverted);
+    let old = state.records.iter().filter(closing).any(|record| record.lists(&file));
+    !old && is_accepted(state, closed_at(state, |_| true).unwrap_or(0), Event::Promoted, &file)
+}
+
+/// Returns a stage's latest waiting record, where no step back to an earlier stage has voided it.
+fn waits_at(state: &State, stage: usize) -> Option<usize> {
+    let name = &state.plan.stages[stage].name;
+    let waits = state
+        .records
+        .iter()
+        .rposition(|record| record.event == Event::StageWaiting && record.stage.as_ref() == Some(name));
+    let voided = closed_at(state, |to| to < stage);
+    waits.filter(|waits| voided.is_none_or(|voided| voided < *waits))
+}
+
+/// Returns whether a person's decision opens a stage's gate: a file at HEAD, made after the latest waiting record, and
+/// accepted, as it is now, by a record since the gate was last closed.
+fn is_confirmed(state: &State, stage: usize, name: &StageName, push: &Pushed<'_>) -> bool {
+    if is_promoted(state, push) {
+        return true;
+    }
+    let Some(waits) = waits_at(state, stage) else { return false };
+    let Some(file) = at_head(state, push, &format!("confirm/{name}.yaml")) else { return false };
+    let since = waits.max(closed_at(state, |to| to <= stage).unwrap_or(0));
+    !state.records[waits].lists(&file) && is_accepted(state, since, Event::ConfirmAccepted, &file)
+}
+
+/// Returns whether a stage has lasted for as long as its pause since it was there.
+fn has_lasted(state: &State, stage: usize, pause: std::time::Duration, now: jiff::Timestamp) -> bool {
+    let since = waits_at(state, stage).map(|waits| state.records[waits].time);
+    since.is_some_and(|since| now.duration_since(since).as_secs() >= pause.as_secs().cast_signed())
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod ledger;
 mod pods;
 mod snapshot;
+mod told;
 mod violations;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +23,7 @@ use locktender::core::{
 pub use self::{
     cluster::told,
     snapshot::{Snapshot, is_ready},
+    told::Told,
 };
 
 /// What a push brings, as far as it concerns the ledger.
@@ -30,24 +32,12 @@ pub struct Pushed<'a> {
     pub files: Vec<(&'a str, Option<&'a str>)>,
     /// Path and blob of every file below `rollouts/` in the commit that the push is made on.
     pub decisions: BTreeMap<String, BlobId>,
+    /// What the controller had been told when it sent the push.
+    pub told: Told,
 }
 
-/// What is judged beside the invariants that hold under every fault.
-#[derive(Clone, Copy, Debug)]
-pub struct Strictness {
-    /// Whether pods change only by us: then what a record says of them is still true when it arrives.
-    pub evidence: bool,
-    /// Whether pods go out of service only by us.
-    pub budget: bool,
-    /// Whether pods go only by us.
-    pub identity: bool,
-}
-
-impl Default for Strictness {
-    fn default() -> Self {
-        Self { evidence: true, budget: true, identity: true }
-    }
-}
+/// The last rollout of every application that has one, as its ledger says: what a write stands on.
+pub type Ledger = BTreeMap<AppName, Arc<State>>;
 
 /// The checker.
 #[derive(Default)]
@@ -56,9 +46,12 @@ pub struct Checker {
     pushed: BTreeMap<AppName, BTreeMap<u32, Arc<State>>>,
     /// What anchors add, by application: the anchor's resource version, and its rollouts.
     anchored: BTreeMap<AppName, (String, BTreeMap<u32, Arc<State>>)>,
+    /// By application and workload: the wanted total as it was last sent, arrived or not.
+    sent: BTreeMap<(AppName, String), u64>,
     /// By UID: where a pod is.
     placed: BTreeMap<String, pods::Place>,
-    pub strictness: Strictness,
+    /// What the controller was told of the cluster: what it could not know is not held against it.
+    pub told: Told,
     violations: Vec<String>,
     /// How many writes, pushes and steps were judged.
     pub judged: usize,
@@ -99,6 +92,12 @@ impl Checker {
             rollouts.values().rev().find_map(|state| state.records.last()).map(|record| record.id.to_string())
         };
         self.pushed.iter().filter_map(|(app, rollouts)| Some((app.to_string(), tip(rollouts)?))).collect()
+    }
+
+    /// Returns every application's last rollout, as pushed or as its anchor keeps it.
+    pub fn ledger(&self) -> Ledger {
+        let names = self.pushed.keys().chain(self.anchored.keys());
+        names.filter_map(|app| Some((app.clone(), self.last(app)?.clone()))).collect()
     }
 
     /// Returns the last rollout of an application as pushed, or as its anchor keeps it.

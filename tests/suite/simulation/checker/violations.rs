@@ -67,7 +67,7 @@ fn push(sim: &Sim, records: &[Record]) {
     let (plan, journal) = (plan::write(&state.plan), journal::write(records));
     let files = vec![(plan_path.as_str(), Some(plan.as_str())), (journal_path.as_str(), Some(journal.as_str()))];
     let now = sim.cluster.with(|world| Snapshot::of_world(world));
-    checker.pushed(&Pushed { files, decisions: Default::default() }, &now);
+    checker.pushed(&Pushed { files, decisions: Default::default(), told: Default::default() }, &now);
 }
 
 fn next(records: &[Record], draft: Draft) -> Record {

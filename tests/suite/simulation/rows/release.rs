@@ -1,7 +1,7 @@
 //! Group E: what a rollout means.
 
 use super::*;
-use crate::simulation::{checker::Strictness, rollouts};
+use crate::simulation::rollouts;
 use locktender::{
     core::ledger::Cause,
     sandbox::faults::{Fault, Target},
@@ -36,7 +36,6 @@ async fn fault_67_pods_die_while_they_are_watched() {
     recorded(&sim, 2, Event::StageStarted, "beta").await;
     sim.pass(Duration::from_secs(30)).await;
     assert_eq!(super::at(&sim, "2.0"), 2);
-    sim.checker.lock().unwrap().strictness = Strictness { evidence: false, budget: false, identity: true };
     sim.cluster.with(|world| world.faults().add(Target::image("*checkout:2.0"), Fault::Crash));
     aborted(&sim, 2).await;
     assert!(!has(&sim, 2, Event::StageWaiting), "it never passed");
@@ -48,7 +47,6 @@ async fn fault_68_a_node_is_lost_in_the_middle_of_a_batch() {
     let sim = merged().await;
     confirm(&sim, 2, "beta").await;
     recorded(&sim, 2, Event::StageStarted, "batch-1").await;
-    sim.checker.lock().unwrap().strictness = Strictness { evidence: false, budget: true, identity: false };
     let node = pods(&sim)[0]["spec"]["nodeName"].as_str().unwrap().to_owned();
     sim.cluster.with(|world| world.faults().set_node_down(&node, true));
     sim.pass(Duration::from_secs(60)).await;
