@@ -136,7 +136,10 @@ async fn a_confirm_taken_back_takes_the_later_pods_back() {
     });
     let seen = told.until("back", |seen| seen.waits(2, "weight-20") && seen.pods() == "1.9: 8, 2.0: 2").await;
     assert_eq!(seen.pods.len(), 10);
-    told.complete(2).await;
+    told.decide(2, "confirm/weight-20", "message: again");
+    at(&mut told, 2, "1.9: 4, 2.0: 6").await;
+    told.decide(2, "confirm/weight-60", "");
+    told.stable(2).await;
     told!(told);
 }
 
