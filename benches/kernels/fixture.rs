@@ -187,6 +187,7 @@ impl Big {
             git: &self.git,
             neighbours: &neighbours,
             repair: None,
+            refused: &std::collections::BTreeMap::new(),
             abort: None,
             now: self.now,
         })

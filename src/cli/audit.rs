@@ -106,7 +106,7 @@ impl Trail {
         let place = args.repo.find()?;
         let opened = place.open().await?;
         let mut look = Look::new(ports(opened.repository.clone(), Arc::new(NoCluster)));
-        let head = look.fetch().await?;
+        let head = opened.read_and_say(&mut look).await?;
         let apps = match &args.app {
             Some(app) => {
                 let app = AppName::new(app);

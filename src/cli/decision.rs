@@ -71,9 +71,6 @@ impl Verb {
 /// The same commit that a person makes by hand: a file in the rollout's directory, with the hash of the plan and the
 /// record that were seen. The controller acts on it; this command does not wait for that.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  locktender pause checkout -m 'the database is being moved'
-
-Exit codes: 0 committed and pushed, 1 it would do nothing or could not be pushed, 2 wrong usage.")]
 pub(super) struct Args {
     /// The application
     app: String,
@@ -85,6 +82,15 @@ pub(super) struct Args {
     rollout: Option<u32>,
     #[command(flatten)]
     repo: RepoArgs,
+}
+
+/// Returns what the help of such a command ends with.
+pub(super) fn example(verb: &str, message: &str) -> String {
+    format!(
+        "Example:\n  locktender {verb} checkout -m '{message}'
+
+Exit codes: 0 committed and pushed, 1 it would do nothing or could not be pushed, 2 wrong usage."
+    )
 }
 
 /// Confirms the stage that waits, by a commit
@@ -134,7 +140,14 @@ pub(super) async fn run(verb: Verb, args: Args) -> Outcome {
 }
 
 pub(super) async fn abort(args: AbortArgs) -> Outcome {
-    if args.now { abort_now(&args).await } else { decide(Verb::Abort, &args.common, None).await }
+    if args.now {
+        return abort_now(&args).await;
+    }
+    let app = &args.common.app;
+    decide(Verb::Abort, &args.common, None).await.map_err(|error| match error.is_git_away() {
+        true => error.hint(format!("`locktender abort {app} --now` writes it into the cluster instead of Git")),
+        false => error,
+    })
 }
 
 /// What is to be committed.
@@ -244,14 +257,14 @@ fn wanted(
         }
         Verb::Pause => {
             running(state, &name, "cannot be paused")?;
-            if decisions.pause() {
+            if decisions.pause().is_some() {
                 return Err(nothing(&name, "is paused already"));
             }
             (Decision::Pause, state.tip())
         }
         Verb::Resume => {
             running(state, &name, "cannot be resumed")?;
-            if !decisions.pause() {
+            if decisions.pause().is_none() {
                 return Err(nothing(&name, "is not paused"));
             }
             (Decision::Pause, state.tip())

@@ -38,12 +38,13 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    away: bool,
 }
 
 impl Error {
     /// It could not be done.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Failed, message: message.into(), hint: None }
+        Self { kind: Kind::Failed, message: message.into(), hint: None, away: false }
     }
 
     /// It was asked for wrongly.
@@ -78,6 +79,11 @@ impl Error {
         self
     }
 
+    /// Returns whether the repository could not be reached.
+    pub fn is_git_away(&self) -> bool {
+        self.away
+    }
+
     /// Prints it on standard error and returns the exit code.
     pub fn report(&self) -> ExitCode {
         let mut text = format!("{} {}\n", "error:".red().bold(), self.message);
@@ -103,7 +109,8 @@ impl From<RepositoryError> for Error {
             }
             _ => None,
         };
-        Self { hint: hint.map(str::to_owned), ..Self::failed(error.to_string()) }
+        let away = matches!(error, RepositoryError::Unreachable(_));
+        Self { hint: hint.map(str::to_owned), away, ..Self::failed(error.to_string()) }
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     let opened = place.open().await?;
     let repository: Arc<dyn Repository> = opened.repository.clone();
     let mut look = Look::new(ports(repository.clone(), Arc::new(NoCluster)));
-    let head = look.fetch().await?;
+    let head = opened.read_and_say(&mut look).await?;
     let apps = match &args.app {
         Some(app) => vec![AppName::new(app)],
         None => look.apps(),

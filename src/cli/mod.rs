@@ -64,12 +64,16 @@ enum Command {
     /// Confirms the stage that waits
     Confirm(decision::ConfirmArgs),
     /// Passes every confirm and pause that is left
+    #[command(after_help = decision::example("promote", "it is urgent, and looks well"))]
     Promote(decision::Args),
     /// Holds a rollout where it is
+    #[command(after_help = decision::example("pause", "the database is being moved"))]
     Pause(decision::Args),
     /// Lets a paused rollout go on
+    #[command(after_help = decision::example("resume", "the database is back"))]
     Resume(decision::Args),
     /// Tries a stopped stage, or a refused target, again
+    #[command(after_help = decision::example("retry", "the registry is back"))]
     Retry(decision::Args),
     /// Returns to stable
     Abort(decision::AbortArgs),

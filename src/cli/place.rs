@@ -19,7 +19,7 @@ use crate::{
     controller::{Ports, look::Look},
     core::{
         cluster::Cluster,
-        names::{AppName, Digest},
+        names::{AppName, Digest, Revision},
         policy::{nearest, read_settings},
         repository::{Repository, RepositoryError},
     },
@@ -158,6 +158,37 @@ impl Place {
             Error::failed("nobody to commit as")
                 .hint("git config --global user.name 'Your Name'; git config --global user.email you@example.com")
         })
+    }
+}
+
+impl Opened {
+    /// Reads the branch. Where the remote is away it is read as it was known last; returns why, too.
+    ///
+    /// # Errors
+    ///
+    /// It was never fetched, or cannot be read.
+    pub async fn read(&self, look: &mut Look) -> Result<(Revision, Option<String>), Error> {
+        let error = match look.fetch().await {
+            Ok(head) => return Ok((head, None)),
+            Err(error) => error,
+        };
+        let Some(known) = self.repository.tip().await? else { return Err(error.into()) };
+        look.read(&known).await?;
+        look.git_is_away(Some(error.to_string()));
+        Ok((known, Some(error.to_string())))
+    }
+
+    /// Reads the branch as [`Opened::read`] does, and says where it may be old.
+    ///
+    /// # Errors
+    ///
+    /// It was never fetched, or cannot be read.
+    pub async fn read_and_say(&self, look: &mut Look) -> Result<Revision, Error> {
+        let (head, away) = self.read(look).await?;
+        if let Some(why) = away {
+            super::output::say(&format!("note: Git is away ({why}): this is as of {}\n", head.short()));
+        }
+        Ok(head)
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Planned {
     pub abort: Option<String>,
     /// Everything else to know.
     pub notes: Vec<String>,
+    /// Whether the target is the working tree as it is, which no commit in the repository has.
+    pub is_working_tree: bool,
 }
 
 /// What merging would do to an application.
@@ -100,6 +102,8 @@ pub(super) struct Merged {
     pub look: Look,
     /// What the branch would be.
     pub snapshot: Snapshot,
+    /// Whether that is the working tree as it is.
+    pub is_working_tree: bool,
     /// Kept open as long as anything reads it.
     _opened: Opened,
 }
@@ -123,7 +127,7 @@ pub(super) async fn run(args: Args) -> Outcome {
             continue;
         }
         let Some(preview) = merged.look.preview(&app, &merged.snapshot).await else { continue };
-        planned.push(describe(&app, &preview, &merged.snapshot));
+        planned.push(describe(&app, &preview, &merged));
     }
     if args.app.is_none() {
         planned.retain(|one| one.outcome != Effect::Nothing);
@@ -194,7 +198,8 @@ impl Merged {
             }
         }
         let snapshot = source.snapshot(&at).await?;
-        Ok(Self { look, snapshot, _opened: opened })
+        let is_working_tree = place.here.is_some() && revision.is_none();
+        Ok(Self { look, snapshot, is_working_tree, _opened: opened })
     }
 
     /// Finds one application, there or to be.
@@ -213,9 +218,9 @@ impl Merged {
     }
 }
 
-fn describe(app: &AppName, preview: &Preview, merged: &Snapshot) -> Planned {
+fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     let decision = &preview.decision;
-    let target = match merged.apps.get(app) {
+    let target = match merged.snapshot.apps.get(app) {
         Some(HeadContent::Rendered(render)) => Some(render.as_ref()),
         _ => None,
     };
@@ -251,7 +256,8 @@ fn describe(app: &AppName, preview: &Preview, merged: &Snapshot) -> Planned {
     let workloads = plan.as_ref().map(|plan| methods(plan, stable, target)).unwrap_or_default();
     let config = plan.as_ref().filter(|plan| plan.policy.is_some()).and(target).map(|target| config(stable, target));
     let abort = plan.as_ref().map(|plan| abort(app, plan));
-    Planned { app: app.clone(), outcome, plan, workloads, config, abort, notes }
+    let is_working_tree = merged.is_working_tree;
+    Planned { app: app.clone(), outcome, plan, workloads, config, abort, notes, is_working_tree }
 }
 
 /// Says which weights so few pods cannot have.

@@ -10,7 +10,7 @@ use super::{
     place::{ClusterArgs, RepoArgs, ports},
 };
 use crate::{
-    adapter::git::{GitOptions, GitRepository, here::cache_directory, objects::Who},
+    adapter::git::{GitOptions, GitRepository, here::cache_directory, objects::Who, url::Transport},
     controller::{self, Options},
     core::{
         names::{Digest, Revision},
@@ -71,6 +71,14 @@ pub(super) async fn run(args: Args) -> Outcome {
     let mut options = GitOptions::new(place.url.clone(), place.branch.clone(), directory);
     options.poll = args.poll.get();
     let mut repository = GitRepository::open(options.clone()).await?;
+    if let Transport::Local(path) = place.url.transport()
+        && !path.exists()
+        && repository.tip().await?.is_none()
+    {
+        // One that was there before may come back; a path that never was is a slip.
+        return Err(Error::failed(format!("there is no repository at {}", path.display()))
+            .hint("`--repo` names a path or a URL"));
+    }
     let identity = identity(&repository).await;
     if identity != options.identity {
         // A mirror belongs to one at a time.

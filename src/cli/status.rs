@@ -14,9 +14,9 @@ use crate::{
     core::{
         cluster::Cluster,
         names::AppName,
-        repository::Repository as _,
         rollout::{
             input::HeadContent,
+            plan::Gate,
             report::{Activity, Reason, Report},
             state::{Phase, State},
         },
@@ -69,11 +69,7 @@ impl Sight {
             Err(_) => (Arc::new(NoCluster), Some("no kubeconfig was found".to_owned())),
         };
         let mut look = Look::new(ports(opened.repository.clone(), client));
-        if let Err(error) = look.fetch().await {
-            let Some(known) = opened.repository.tip().await? else { return Err(error.into()) };
-            look.read(&known).await?;
-            look.git_is_away(Some(error.to_string()));
-        }
+        opened.read(&mut look).await?;
         if cluster_away.is_none()
             && let Err(why) = look.watch(PATIENCE).await
         {
@@ -85,7 +81,11 @@ impl Sight {
     /// Says where one application is.
     pub(super) async fn show(&mut self, app: &AppName) -> Option<Shown> {
         let rollouts = self.look.rollouts(app).to_vec();
-        let decided = self.look.decide(app).await?.report;
+        let decision = self.look.decide(app).await?;
+        let mut decided = decision.report;
+        if self.cluster_away.is_none() {
+            decided.reasons.extend(self.look.refusals(&decision.actions).await);
+        }
         let content = self.look.content(app).cloned();
         if rollouts.is_empty() && content.is_none_or(|content| matches!(content, HeadContent::Removed)) {
             return None;
@@ -124,7 +124,9 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
     if let Some(waiting) = waiting
         && !report.reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. }))
     {
-        report.reasons.insert(0, Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since });
+        let removes = if stage.gates.contains(&Gate::Health) { Vec::new() } else { state.plan.prunes.clone() };
+        let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
+        report.reasons.insert(0, reason);
     }
     report.activity = if waiting.is_some() { Activity::Waiting } else { Activity::Progressing };
     report

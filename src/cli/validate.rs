@@ -165,8 +165,8 @@ fn summary(errors: usize, fine: &[AppName]) -> String {
     match (errors, fine.is_empty()) {
         (0, true) => "there are no applications".to_owned(),
         (0, false) => format!("{who} {verb} fine"),
-        (1, true) => "1 error; no application is fine".to_owned(),
-        (many, true) => format!("{many} errors; no application is fine"),
+        (1, true) => "1 error; no application is left".to_owned(),
+        (many, true) => format!("{many} errors; no application is left"),
         (1, false) => format!("1 error; {who} {verb} fine and {goes} on"),
         (many, false) => format!("{many} errors; {who} {verb} fine and {goes} on"),
     }

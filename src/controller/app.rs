@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::journals::AppLedger;
 use crate::core::{
+    cluster::ObjectKey,
     ledger::DecisionFile,
     names::{BlobId, Digest, Revision},
     rollout::{
@@ -45,8 +46,10 @@ pub struct App {
     pub acting: bool,
     /// When to decide again without an event.
     pub wake: Option<Timestamp>,
-    /// What the API server refused last.
-    pub refused: Vec<String>,
+    /// What went wrong with the last writes, for people.
+    pub trouble: Vec<String>,
+    /// Objects that the API server refused for what they are, when they were last sent, and its words.
+    pub refused: BTreeMap<ObjectKey, String>,
     /// How often in a row it was refused, and not before when to try again.
     pub failures: u32,
     /// Not before when to act again.
@@ -72,6 +75,7 @@ impl App {
     pub fn went_through(&mut self) {
         self.failures = 0;
         self.not_before = None;
+        self.trouble.clear();
         self.refused.clear();
     }
 

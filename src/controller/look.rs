@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Controller, Options, Ports, Reports, app::App, journals::AppLedger, source::Snapshot};
+use super::{Controller, Options, Ports, Reports, app::App, core_kinds, journals::AppLedger, source::Snapshot};
 use crate::core::{
-    cluster::{ClusterEvent, Scope},
+    cluster::{ClusterError, ClusterEvent, Scope},
     ledger::{Draft, Event, Record},
     names::{AppName, Digest, Revision, RolloutId},
     repository::{Repository, RepositoryError},
     rollout::{
+        action::Action,
         input::{Decision, DecisionAtHead, HeadContent},
         render::Render,
+        report::Reason,
         stable_at,
         state::State,
         view::View,
@@ -25,6 +27,9 @@ pub struct Look {
     /// An event that was taken and may not be folded yet, so that waiting can be given up at any time.
     pending: Option<ClusterEvent>,
 }
+
+/// How many writes the API server is asked about.
+const ASKED: usize = 5;
 
 /// What merging something would do to an application.
 #[derive(Debug)]
@@ -85,7 +90,8 @@ impl Look {
             }
             let event = self.controller.ports.cluster.next_event();
             match tokio::time::timeout_at(end, event).await {
-                Ok(ClusterEvent::Lost { kind, reason }) if !self.controller.ready => {
+                // A kind that only some manifest names may be unknown to the cluster: that is told of its application.
+                Ok(ClusterEvent::Lost { kind, reason }) if !self.controller.ready && core_kinds().contains(&kind) => {
                     return Err(format!("{}: {reason}", kind.kind));
                 }
                 Ok(event) => self.controller.fold(event).await,
@@ -120,6 +126,18 @@ impl Look {
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
         self.controller.apps.get(app)?;
         self.controller.decide(app).await
+    }
+
+    /// Asks the API server which of these writes it would refuse, and why: the controller's own attempts are not known
+    /// here. Only the first few are asked about.
+    pub async fn refusals(&self, actions: &[Action]) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        for action in actions.iter().filter(|action| action.drift.is_some()).take(ASKED) {
+            if let Err(error @ ClusterError::Invalid(_)) = self.controller.ports.cluster.dry_run(&action.write).await {
+                reasons.push(Reason::Refused { why: format!("{}: {error}", action.why) });
+            }
+        }
+        reasons
     }
 
     /// Decides for every application that is there or was.

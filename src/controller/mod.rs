@@ -376,6 +376,7 @@ impl Controller {
             git: &git,
             neighbours: &neighbours,
             repair,
+            refused: &app.refused,
             abort: abort.as_ref(),
             now,
         };
@@ -421,7 +422,7 @@ impl Controller {
         app.dirty = false;
         app.wake = decision.wake;
         let mut report = decision.report.clone();
-        report.reasons.extend(app.refused.iter().map(|why| Reason::Refused { why: why.clone() }));
+        report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
         if app.report.as_ref() != Some(&report) {
             let reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),

@@ -1,6 +1,6 @@
 //! What comes in: watch events, what writes and pushes answered, anchors.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 use tracing::{info, warn};
@@ -52,7 +52,7 @@ impl Controller {
     pub(super) fn acted(&mut self, acted: Acted) {
         let now = self.now();
         let mut touched = Vec::new();
-        let mut refused = Vec::new();
+        let (mut trouble, mut refused) = (Vec::new(), BTreeMap::new());
         let mut failed = false;
         let mut asked = None;
         for done in acted.done {
@@ -69,7 +69,10 @@ impl Controller {
                         ClusterError::Busy { retry_after, .. } => asked = asked.max(*retry_after),
                         _ => {
                             warn!(app = %acted.app, %error, "{}", done.action.why);
-                            refused.push(format!("{}: {error}", done.action.why));
+                            trouble.push(format!("{}: {error}", done.action.why));
+                            if matches!(error, ClusterError::Invalid(_)) {
+                                refused.insert(key, error.to_string());
+                            }
                         }
                     }
                     match done.read_back {
@@ -89,6 +92,7 @@ impl Controller {
             app.acting = false;
             app.dirty = true;
             if failed {
+                app.trouble = trouble;
                 app.refused = refused;
                 app.back_off(now, asked);
             } else {

@@ -87,10 +87,16 @@ fn progress(report: &Report) -> String {
     let _ = write!(text, "  {}", live_dots(&units));
     let done: u32 = units.iter().map(|(_, pods)| pods.done).sum();
     let total: u32 = units.iter().map(|(_, pods)| pods.total).sum();
-    // Going back, pods count when they are at stable again.
-    let version = if report.activity == Activity::Aborting { &report.from } else { &report.to };
-    if let (Some(version), 1..) = (version, total) {
-        let _ = write!(text, "  {done} of {total} at {version}");
+    // Going back, pods count when they are at stable again; at rest they count as what is stable, whatever was tried last.
+    let version = match report.activity {
+        Activity::Aborting => report.from.as_ref(),
+        Activity::Progressing | Activity::Waiting => report.to.as_ref(),
+        _ => None,
+    };
+    match version {
+        _ if total == 0 => {}
+        Some(version) => drop(write!(text, "  {done} of {total} at {version}")),
+        None => drop(write!(text, "  {done} of {total}")),
     }
     text
 }

@@ -199,7 +199,19 @@ impl<'a> Story<'a> {
         if !self.hand.is_alone() {
             self.screen.say("  Enter runs them ...");
         }
+        let app = AppName::new("checkout");
+        let activity = || self.setting.reports.borrow().get(&app).map(|report| report.activity);
+        let before = activity();
         while !gate.decided.holds(clone).await {
+            let elsewhere = match activity() {
+                Some(Activity::Aborting | Activity::Held | Activity::Stopped) => true,
+                Some(Activity::Stable) => before == Some(Activity::Waiting),
+                _ => false,
+            };
+            if elsewhere {
+                let why = "somebody decided otherwise: the story that the demo tells ends here";
+                return Err(Error::failed(why).hint("with --keep the repository stays to look at"));
+            }
             tokio::select! {
                 () = self.hand.enter() => self.type_in(&commands).await?,
                 _ = look.tick() => {}

@@ -43,9 +43,10 @@ fn one(planned: &Planned) -> String {
 }
 
 fn opens(planned: &Planned, plan: &Plan) -> String {
+    let to = if planned.is_working_tree { "working tree" } else { plan.to.revision.short() };
     let revisions = match &plan.from {
-        Some(from) => format!("{} → {}", from.revision.short(), plan.to.revision.short()),
-        None => plan.to.revision.short().to_owned(),
+        Some(from) => format!("{} → {to}", from.revision.short()),
+        None => to.to_owned(),
     };
     let policy = match &plan.policy {
         Some(policy) => format!("policy {} ({})", policy.name, policy.spec.strategy.name()),

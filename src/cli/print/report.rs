@@ -180,7 +180,12 @@ fn reasons(shown: &Shown, state: &State, text: &mut String) {
     let report = &shown.report;
     for reason in &report.reasons {
         let said = match reason {
-            Reason::ConfirmNeeded { since, .. } => format!("waits for a confirm since {}", clock(*since)),
+            Reason::ConfirmNeeded { since, removes, .. } => {
+                let removes = removes.join(", ");
+                let what = if removes.is_empty() { removes } else { format!("; it removes {removes}") };
+                format!("waits for a confirm since {}{what}", clock(*since))
+            }
+            Reason::Paused => paused(state),
             other => other.to_string(),
         };
         for line in said.lines() {
@@ -190,7 +195,20 @@ fn reasons(shown: &Shown, state: &State, text: &mut String) {
             let _ = writeln!(text, "{:15}git: add {}/confirm/{stage}.yaml", "", state.plan.rollout.directory());
             let _ = writeln!(text, "{:15}or:  locktender confirm {}", "", report.app);
         }
+        if *reason == Reason::Paused {
+            let _ = writeln!(text, "{:15}git: rm {}/pause.yaml", "", state.plan.rollout.directory());
+            let _ = writeln!(text, "{:15}or:  locktender resume {}", "", report.app);
+        }
     }
+}
+
+/// Says since when a rollout is paused, and what the person said.
+fn paused(state: &State) -> String {
+    let record = state.records.iter().rev().find(|record| record.event == Event::Paused);
+    let since = record.map(|record| format!(" since {}", clock(record.time))).unwrap_or_default();
+    let said = record.and_then(|record| record.why.strip_prefix("pause.yaml: "));
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+    format!("paused{since}{said}")
 }
 
 fn going_back(shown: &Shown, state: &State, text: &mut String) {
@@ -257,7 +275,7 @@ fn at_rest(shown: &Shown, text: &mut String) {
         };
         let at = state.records.iter().rev().find(|record| matches!(record.event, Event::Aborted | Event::Superseded));
         if let (Some(word), Some(at)) = (word, at) {
-            let what = report.to.clone().unwrap_or_default();
+            let what = report.to.clone().unwrap_or_else(|| state.plan.to.revision.short().to_owned());
             let _ = writeln!(text, "    {:<10} {:04} to {what} was {word} at {}", "last", id.number, clock(at.time));
         }
     }

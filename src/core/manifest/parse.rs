@@ -172,6 +172,7 @@ impl Reader {
     fn object(&mut self, file: &str, document: Node) {
         let before = self.problems.len();
         self.check(file, &document);
+        self.check_replicas(file, &document);
         if self.problems.len() > before {
             return;
         }
@@ -229,6 +230,21 @@ impl Reader {
         if matches!((api_version, kind), (Some("v1"), Some("ConfigMap" | "Secret"))) {
             self.check_texts(file, document);
         }
+    }
+
+    /// Refuses what quotas are counted from and cannot be counted: read as something else, it would be staged wrongly.
+    fn check_replicas(&mut self, file: &str, document: &Node) {
+        let kind = document.get("kind").and_then(Node::text).unwrap_or_default();
+        if !matches!(kind, "Deployment" | "StatefulSet" | "ReplicaSet") {
+            return;
+        }
+        let Some(replicas) = document.get("spec").and_then(|spec| spec.get("replicas")) else { return };
+        let value = replicas.to_value();
+        if value.is_null() || value.as_u64().is_some_and(|count| i32::try_from(count).is_ok()) {
+            return;
+        }
+        let message = format!("`replicas` is {}, not a number of pods", replicas.type_name());
+        self.problem(file, replicas.span, message).label = Some("write a whole number".into());
     }
 
     /// Refuses values of ConfigMaps and Secrets that are no texts: the most common slip of all.

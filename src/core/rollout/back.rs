@@ -62,6 +62,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         stage: Some("going back".to_owned()),
         inherits: None,
         handed_over: input.neighbours.render,
+        refused: input.refused,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
@@ -144,6 +145,21 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
                 records.push(held(&format!("Git cannot be repaired: {why}")));
             }
         }
+    }
+    let refused: Vec<String> = decision
+        .report
+        .reasons
+        .iter()
+        .filter_map(|reason| match reason {
+            Reason::Refused { why } => Some(why.clone()),
+            _ => None,
+        })
+        .collect();
+    if let Some(aborted) =
+        records.iter_mut().find(|draft| draft.event == Event::Aborted).filter(|_| !refused.is_empty())
+    {
+        // It is refused as it was when it became stable: waiting longer would bring nothing back.
+        aborted.why = format!("{}, but for what the API server refuses: {}", aborted.why, refused.join("; "));
     }
     decision.records.extend(records.into_iter().map(|draft| (number, draft)));
 }

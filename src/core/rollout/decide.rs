@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     back, forward,
     input::{Decision, Head, HeadContent, Input, Predecessor},
+    observe::Observed,
     plan::{self, Plan, PlanError, PlanRequest},
     render::Render,
     report::{Activity, Reason, Report, StageReport},
@@ -36,7 +37,10 @@ pub fn decide(input: &Input<'_>) -> Decision {
         decision.report.reasons.push(Reason::ClusterStale { why });
     }
     if let Some(why) = &input.git.rewritten {
-        decision.report.reasons.push(Reason::HistoryRewritten { why: why.clone() });
+        // While Git is away nobody can tell whether a record is gone or only not here yet.
+        if input.git.away.is_none() {
+            decision.report.reasons.push(Reason::HistoryRewritten { why: why.clone() });
+        }
         if !decision.urgent {
             decision.records.clear();
             decision.open = None;
@@ -158,6 +162,13 @@ pub(super) fn open(
             if was_staged { ("removed", "giving running pods back") } else { ("added", "taking running pods over") };
         let why = format!("its policy was {what}, and {how} is not supported yet: undo that change");
         return Err(PlanError::Refused(why));
+    }
+    let staged = target.into_iter().flat_map(|target| target.workloads.values()).filter(|_| policy.is_some());
+    for workload in staged {
+        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        if let Some(why) = steer::foreign(&observed).filter(|_| inherits.is_none()) {
+            return Err(PlanError::Refused(why));
+        }
     }
     let live_replicas: BTreeMap<String, u32> = target
         .into_iter()

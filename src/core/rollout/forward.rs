@@ -169,8 +169,14 @@ fn step_back(state: &State, head: &Head, decisions: &Decisions<'_>, decision: &m
 fn pause_or_resume(state: &State, decisions: &Decisions<'_>, number: u32, decision: &mut Decision) {
     let stage = Some(&state.current().name);
     match (decisions.pause(), state.paused) {
-        (true, false) => decision.records.push((number, Draft::new(Event::Paused, stage, "pause.yaml is there"))),
-        (false, true) => decision.records.push((number, Draft::new(Event::Resumed, stage, "pause.yaml is gone"))),
+        (Some(pause), false) => {
+            let said = pause.body.as_ref().ok().and_then(|body| body.message.clone());
+            let why = said.map_or_else(|| "pause.yaml".to_owned(), |message| format!("pause.yaml: {message}"));
+            let draft =
+                Draft::new(Event::Paused, stage, why).with(|evidence| evidence.decision = Some(pause.file.clone()));
+            decision.records.push((number, draft));
+        }
+        (None, true) => decision.records.push((number, Draft::new(Event::Resumed, stage, "pause.yaml is gone"))),
         _ => {}
     }
     if let Some(promote) = decisions.promote().filter(|promote| !state.answered.contains(&promote.file)) {
@@ -223,6 +229,7 @@ fn go(
         stage: Some(state.current().name.to_string()),
         inherits: state.plan.inherits.as_ref(),
         handed_over: input.neighbours.render,
+        refused: input.refused,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
@@ -319,7 +326,8 @@ fn pass(
         }
         let confirm = decisions.confirm(&stage.name);
         if stage.asks_for_confirm() && confirm.is_none() {
-            let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since };
+            let removes = if stage.gates.contains(&Gate::Health) { Vec::new() } else { state.plan.prunes.clone() };
+            let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
             decision.report.reasons.push(reason);
             return;
         }

@@ -58,9 +58,9 @@ impl<'a> Decisions<'a> {
         (!old && self.mismatch(decision).is_none()).then_some(decision)
     }
 
-    /// Returns whether `pause.yaml` is there. It holds whatever it says and whenever it was written: holding is safe.
-    pub fn pause(&self) -> bool {
-        self.find(&Verb::Pause).is_some()
+    /// Returns `pause.yaml`. It holds whatever it says and whenever it was written: holding is safe.
+    pub fn pause(&self) -> Option<&'a DecisionAtHead> {
+        self.find(&Verb::Pause)
     }
 
     /// Returns whether a stage's gate for a person is open.

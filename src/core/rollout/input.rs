@@ -123,6 +123,8 @@ pub struct Input<'a> {
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// Objects that the API server refused for what they are, when they were last sent, and its words.
+    pub refused: &'a BTreeMap<ObjectKey, String>,
     /// A person's abort that was written into the anchor: it counts whether Git is there or not.
     pub abort: Option<&'a DecisionAtHead>,
     /// Now.

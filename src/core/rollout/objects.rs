@@ -31,7 +31,7 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 }
 
 /// Brings objects to what is wanted: group after group, each healthy before the next. `gate` says which objects'
-/// health is waited for.
+/// health is waited for; `hopeless` says of an object why it is not sent again.
 pub fn converge(
     objects: &[Object],
     app: &AppName,
@@ -39,6 +39,7 @@ pub fn converge(
     view: &View,
     force: bool,
     gate: impl Fn(&Object) -> bool,
+    hopeless: impl Fn(&ObjectKey) -> Option<String>,
 ) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {
@@ -53,7 +54,7 @@ pub fn converge(
         let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
-            one(object, app, view, force, &gate, &mut outcome);
+            one(object, app, view, force, &gate, &hopeless, &mut outcome);
         }
         if !outcome.done {
             break;
@@ -86,6 +87,7 @@ fn one(
     view: &View,
     force: bool,
     gate: &impl Fn(&Object) -> bool,
+    hopeless: &impl Fn(&ObjectKey) -> Option<String>,
     outcome: &mut Outcome,
 ) {
     let key = object.key();
@@ -115,6 +117,10 @@ fn one(
             }
         }
         _ => {
+            if let Some(why) = hopeless(&key) {
+                outcome.reasons.push(Reason::Refused { why: format!("{}/{}: {why}", key.kind, key.name) });
+                return;
+            }
             outcome.done = false;
             let what = if live.is_some() { "differs from Git" } else { "is missing" };
             let why = format!("{}/{} {what}", key.kind, key.name);

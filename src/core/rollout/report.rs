@@ -17,6 +17,9 @@ pub enum Reason {
         stage: StageName,
         /// Since when it waits.
         since: Timestamp,
+        /// What the rollout removes, where that is why it waits.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        removes: Vec<String>,
     },
     /// The stage lasts for a time.
     Pause {
@@ -118,7 +121,13 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ConfirmNeeded { stage, since } => write!(f, "{stage} waits for a confirm since {}", clock(*since)),
+            Self::ConfirmNeeded { stage, since, removes } => {
+                write!(f, "{stage} waits for a confirm since {}", clock(*since))?;
+                if !removes.is_empty() {
+                    write!(f, ": it removes {}", removes.join(", "))?;
+                }
+                Ok(())
+            }
             Self::Pause { stage, until } => write!(f, "{stage} lasts until {}", clock(*until)),
             Self::PodsNotReady { workload, unit, want, have, trouble } => {
                 let place = if unit.as_str().is_empty() { String::new() } else { format!(" in {unit}") };

@@ -186,6 +186,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         stage: Some("stable".to_owned()),
         inherits: None,
         handed_over: input.neighbours.render,
+        refused: input.refused,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
@@ -212,6 +213,15 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         }
     }
     correct_drift(input, last, stable, actions, decision);
+    let missing: BTreeSet<String> = decision
+        .actions
+        .iter()
+        .filter_map(|action| action.drift.as_ref()?.split('@').next().map(str::to_owned))
+        .collect();
+    if !missing.is_empty() {
+        let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+        decision.report.reasons.push(Reason::Following { what: format!("the cluster has {names} as Git says") });
+    }
 }
 
 /// Returns the units' totals as they are in effect: what was recorded, shared out anew where the wanted total changed.

@@ -52,6 +52,8 @@ pub struct Course<'a> {
     pub inherits: Option<&'a AppName>,
     /// Whether another application renders an object at HEAD.
     pub handed_over: &'a dyn Fn(&ObjectKey) -> bool,
+    /// Objects that the API server refused for what they are, and its words. Going back, they are not waited for.
+    pub refused: &'a BTreeMap<ObjectKey, String>,
     /// Now.
     pub now: Timestamp,
 }
@@ -123,7 +125,8 @@ fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut 
     // Staged pods have gates of their own; only what they cannot be made without is waited for.
     let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
     let namespace = render.application.namespace.as_deref();
-    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate);
+    let hopeless = |key: &ObjectKey| course.refused.get(key).filter(|_| course.drain_at_most.is_some()).cloned();
+    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, hopeless);
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
@@ -261,7 +264,7 @@ fn take_over(from: &AppName, app: &AppName, workload: &ObjectKey, view: &View) -
 }
 
 /// Says why a Deployment cannot be staged as it is: its pods run outside of slices.
-fn foreign(observed: &Observed<'_>) -> Option<String> {
+pub(super) fn foreign(observed: &Observed<'_>) -> Option<String> {
     let handle = observed.handle?;
     let runs = handle.number(&["status", "replicas"]).unwrap_or(0) > 0;
     let is_ours = handle.annotation(labels::ROLLOUT).is_some();

@@ -47,7 +47,7 @@ impl Validated {
     /// Sums it up: `2 errors; checkout and 14 others are fine and go on`.
     pub fn summary(&self) -> String {
         let fine = match self.applications.keys().next() {
-            None => "no application is fine".to_owned(),
+            None => "no application is left".to_owned(),
             Some(first) => match self.applications.len() - 1 {
                 0 => format!("{first} is fine"),
                 1 => format!("{first} and 1 other are fine"),

@@ -103,16 +103,20 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let at_new = self.at_new();
         let done = count(at_new.iter().filter(|pod| self.is_done(pod)).count());
         let failing = count(at_new.iter().filter(|pod| pod.trouble().is_some_and(|why| why != "not ready")).count());
-        let coming = count(at_new.len()).saturating_sub(done);
+        let coming = count(at_new.len()).saturating_sub(done + failing);
         self.outcome.units.insert(self.unit.clone(), UnitReport { total: self.total, done, coming, failing });
         if done < self.quota {
             self.outcome.done = false;
             let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
+            let fresh = format!("ready for less than {} s", self.task.policy.min_ready.as_secs());
             for pod in &at_new {
                 if let Some(why) = pod.trouble().filter(|why| why != "not ready") {
                     *trouble.entry(why).or_default() += 1;
                 }
                 if let Some(since) = pod.ready_since.filter(|since| *since + self.min_ready > self.task.now) {
+                    if pod.trouble().is_none() {
+                        *trouble.entry(fresh.clone()).or_default() += 1;
+                    }
                     self.outcome.wake_at(since + self.min_ready);
                 }
             }
