@@ -10,7 +10,7 @@ use super::{
     place::{ClusterArgs, RepoArgs, ports},
 };
 use crate::{
-    adapter::git::{GitOptions, GitRepository, here::cache_directory, objects::Who},
+    adapter::git::{GitOptions, GitRepository, access::Access, here::cache_directory, objects::Who},
     controller::{self, Options},
     core::{
         names::{Digest, Revision},
@@ -70,6 +70,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     };
     let mut options = GitOptions::new(place.url.clone(), place.branch.clone(), directory);
     options.poll = args.poll.get();
+    options.access = Access::Own { credentials: place.credentials.clone() };
     let mut repository = GitRepository::open(options.clone()).await?;
     let identity = identity(&repository).await;
     if identity != options.identity {
