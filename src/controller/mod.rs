@@ -144,6 +144,8 @@ pub async fn run(
             event = cluster.next_event() => controller.fold(event).await,
             () = &mut changed => {
                 controller.fetch_due = true;
+                // Somebody may just have mended it.
+                controller.git_not_before = None;
                 changed = lanes::changed(&controller.ports.repository);
             }
             () = lanes::until(&clock, wake), if wake.is_some() => {}
