@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::adapter::git::url::RemoteUrl;
 use crate::core::names::Digest;
 use crate::core::repository::RepositoryError;
@@ -123,8 +126,29 @@ impl Credentials {
                 "there is no `identity` for {url}, and no agent (SSH_AUTH_SOCK)"
             )));
         }
+        if self.identity.as_deref().is_some_and(has_passphrase) {
+            return Err(RepositoryError::Credentials(
+                "the `identity` has a passphrase, and nobody is there to type it: give a key without one, or an agent \
+                 that has it"
+                    .to_owned(),
+            ));
+        }
         Ok(Ssh { identity: self.identity.as_deref(), known_hosts })
     }
+}
+
+/// Whether a private key must be unlocked first: OpenSSH's own form names its cipher, older ones say so in words.
+///
+/// The form is that of OpenSSH's `PROTOCOL.key`: a magic word, then the cipher's name with its length before it.
+fn has_passphrase(key: &[u8]) -> bool {
+    const NO_CIPHER: &[u8] = b"openssh-key-v1\0\0\0\0\x04none";
+    let text = String::from_utf8_lossy(key);
+    if text.contains("ENCRYPTED") {
+        return true;
+    }
+    let Some((_, rest)) = text.split_once("-----BEGIN OPENSSH PRIVATE KEY-----") else { return false };
+    let body: String = rest.chars().take_while(|c| *c != '-').filter(|c| !c.is_whitespace()).collect();
+    STANDARD.decode(body).is_ok_and(|bytes| !bytes.starts_with(NO_CIPHER))
 }
 
 /// Reads a file; `None` where there is none.
