@@ -89,8 +89,8 @@ struct Shared {
     base: PathBuf,
     fault: Mutex<Option<Fault>>,
     requests: Mutex<Vec<String>>,
-    /// What the header `Authorization` must be, where anything is asked for, and how often it was something else.
-    authorization: Mutex<Option<String>>,
+    /// What the header `Authorization` may be, where anything is asked for, and what it was instead.
+    authorization: Mutex<Vec<String>>,
     refused: Mutex<Vec<String>>,
     watcher: Mutex<Option<Watcher>>,
 }
@@ -142,9 +142,9 @@ impl HttpServer {
         *self.shared.fault.lock().expect("no poison") = fault;
     }
 
-    /// Lets in from now on who sends this header `Authorization`.
+    /// Lets in who sends this header `Authorization`, and from now on nobody who sends none.
     pub fn ask_for(&self, authorization: String) {
-        *self.shared.authorization.lock().expect("no poison") = Some(authorization);
+        self.shared.authorization.lock().expect("no poison").push(authorization);
     }
 
     /// Calls `watcher` at every request that is let in.
@@ -170,7 +170,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let status = |code: u16| Response::builder().status(StatusCode::from_u16(code).expect("a status"));
     let sent = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let wanted = shared.authorization.lock().expect("no poison").clone();
-    if wanted.is_some() && wanted != sent && fault.is_none() {
+    if !wanted.is_empty() && !sent.as_ref().is_some_and(|sent| wanted.contains(sent)) && fault.is_none() {
         shared.refused.lock().expect("no poison").extend(sent);
         return status(401).header("www-authenticate", "Basic realm=\"git\"").body(Body::empty()).expect("a response");
     }

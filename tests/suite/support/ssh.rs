@@ -70,6 +70,11 @@ impl SshServer {
         format!("ssh://{}@{}{}/release.git", user(), self.address, self.base.display())
     }
 
+    /// Where it listens.
+    pub fn host_and_port(&self) -> (String, u16) {
+        (self.address.ip().to_string(), self.address.port())
+    }
+
     /// A file that was made for it: `user`, `stranger`, `host.pub`.
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.shared.directory.path().join(name)).expect(name)

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -94,9 +95,15 @@ impl axum::serve::Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = self.tcp.accept().await.expect("a connection");
-            // Who does not believe us, or is not believed, is gone.
-            if let Ok(stream) = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await {
-                return (stream, address);
+            match TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).into_fallible().await {
+                Ok(stream) => return (stream, address),
+                Err((_, mut stream)) => {
+                    // Who is not believed was told why, and must be able to read it: closing at once would cut it off.
+                    tokio::spawn(async move {
+                        let _ = stream.shutdown().await;
+                        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    });
+                }
             }
         }
     }
