@@ -38,7 +38,7 @@ use self::patience::Patience;
 use self::program::Program;
 use self::remote::{Failure, Pushed, Remote};
 use self::thread::MirrorThread;
-use self::url::{Branch, RemoteUrl};
+use self::url::{Branch, RemoteUrl, Transport};
 use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError};
 
@@ -112,6 +112,9 @@ impl GitRepository {
         let (mirror, private) = (mirror::directory(&mirror_dir), mirror_dir.clone());
         let thread = MirrorThread::start(move || Mirror::open(&mirror_dir, &label)).await?;
         let credentials = access.directory().map(PathBuf::from);
+        if *url.transport() == Transport::Http && (credentials.is_some() || url.login().is_some()) {
+            tracing::warn!(%url, "credentials are sent unencrypted: anybody on the way can read them");
+        }
         let program = Program { url, access, private, time_limit, size_limit };
         let (reading, pushing) = (Patience::new(refused), Patience::new(refused));
         let remote = Remote { program, branch, reading, pushing };

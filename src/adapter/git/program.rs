@@ -96,6 +96,9 @@ impl Program {
             }
             Ok(Err(error)) => Err(RepositoryError::Mirror(format!("the program `git` cannot be read from: {error}"))),
             Err(_) => {
+                if !grant.person {
+                    end_group(&child).await;
+                }
                 // It may have ended by itself meanwhile; then there is nothing to do.
                 let _ = child.kill().await;
                 let limit = humantime::format_duration(self.time_limit);
@@ -136,6 +139,10 @@ impl Program {
         for (n, (key, value)) in (first..).zip(&settings) {
             command.env(format!("GIT_CONFIG_KEY_{n}"), key).env(format!("GIT_CONFIG_VALUE_{n}"), value);
         }
+        if !grant.person {
+            // A person's Ctrl-C ends all that they started.
+            command.process_group(0);
+        }
         command.current_dir(directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
@@ -173,6 +180,16 @@ fn persons_settings() -> usize {
 fn for_people(stderr: &str) -> String {
     let lines = stderr.lines().map(|line| line.replace(char::is_control, ""));
     lines.filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// Ends what a program has started: an `ssh` whose git is gone would wait for its server for as long as that is silent.
+async fn end_group(child: &Child) {
+    // Nobody has waited for it yet, so the id, which is that of its group too, is nobody else's.
+    let Some(id) = child.id() else { return };
+    let mut kill = Command::new("sh");
+    kill.args(["-c", "kill -s KILL -- \"-$0\"", &id.to_string()]);
+    // What cannot be ended this way ends by itself, later.
+    let _ = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
 }
 
 async fn outcome(child: &mut Child) -> std::io::Result<Output> {

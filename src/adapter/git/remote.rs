@@ -236,6 +236,9 @@ const SIGNS: &[(&[&str], Sign)] = &[
             "permission denied (",
             "too many authentication failures",
             "repository not found",
+            "denied to",
+            "marked as read only",
+            "not allowed to push",
             "does not appear to be a git repository",
             // A server that wants a client's certificate.
             "certificate required",

@@ -1,8 +1,10 @@
 //! Remotes that people have: whole releases over HTTPS and SSH, and commands with the git configuration of who types
 //! them.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::whole::{Running, World};
 use super::{Shell, checkout, deployment};
@@ -19,22 +21,34 @@ fn put(directory: &Path, name: &str, content: &str) -> String {
     path.display().to_string()
 }
 
-/// Installs 1.9 and releases 2.0: the controller by `url` and the credentials in `secret`, Ada by her clone's origin.
-fn releases(remote: &Remote, shell: &Shell, ada: &Clone, url: &str) {
+/// Something that the remote does in the middle of a rollout.
+struct Trouble<'a> {
+    /// Begins it.
+    begin: &'a dyn Fn(),
+    /// What the controller's log says then.
+    told: &'a str,
+    /// What an operator does about it.
+    mend: &'a dyn Fn(),
+}
+
+/// Installs 1.9 and releases 2.0, with trouble on the way: the controller by `url` and the credentials in `secret`, Ada by
+/// her clone's origin.
+fn releases(remote: &Remote, shell: &Shell, ada: &Clone, url: &str, trouble: &Trouble<'_>) {
     let file = |name: &str| shell.home.path().join(name).display().to_string();
     let (kubeconfig, mirror, secret) = (file("kubeconfig"), file("mirror"), file("secret"));
-    let spawn = |args: &[&str]| {
+    let spawn = |args: &[&str], log: &str| {
         let mut command = shell.command(ada.path(), args);
-        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Running(command.stdout(Stdio::null()).stderr(File::create(log).unwrap()).spawn().unwrap())
     };
-    let _sandbox = spawn(&["sandbox", "--kubeconfig", &kubeconfig]);
+    let _sandbox = spawn(&["sandbox", "--kubeconfig", &kubeconfig], &file("sandbox.log"));
     while !Path::new(&kubeconfig).exists() {
         std::thread::yield_now();
     }
     let planned = shell.run(ada.path(), &["plan", "checkout"]);
     assert_eq!(planned.code, 0, "{}", planned.transcript());
     let run = ["run", "--repo", url, "--credentials", &secret, "--kubeconfig", &kubeconfig, "--mirror", &mirror];
-    let _controller = spawn(&[&run[..], &["--push-interval", "50ms", "--poll", "500ms"]].concat());
+    let log = file("controller.log");
+    let _controller = spawn(&[&run[..], &["--push-interval", "50ms", "--poll", "500ms"]].concat(), &log);
     let world = World { shell, here: ada.path(), kubeconfig };
     let decide = |args: &[&str]| {
         let ran = shell.run(ada.path(), args);
@@ -55,8 +69,17 @@ fn releases(remote: &Remote, shell: &Shell, ada: &Clone, url: &str) {
         }
     }
     world.until("2.0 waits", |status| status["activity"] == "waiting" && status["rollout"] == "checkout/0002");
+    (trouble.begin)();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !std::fs::read_to_string(&log).unwrap().contains(trouble.told) {
+        assert!(Instant::now() < patience, "{}", std::fs::read_to_string(&log).unwrap());
+        std::thread::yield_now();
+    }
     decide(&["confirm", "checkout", "-m", "error rate flat"]);
+    let records = remote.read("rollouts/checkout/0002/journal.yaml").unwrap();
+    (trouble.mend)();
     world.waits_at("batch-1");
+    assert!(!records.contains("ConfirmAccepted"), "nothing went forward meanwhile: {records}");
     decide(&["promote", "checkout"]);
     world.until("2.0 is released", |status| status["activity"] == "stable" && status["stable"] == "2.0");
     let journal = remote.read("rollouts/checkout/0002/journal.yaml").unwrap();
@@ -66,7 +89,7 @@ fn releases(remote: &Remote, shell: &Shell, ada: &Clone, url: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_over_https() {
+async fn fault_41_a_release_over_https_whose_token_expires() {
     let (remote, ada) = checkout();
     let (shell, authority) = (Shell::new(), Authority::new());
     let server = HttpServer::start_tls(remote.base(), authority.server(false)).await;
@@ -82,17 +105,31 @@ async fn a_release_over_https() {
     let origin = server.url().replace("/release.git", "");
     put(home, ".git-credentials", &format!("{}\n", origin.replace("https://", "https://ada:hers@")));
     ada.git(&["remote", "set-url", "origin", &server.url()]);
-    releases(&remote, &shell, &ada, &server.url());
-    assert!(server.refused().is_empty(), "each used their own: {:?}", server.refused());
+    let old = basic("locktender", "t0ken");
+    let trouble = Trouble {
+        begin: &|| server.no_longer(&old),
+        told: "the remote refuses access: fatal: Authentication failed",
+        mend: &|| {
+            server.ask_for(basic("locktender", "renewed"));
+            put(home, "secret/token", "renewed\n");
+        },
+    };
+    releases(&remote, &shell, &ada, &server.url(), &trouble);
+    let refused = server.refused();
+    // Looking for news and fetching it may have been under way at once.
+    assert!(refused.len() <= 2, "no storm of tries: {refused:?}");
+    assert!(refused.iter().all(|header| *header == old), "each used their own: {refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_over_ssh() {
+async fn fault_47_a_release_over_ssh_whose_server_gets_another_key() {
     let (remote, ada) = checkout();
     let (shell, server) = (Shell::new(), SshServer::start(remote.base()).await);
     let home = shell.home.path();
     put(home, "secret/identity", &server.read("user"));
-    let known = put(home, "secret/known_hosts", &server.known_hosts("host.pub"));
+    put(home, "secret/known_hosts", &server.known_hosts("host.pub"));
+    let both = server.known_hosts("host.pub") + &server.known_hosts("other-host.pub");
+    let known = put(home, "known_hosts", &both);
     // Ada has a name for the server in her own configuration of ssh, and her clone says where that is.
     let (host, port) = server.host_and_port();
     let config = format!(
@@ -102,7 +139,12 @@ async fn a_release_over_ssh() {
     let config = put(home, "ssh_config", &config);
     ada.git(&["config", "core.sshCommand", &format!("ssh -F {config}")]);
     ada.git(&["remote", "set-url", "origin", &format!("work:{}", remote.url())]);
-    releases(&remote, &shell, &ada, &server.url());
+    let trouble = Trouble {
+        begin: &|| server.change_host_key(),
+        told: "the remote is not trusted: ",
+        mend: &|| drop(put(home, "secret/known_hosts", &server.known_hosts("other-host.pub"))),
+    };
+    releases(&remote, &shell, &ada, &server.url(), &trouble);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! Remotes over SSH: a real `sshd`, keys made for the test.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use locktender::adapter::git::GitRepository;
 use locktender::core::repository::{Repository, RepositoryError};
@@ -123,4 +123,21 @@ async fn fault_48_a_server_that_never_answers_meets_the_time_limit() {
     server.hang(true);
     let fetched = repository.fetch().await;
     assert!(matches!(&fetched, Err(RepositoryError::Unreachable(text)) if text.contains("2s")), "{fetched:?}");
+    assert_eq!(server.connections(), 1);
+    // By itself `ssh` would wait much longer, and the next poll would start another.
+    let patience = Instant::now() + Duration::from_secs(10);
+    while speaks_to(server.host_and_port().1) {
+        assert!(Instant::now() < patience, "ssh has outlived its git");
+        std::thread::yield_now();
+    }
+}
+
+/// Whether an `ssh` that speaks to this port runs.
+fn speaks_to(port: u16) -> bool {
+    let argument = format!("\0-p\0{port}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok()).any(|line| {
+        let line = String::from_utf8_lossy(&line);
+        line.starts_with("ssh\0") && line.contains(&argument)
+    })
 }

@@ -147,6 +147,11 @@ impl HttpServer {
         self.shared.authorization.lock().expect("no poison").push(authorization);
     }
 
+    /// Lets in nobody any more who sends this header.
+    pub fn no_longer(&self, authorization: &str) {
+        self.shared.authorization.lock().expect("no poison").retain(|known| known != authorization);
+    }
+
     /// Calls `watcher` at every request that is let in.
     pub fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
         *self.shared.watcher.lock().expect("no poison") = Some(Box::new(watcher));

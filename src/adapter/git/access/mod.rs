@@ -15,6 +15,7 @@ mod credentials;
 mod files;
 mod person;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use self::credentials::Credentials;
@@ -24,7 +25,7 @@ use crate::core::names::Digest;
 use crate::core::repository::RepositoryError;
 
 /// By whose means a remote is reached.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Access {
     /// As nobody: no configuration of the user or the machine counts, and no key but those of this directory, which
     /// has the files of a Kubernetes Secret: `username`, `password`, `token`, `bearerToken`, `ca.crt`, `tls.crt`,
@@ -38,6 +39,16 @@ pub enum Access {
         /// What of their clone's own settings is about reaching remotes, by git's names. May be secret.
         settings: Vec<(String, String)>,
     },
+}
+
+impl fmt::Debug for Access {
+    /// Writes neither a key nor a setting, which may have one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own { credentials } => f.debug_struct("Own").field("credentials", credentials).finish(),
+            Self::Person { .. } => f.write_str("Person"),
+        }
+    }
 }
 
 impl Default for Access {
