@@ -116,8 +116,9 @@ async fn fault_41_a_release_over_https_whose_token_expires() {
     };
     releases(&remote, &shell, &ada, &server.url(), &trouble);
     let refused = server.refused();
-    // Looking for news and fetching it may have been under way at once.
-    assert!(refused.len() <= 2, "no storm of tries: {refused:?}");
+    // Looking for news and fetching it may have been under way at once, and again a minute later on a slow machine. The
+    // remote was asked for news every half second.
+    assert!(refused.len() <= 4, "no storm of tries: {refused:?}");
     assert!(refused.iter().all(|header| *header == old), "each used their own: {refused:?}");
 }
 
@@ -184,6 +185,14 @@ async fn a_person_without_credentials_is_told_and_not_asked() {
     let ran = shell.run(ada.path(), &["history"]);
     assert_eq!(ran.code, 1, "{}", ran.transcript());
     assert!(ran.stderr.contains("error: the remote refuses access"), "{}", ran.stderr);
+
+    // What Ada told git once counts everywhere: here without a clone around.
+    let home = shell.home.path();
+    put(home, ".gitconfig", "[credential]\n\thelper = store\n");
+    put(home, ".git-credentials", &format!("{}\n", server.url().replace("http://", "http://ada:hers@")));
+    let ran = shell.run(home, &["history", "--repo", &server.url()]);
+    assert_eq!(ran.code, 0, "{}", ran.transcript());
+    std::fs::remove_file(home.join(".gitconfig")).unwrap();
 
     // What tools put into the clone alone counts, too: a header, or a password in the URL.
     let origin = server.url().replace("/release.git", "");
