@@ -1,8 +1,8 @@
 //! The private files of one run, and how git and ssh read what is in them.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -38,8 +38,9 @@ fn escaped(text: &str) -> String {
 impl Files {
     /// Makes the directory, below `root`.
     pub fn new(root: &Path) -> Result<Self, RepositoryError> {
-        // For its owner alone: so tempfile says.
-        tempfile::Builder::new().prefix(PREFIX).tempdir_in(root).map(Self).map_err(failed)
+        let owner_alone = Permissions::from_mode(0o700);
+        let made = tempfile::Builder::new().prefix(PREFIX).permissions(owner_alone).tempdir_in(root);
+        made.map(Self).map_err(failed)
     }
 
     pub fn path(&self) -> &Path {
@@ -122,7 +123,6 @@ fn for_ssh(path: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use super::*;
