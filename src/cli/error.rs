@@ -104,6 +104,8 @@ impl From<RepositoryError> for Error {
         let hint = match &error {
             RepositoryError::Unreachable(_) => Some("is the URL right, and the network there?"),
             RepositoryError::Denied(_) => Some("may you read and push there? `git push` says the same"),
+            RepositoryError::Untrusted(_) => Some("compare its key or certificate with what its operator publishes"),
+            RepositoryError::Credentials(_) => Some("`--credentials` names a directory with the files of a Secret"),
             RepositoryError::NoBranch(_) => {
                 Some("an empty repository needs a first commit; `--branch` names another branch")
             }

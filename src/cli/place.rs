@@ -10,6 +10,7 @@ use crate::{
         clock::SystemClock,
         git::{
             GitOptions, GitRepository,
+            access::Access,
             here::{Here, author_anywhere, cache_directory},
             url::{Branch, RemoteUrl},
         },
@@ -28,14 +29,18 @@ use crate::{
 /// Which release repository.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct RepoArgs {
-    /// The release repository: a path, file://, git:// or http://. Default: `origin` of the repository around the
-    /// current directory, or that repository itself
+    /// The release repository: a path, https://, ssh:// or user@host:path; also http://, git:// and file://. Default:
+    /// `origin` of the repository around the current directory, or that repository itself
     #[arg(long, value_name = "URL|PATH", env = "LOCKTENDER_REPO")]
     pub repo: Option<String>,
     /// The watched branch. Default: `branch` of locktender.yaml, else the one that origin's HEAD names, else the one
     /// that HEAD follows, else main
     #[arg(long, value_name = "NAME", env = "LOCKTENDER_BRANCH")]
     pub branch: Option<String>,
+    /// A directory with the files of a Secret, to reach the repository with: username and password, or token; ca.crt;
+    /// tls.crt and tls.key; identity and known_hosts. Default: as `git` does for you; for `run` nothing
+    #[arg(long, value_name = "DIRECTORY", env = "LOCKTENDER_CREDENTIALS")]
+    pub credentials: Option<PathBuf>,
 }
 
 /// Which cluster.
@@ -70,6 +75,8 @@ pub struct Place {
     pub here: Option<Here>,
     /// What people call the branch: `origin/main`.
     pub called: String,
+    /// The credentials that were named.
+    pub credentials: Option<PathBuf>,
 }
 
 impl RepoArgs {
@@ -83,7 +90,7 @@ impl RepoArgs {
             let url = RemoteUrl::parse(repo)?;
             let branch = Branch::parse(self.branch.as_deref().unwrap_or("main"))?;
             let called = format!("{} of {url}", branch.as_str());
-            return Ok(Place { url, branch, here: None, called });
+            return Ok(Place { url, branch, here: None, called, credentials: self.credentials.clone() });
         }
         let here = std::env::current_dir().ok().and_then(|directory| Here::discover(&directory)).ok_or_else(|| {
             Error::usage("there is no release repository around the current directory")
@@ -100,7 +107,7 @@ impl RepoArgs {
             None => branch.as_str().to_owned(),
         };
         let url = RemoteUrl::parse(&origin.unwrap_or_else(|| here.location().display().to_string()))?;
-        Ok(Place { url, branch, here: Some(here), called })
+        Ok(Place { url, branch, here: Some(here), called, credentials: self.credentials.clone() })
     }
 }
 
@@ -141,6 +148,13 @@ impl Place {
     fn options(&self, directory: PathBuf) -> GitOptions {
         let mut options = GitOptions::new(self.url.clone(), self.branch.clone(), directory);
         options.poll = Duration::from_secs(5);
+        options.access = match &self.credentials {
+            Some(_) => Access::Own { credentials: self.credentials.clone() },
+            None => {
+                let settings = self.here.as_ref().map(Here::transport_settings);
+                Access::Person { settings: settings.unwrap_or_default() }
+            }
+        };
         options
     }
 

@@ -10,7 +10,9 @@ use super::{
     place::{ClusterArgs, RepoArgs, ports},
 };
 use crate::{
-    adapter::git::{GitOptions, GitRepository, here::cache_directory, objects::Who, url::Transport},
+    adapter::git::{
+        GitOptions, GitRepository, access::Access, here::cache_directory, objects::Who, url::Transport,
+    },
     controller::{self, Options},
     core::{
         names::{Digest, Revision},
@@ -70,6 +72,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     };
     let mut options = GitOptions::new(place.url.clone(), place.branch.clone(), directory);
     options.poll = args.poll.get();
+    options.access = Access::Own { credentials: place.credentials.clone() };
     let mut repository = GitRepository::open(options.clone()).await?;
     if let Transport::Local(path) = place.url.transport()
         && !path.exists()

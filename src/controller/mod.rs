@@ -144,6 +144,8 @@ pub async fn run(
             event = cluster.next_event() => controller.fold(event).await,
             () = &mut changed => {
                 controller.fetch_due = true;
+                // Somebody may just have mended it.
+                controller.git_not_before = None;
                 changed = lanes::changed(&controller.ports.repository);
             }
             () = lanes::until(&clock, wake), if wake.is_some() => {}
@@ -169,8 +171,10 @@ struct Controller {
     git: GitState,
     git_failures: u32,
     git_not_before: Option<Timestamp>,
-    /// How many pushes in a row came too late, and not before when to push again: a fetch between them succeeds.
+    /// How many pushes in a row came too late, how many failed, and not before when to push again: a fetch between them
+    /// succeeds.
     rejected: u32,
+    push_failures: u32,
     push_not_before: Option<Timestamp>,
     stale_since: Option<Timestamp>,
     fetch_due: bool,
@@ -202,6 +206,7 @@ impl Controller {
             git_failures: 0,
             git_not_before: None,
             rejected: 0,
+            push_failures: 0,
             push_not_before: None,
             stale_since: None,
             fetch_due: true,
@@ -460,8 +465,11 @@ impl Controller {
         let now = self.now();
         let interval = self.push_interval();
         let away = self.git.away.is_some() || self.snapshot.is_none();
-        let (to_keep, publications): (Vec<_>, Vec<_>) = publications.into_iter().partition(|(publication, _)| {
-            away || self.apps.get(&publication.app).is_some_and(|app| app.rewritten.is_some())
+        // Going back does not wait until a push may be tried again; a repair is nothing but a push.
+        let held_up = self.push_failures > 0 && self.push_not_before.is_some_and(|at| at > now);
+        let (to_keep, publications): (Vec<_>, Vec<_>) = publications.into_iter().partition(|(publication, urgent)| {
+            let keep = away || held_up && *urgent && !publication.repairs;
+            keep || self.apps.get(&publication.app).is_some_and(|app| app.rewritten.is_some())
         });
         let to_keep = to_keep.into_iter().filter(|(_, urgent)| *urgent).map(|(publication, _)| publication);
         self.keep_in_anchors(to_keep.collect()).await;

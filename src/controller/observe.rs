@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::{
@@ -136,6 +136,8 @@ impl Controller {
         }
         self.stale_since = None;
         self.git.away = None;
+        // Perhaps our push is in it, or is not wanted any more.
+        self.git.unpushed = None;
         self.refused_push = None;
         if let Err(error) = self.load(&tip).await {
             self.git_failed(&error);
@@ -156,18 +158,29 @@ impl Controller {
     }
 
     fn git_failed(&mut self, error: &RepositoryError) {
-        let now = self.now();
         self.git_failures = self.git_failures.saturating_add(1);
-        let first = self.options.git_retry;
-        let wait = first.saturating_mul(1 << self.git_failures.saturating_sub(1).min(6));
-        let wait = wait.min(std::time::Duration::from_secs(60));
-        self.git_not_before = Some(now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60)));
+        self.git_not_before = Some(self.after_failures(self.git_failures));
         self.fetch_due = true;
         if self.git.away.is_none() {
             warn!(%error, "Git is away");
             self.touch(Touched::Everything);
         }
         self.git.away = Some(error.to_string());
+    }
+
+    /// The remote may still be read: then only pushing waits, and says why.
+    fn push_failed(&mut self, error: &RepositoryError) {
+        self.push_failures = self.push_failures.saturating_add(1);
+        self.push_not_before = Some(self.after_failures(self.push_failures));
+        self.git.unpushed = Some(error.to_string());
+        self.git_failed(error);
+    }
+
+    /// Returns when to try again after so many failures in a row.
+    fn after_failures(&self, failures: u32) -> Timestamp {
+        let wait = self.options.git_retry.saturating_mul(1 << failures.saturating_sub(1).min(6));
+        let wait = wait.min(std::time::Duration::from_secs(60));
+        self.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60))
     }
 
     async fn pushed(&mut self, publications: Vec<(Publication, bool)>, result: Result<Push, RepositoryError>) {
@@ -177,7 +190,9 @@ impl Controller {
                 self.last_push = Some(now);
                 self.git_failures = 0;
                 self.rejected = 0;
+                self.push_failures = 0;
                 self.push_not_before = None;
+                self.git.unpushed = None;
                 for (publication, _) in publications {
                     info!(app = %publication.app, records = publication.records, "pushed");
                     self.touch_dependents(&publication.app);
@@ -197,6 +212,7 @@ impl Controller {
                 // Somebody else was first: fetch, decide again, commit again. Never force, never rebase blindly.
                 info!(reason, "the branch moved: decided again");
                 self.fetch_due = true;
+                self.git.unpushed = None;
                 self.rejected = self.rejected.saturating_add(1);
                 let wait = SignedDuration::from_millis(20 * i64::from(self.rejected.min(50)));
                 self.push_not_before = (self.rejected > 3).then(|| now + wait);
@@ -211,11 +227,11 @@ impl Controller {
                     return;
                 }
                 self.keep_urgent(publications).await;
-                self.git_failed(&RepositoryError::Denied(reason));
+                self.push_failed(&RepositoryError::Denied(reason));
             }
             Err(error) => {
                 self.keep_urgent(publications).await;
-                self.git_failed(&error);
+                self.push_failed(&error);
             }
         }
     }

@@ -108,6 +108,12 @@ pub enum RepositoryError {
     /// The remote refuses the credentials or the access.
     #[error("the remote refuses access: {0}")]
     Denied(String),
+    /// The remote is not who it should be, or nobody has said who that is: nothing was sent to it.
+    #[error("the remote is not trusted: {0}")]
+    Untrusted(String),
+    /// The credentials for the remote cannot be used as they are.
+    #[error("the credentials cannot be used: {0}")]
+    Credentials(String),
     /// The remote has no such branch.
     #[error("the remote has no branch `{0}`")]
     NoBranch(String),

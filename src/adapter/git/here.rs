@@ -38,6 +38,25 @@ impl Here {
         Some(if relative { self.location().join(&url).display().to_string() } else { url })
     }
 
+    /// Returns which of its own settings, and not those of the person or the machine, are about reaching remotes. They may
+    /// be secret: some tools put a token there.
+    pub fn transport_settings(&self) -> Vec<(String, String)> {
+        const SECTIONS: &[&str] = &["credential.", "http.", "url.", "ssh."];
+        const NAMES: &[&str] = &["core.sshcommand", "core.askpass", "core.gitproxy"];
+        let mut settings = Vec::new();
+        let Ok(config) = self.repository.config() else { return settings };
+        let Ok(entries) = config.entries(None) else { return settings };
+        // What cannot be read is not text; git would not take it either.
+        let _ = entries.for_each(|entry| {
+            let own = matches!(entry.level(), git2::ConfigLevel::Local | git2::ConfigLevel::Worktree);
+            let (Ok(name), Ok(value)) = (entry.name(), entry.value()) else { return };
+            if own && (SECTIONS.iter().any(|section| name.starts_with(section)) || NAMES.contains(&name)) {
+                settings.push((name.to_owned(), value.to_owned()));
+            }
+        });
+        settings
+    }
+
     /// Returns the branch that HEAD's branch follows, without the remote's name.
     pub fn upstream(&self) -> Option<String> {
         let head = self.repository.head().ok()?;

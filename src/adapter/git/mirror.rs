@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use flate2::bufread::ZlibDecoder;
 use git2::{ErrorCode, Repository, RepositoryInitOptions, RepositoryOpenFlags};
 
+use super::access;
 use super::objects::{ObjectError, Objects};
 use super::remote::TIP;
 use crate::core::names::Revision;
@@ -42,7 +43,7 @@ impl Mirror {
             remove(&directory)?;
             fs::write(&label, remote).map_err(|e| unusable("write", &label, &e))?;
         }
-        tidy(&directory);
+        tidy(root, &directory);
         remove_broken_objects(&directory);
         let usable = open(&directory).and_then(|repository| tip_of(&repository).map(|_| repository));
         let repository = match usable {
@@ -165,7 +166,12 @@ fn tip_of(repository: &Repository) -> Result<Option<Revision>, RepositoryError> 
 }
 
 /// Removes what a killed git left behind: nobody else uses the mirror while we hold its lock.
-fn tidy(directory: &Path) {
+fn tidy(root: &Path, directory: &Path) {
+    let private = fs::read_dir(root).into_iter().flatten().flatten();
+    for private in private.filter(|entry| entry.file_name().to_string_lossy().starts_with(access::PREFIX)) {
+        // Credentials of a run that nobody ended well. A leftover that stays is as private as it was.
+        let _ = fs::remove_dir_all(private.path());
+    }
     let leftovers = |folder: PathBuf, is_leftover: fn(&str) -> bool| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| is_leftover(&entry.file_name().to_string_lossy())) {

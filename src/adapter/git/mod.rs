@@ -10,10 +10,12 @@
 
 mod mirror;
 mod notice;
+mod patience;
 mod program;
 mod remote;
 mod thread;
 
+pub mod access;
 pub mod here;
 pub mod local;
 pub mod memory;
@@ -28,13 +30,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::access::{Access, Grant};
 use self::mirror::Mirror;
 use self::notice::Notice;
 use self::objects::{ObjectError, Objects, Who};
+use self::patience::Patience;
 use self::program::Program;
 use self::remote::{Failure, Pushed, Remote};
 use self::thread::MirrorThread;
-use self::url::{Branch, RemoteUrl};
+use self::url::{Branch, RemoteUrl, Transport};
 use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError};
 
@@ -45,10 +49,15 @@ pub struct GitOptions {
     pub url: RemoteUrl,
     /// The watched branch.
     pub branch: Branch,
+    /// By whose means the remote is reached.
+    pub access: Access,
     /// Who commits where a draft names nobody.
     pub identity: Who,
     /// How often the remote is asked where no event tells.
     pub poll: Duration,
+    /// How long a remote that refused the credentials is left alone at first. Doubles, up to ten times this; other
+    /// credentials are tried at once.
+    pub refused: Duration,
     /// How long a fetch or a push may take.
     pub time_limit: Duration,
     /// How many bytes any file that a fetch writes, and so a pack, may have.
@@ -58,14 +67,16 @@ pub struct GitOptions {
 }
 
 impl GitOptions {
-    /// Watches `branch` of `url` through a mirror in `mirror_dir`, with the defaults for everything else: asks every
-    /// 30 s, a fetch or push takes at most 60 s, and no pack may have more than 4 GiB.
+    /// Watches `branch` of `url` through a mirror in `mirror_dir`, with the defaults for everything else: without
+    /// credentials, asks every 30 s, a fetch or push takes at most 60 s, and no pack may have more than 4 GiB.
     pub fn new(url: RemoteUrl, branch: Branch, mirror_dir: PathBuf) -> Self {
         Self {
             url,
             branch,
+            access: Access::default(),
             identity: Who::default(),
             poll: Duration::from_secs(30),
+            refused: Duration::from_secs(60),
             time_limit: Duration::from_secs(60),
             size_limit: 4 << 30,
             mirror_dir,
@@ -94,16 +105,24 @@ impl GitRepository {
     ///
     /// [`RepositoryError::Mirror`]: the directory cannot be made, or another process uses it.
     pub async fn open(options: GitOptions) -> Result<Self, RepositoryError> {
-        let GitOptions { url, branch, identity, poll, time_limit, size_limit, mirror_dir } = options;
+        let GitOptions { url, branch, access, identity, poll, refused, time_limit, size_limit, mirror_dir } = options;
         let label = format!("{url}\n{}\n", branch.as_str());
-        let mirror = mirror::directory(&mirror_dir);
+        // Git runs inside it.
+        let mirror_dir = std::path::absolute(&mirror_dir).unwrap_or(mirror_dir);
+        let (mirror, private) = (mirror::directory(&mirror_dir), mirror_dir.clone());
         let thread = MirrorThread::start(move || Mirror::open(&mirror_dir, &label)).await?;
-        let remote = Remote { program: Program { url, time_limit, size_limit }, branch };
+        let credentials = access.directory().map(PathBuf::from);
+        if *url.transport() == Transport::Http && (credentials.is_some() || url.login().is_some()) {
+            tracing::warn!(%url, "credentials are sent unencrypted: anybody on the way can read them");
+        }
+        let program = Program { url, access, private, time_limit, size_limit };
+        let (reading, pushing) = (Patience::new(refused), Patience::new(refused));
+        let remote = Remote { program, branch, reading, pushing };
         // Many small fetches leave many small files. Only ever at a start: nobody reads yet.
-        if let Err(error) = remote.program.run(&mirror, &["gc", "--auto", "--quiet"]).await {
+        if let Err(error) = remote.program.run(&Grant::nothing(), &mirror, &["gc", "--auto", "--quiet"]).await {
             tracing::warn!(%error, "cannot pack the mirror");
         }
-        let notice = Notice::new(remote.local_path().map(PathBuf::as_path), poll);
+        let notice = Notice::new(remote.local_path().map(PathBuf::as_path), credentials.as_deref(), poll);
         let (transfer, cured_at) = (tokio::sync::Mutex::new(()), Mutex::new(None));
         Ok(Self { remote, identity, mirror, thread, notice, transfer, cured_at })
     }

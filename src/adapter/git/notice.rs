@@ -1,4 +1,5 @@
-//! Notices that the remote may have moved: by file system events for a local repository, by asking for others.
+//! Notices that the remote may have moved: by file system events for a local repository, by asking for others. And that
+//! there are other credentials, with which it is asked at once.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,10 @@ pub(super) struct Notice {
     events: Arc<Notify>,
     /// Held for its events; `None` where the remote is not on this machine or cannot be watched.
     watcher: Option<notify::RecommendedWatcher>,
+    /// Held for its events; `None` where there are no credentials or they cannot be watched.
+    _credentials: Option<notify::RecommendedWatcher>,
     poll: Duration,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
@@ -35,8 +38,9 @@ struct State {
 type Seen = Option<Revision>;
 
 impl Notice {
-    /// Watches the repository at `local`, if it is one on this machine, and asks every `poll` in any case.
-    pub fn new(local: Option<&Path>, poll: Duration) -> Self {
+    /// Watches the repository at `local`, if it is one on this machine, and the directory of credentials, and asks every
+    /// `poll` in any case.
+    pub fn new(local: Option<&Path>, credentials: Option<&Path>, poll: Duration) -> Self {
         let poll = poll.max(SHORTEST_POLL);
         let events = Arc::new(Notify::new());
         let watcher = local.and_then(|path| {
@@ -46,8 +50,15 @@ impl Notice {
                 )
                 .ok()
         });
-        let state = Mutex::new(State { due: Instant::now() + jittered(poll), told: None });
-        Self { events, watcher, poll, state }
+        let state = Arc::new(Mutex::new(State { due: Instant::now() + jittered(poll), told: None }));
+        let credentials = credentials.and_then(|path| {
+            watch_credentials(path, Arc::clone(&events), Arc::clone(&state))
+                .inspect_err(|error| {
+                    tracing::warn!(path = %path.display(), %error, "cannot watch the credentials: read at every contact");
+                })
+                .ok()
+        });
+        Self { events, watcher, _credentials: credentials, poll, state }
     }
 
     /// Whether looking now is worth it: always when it is cheap, because an event may have been missed.
@@ -88,17 +99,36 @@ impl Notice {
 fn watch(path: &Path, events: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
     let open = |path| git2::Repository::open(path).map(|repository| repository.commondir().to_owned());
     let directory: PathBuf = open(path).map_err(|error| notify::Error::generic(error.message()))?;
-    let handler = move |event: notify::Result<notify::Event>| {
-        let only_read = matches!(&event, Ok(event) if event.kind.is_access());
-        if !only_read {
-            events.notify_one();
-        }
-    };
-    let mut watcher = notify::recommended_watcher(handler)?;
+    let mut watcher = notify::recommended_watcher(on_change(move || events.notify_one()))?;
     // `packed-refs` and `HEAD` are in the directory itself; they are replaced, so the files cannot be watched.
     watcher.watch(&directory, RecursiveMode::NonRecursive)?;
     watcher.watch(&directory.join("refs"), RecursiveMode::Recursive)?;
     Ok(watcher)
+}
+
+/// Lets the remote be asked as soon as another file is put into the directory, as a Secret's volume does.
+fn watch_credentials(
+    path: &Path,
+    events: Arc<Notify>,
+    state: Arc<Mutex<State>>,
+) -> notify::Result<notify::RecommendedWatcher> {
+    let ask_now = move || {
+        state.lock().unwrap_or_else(PoisonError::into_inner).due = Instant::now();
+        events.notify_one();
+    };
+    let mut watcher = notify::recommended_watcher(on_change(ask_now))?;
+    watcher.watch(path, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// Calls `act` when something was written, and not when it was only read.
+fn on_change(act: impl Fn() + Send + 'static) -> impl Fn(notify::Result<notify::Event>) + Send + 'static {
+    move |event| {
+        let only_read = matches!(&event, Ok(event) if event.kind.is_access());
+        if !only_read {
+            act();
+        }
+    }
 }
 
 /// Spreads many controllers' questions: up to a tenth earlier or later.

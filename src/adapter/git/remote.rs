@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use tokio::time::Instant;
+
+use super::access::Grant;
+use super::patience::Patience;
 use super::program::{Output, Program, REMOTE};
 use super::url::{Branch, Transport};
 use crate::core::names::Revision;
@@ -11,10 +15,13 @@ use crate::core::repository::RepositoryError;
 pub(super) const TIP: &str = "refs/locktender/tip";
 
 /// One branch of one remote.
-#[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub program: Program,
     pub branch: Branch,
+    /// Whether reading from it was refused.
+    pub reading: Patience,
+    /// Whether pushing to it was refused: many may read who may not push.
+    pub pushing: Patience,
 }
 
 /// What the remote did with a push.
@@ -53,10 +60,23 @@ impl From<RepositoryError> for Failure {
 }
 
 impl Remote {
+    /// Makes what a contact needs, unless the remote refused just that a short while ago.
+    fn grant(&self, patience: &Patience) -> Result<Grant, RepositoryError> {
+        let grant = self.program.grant()?;
+        patience.check(grant.credentials, Instant::now())?;
+        Ok(grant)
+    }
+
     /// Asks where the branch is, without bringing anything here.
     pub async fn tip(&self, mirror: &Path) -> Result<Revision, RepositoryError> {
+        let grant = self.grant(&self.reading)?;
+        let tip = self.ask_tip(&grant, mirror).await;
+        self.reading.heard(grant.credentials, Instant::now(), tip)
+    }
+
+    async fn ask_tip(&self, grant: &Grant, mirror: &Path) -> Result<Revision, RepositoryError> {
         let reference = self.branch.reference();
-        let output = self.program.run(mirror, &["ls-remote", "--refs", REMOTE, &reference]).await?;
+        let output = self.program.run(grant, mirror, &["ls-remote", "--refs", REMOTE, &reference]).await?;
         if output.code != Some(0) {
             return Err(self.failure(&output).into());
         }
@@ -67,6 +87,15 @@ impl Remote {
 
     /// Brings the branch's objects into `mirror` and sets [`TIP`] there; on any error `TIP` stays.
     pub async fn fetch(&self, mirror: &Path) -> Result<(), Failure> {
+        let grant = self.grant(&self.reading)?;
+        match self.fetch_with(&grant, mirror).await {
+            Err(Failure::Damage(what)) => Err(Failure::Damage(what)),
+            Err(Failure::Other(error)) => Ok(self.reading.heard(grant.credentials, Instant::now(), Err(error))?),
+            Ok(()) => Ok(self.reading.heard(grant.credentials, Instant::now(), Ok(()))?),
+        }
+    }
+
+    async fn fetch_with(&self, grant: &Grant, mirror: &Path) -> Result<(), Failure> {
         let refspec = format!("+{}:{TIP}", self.branch.reference());
         let args = [
             "fetch",
@@ -79,7 +108,7 @@ impl Remote {
             REMOTE,
             &refspec,
         ];
-        let output = self.program.run_limited(mirror, &args).await?;
+        let output = self.program.run_limited(grant, mirror, &args).await?;
         // Git leaves out what a shallow remote cannot give, and calls that a success.
         let left_out = output.stderr.contains("shallow roots are not allowed");
         if output.code == Some(0) && !left_out { Ok(()) } else { Err(self.failure(&output)) }
@@ -87,12 +116,24 @@ impl Remote {
 
     /// Pushes `commit`, which must be in `mirror`, if the branch is at `onto` and stays there until the server swaps.
     pub async fn push(&self, mirror: &Path, onto: &Revision, commit: &Revision) -> Result<Pushed, RepositoryError> {
+        let grant = self.grant(&self.pushing)?;
+        let pushed = self.push_with(&grant, mirror, onto, commit).await;
+        self.pushing.heard(grant.credentials, Instant::now(), pushed)
+    }
+
+    async fn push_with(
+        &self,
+        grant: &Grant,
+        mirror: &Path,
+        onto: &Revision,
+        commit: &Revision,
+    ) -> Result<Pushed, RepositoryError> {
         let reference = self.branch.reference();
         // The lease alone decides. `commit` descends from `onto`, so nothing that others pushed is ever overwritten.
         let lease = format!("--force-with-lease={reference}:{onto}");
         let refspec = format!("{commit}:{reference}");
         let args = ["push", "--porcelain", "--no-verify", "--recurse-submodules=no", &lease, REMOTE, &refspec];
-        let output = self.program.run(mirror, &args).await?;
+        let output = self.program.run(grant, mirror, &args).await?;
         let line = output.stdout.lines().find(|line| line.split('\t').nth(1).is_some_and(|spec| *spec == refspec));
         let line = line.map(|line| line.split_at(1));
         match line {
@@ -123,6 +164,18 @@ impl Remote {
             Some(Sign::Redirect) => {
                 RepositoryError::Denied(format!("{url} redirects elsewhere, which is not followed: {text}"))
             }
+            Some(Sign::ChangedKey) => {
+                let shown = text.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap_or("another");
+                let shown = shown.trim_end_matches(['.', ';']);
+                RepositoryError::Untrusted(format!(
+                    "{url} shows the host key {shown}, which is not the one that known_hosts has for it: somebody may be \
+                     in its place; put the new key into known_hosts once you know that it is its own"
+                ))
+            }
+            Some(Sign::UnknownKey) => RepositoryError::Untrusted(format!(
+                "known_hosts has no key of {url}, so nobody knows who it is: {text}"
+            )),
+            Some(Sign::Certificate) => RepositoryError::Untrusted(text),
             Some(Sign::Denied) => RepositoryError::Denied(text),
             Some(Sign::Mirror) => RepositoryError::Mirror(text),
             Some(Sign::Damage) => return Failure::Damage(text),
@@ -134,7 +187,7 @@ impl Remote {
     pub fn local_path(&self) -> Option<&PathBuf> {
         match self.program.url.transport() {
             Transport::Local(path) => Some(path),
-            Transport::Git | Transport::Http => None,
+            _ => None,
         }
     }
 }
@@ -144,6 +197,9 @@ enum Sign {
     NoBranch,
     Shallow,
     Redirect,
+    ChangedKey,
+    UnknownKey,
+    Certificate,
     Denied,
     Mirror,
     Damage,
@@ -154,6 +210,17 @@ const SIGNS: &[(&[&str], Sign)] = &[
     (&["couldn't find remote ref"], Sign::NoBranch),
     (&["shallow update not allowed", "shallow roots are not allowed"], Sign::Shallow),
     (&["returned error: 30", "redirection"], Sign::Redirect),
+    (&["host identification has changed"], Sign::ChangedKey),
+    (&["host key verification failed", "host key is known for"], Sign::UnknownKey),
+    (
+        &[
+            "certificate verification failed",
+            "ssl certificate problem",
+            "certificate subject name",
+            "server certificate",
+        ],
+        Sign::Certificate,
+    ),
     (
         &[
             "authentication failed",
@@ -165,6 +232,18 @@ const SIGNS: &[(&[&str], Sign)] = &[
             "access denied",
             "service not enabled",
             "dubious ownership",
+            // What `ssh` and servers behind it say.
+            "permission denied (",
+            "too many authentication failures",
+            "repository not found",
+            "denied to",
+            "marked as read only",
+            "not allowed to push",
+            "does not appear to be a git repository",
+            // A server that wants a client's certificate.
+            "certificate required",
+            "bad certificate",
+            "fatal alert has been received",
         ],
         Sign::Denied,
     ),

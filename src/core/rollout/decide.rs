@@ -46,7 +46,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
             decision.open = None;
         }
     }
-    if let Some(why) = &input.git.away {
+    if let Some(why) = input.git.away.as_ref().or(input.git.unpushed.as_ref()) {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
     restore_copies(input, &mut decision);

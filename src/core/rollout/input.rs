@@ -57,6 +57,8 @@ pub struct Head {
 pub struct GitState {
     /// Why the remote cannot be asked.
     pub away: Option<String>,
+    /// Why the last push did not get through, though the remote can be read.
+    pub unpushed: Option<String>,
     /// Why the history cannot be believed: our last record is not reachable.
     pub rewritten: Option<String>,
 }

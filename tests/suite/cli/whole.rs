@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Shell, checkout, deployment, normal};
 
 /// A process that is told to stop at the end of its test, however that comes.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Running {
     fn signal(&self, signal: &str) {
@@ -29,10 +29,11 @@ impl Drop for Running {
     }
 }
 
-struct World<'a> {
-    shell: &'a Shell,
-    here: &'a std::path::Path,
-    kubeconfig: String,
+/// A cluster, and a person who asks how it is.
+pub struct World<'a> {
+    pub shell: &'a Shell,
+    pub here: &'a std::path::Path,
+    pub kubeconfig: String,
 }
 
 impl World<'_> {
@@ -42,7 +43,7 @@ impl World<'_> {
     }
 
     /// Asks again until the application is where it should be.
-    fn until(&self, what: &str, there: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&self, what: &str, there: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         for _ in 0..600 {
             let ran =
@@ -57,7 +58,7 @@ impl World<'_> {
         panic!("never {what}: {last:#}");
     }
 
-    fn waits_at(&self, stage: &str) -> Value {
+    pub fn waits_at(&self, stage: &str) -> Value {
         self.until(stage, |status| status["activity"] == "waiting" && status["stage"] == stage)
     }
 }

@@ -2,17 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod hostile;
+mod https;
 mod memory;
 mod mirror;
 mod notice;
 mod objects;
 mod push;
+mod ssh;
 mod transport;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
+use locktender::adapter::git::access::Access;
 use locktender::adapter::git::url::{Branch, RemoteUrl};
 use locktender::adapter::git::{GitOptions, GitRepository};
 use locktender::core::names::{BlobId, Revision};
@@ -24,6 +27,36 @@ use crate::support::git::Remote;
 /// The options for `url` with a mirror in `mirror`.
 fn options(url: &str, mirror: &Path) -> GitOptions {
     GitOptions::new(RemoteUrl::parse(url).unwrap(), Branch::parse("main").unwrap(), mirror.join("mirror"))
+}
+
+/// A directory of credentials, as a Secret's volume is.
+struct Secret(TempDir);
+
+impl Secret {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let secret = Self(tempfile::tempdir().unwrap());
+        files.iter().for_each(|(name, content)| secret.put(name, content));
+        secret
+    }
+
+    /// Puts a file in the place of another, as a whole.
+    fn put(&self, name: &str, content: &str) {
+        let fresh = self.0.path().join("..fresh");
+        std::fs::write(&fresh, content).unwrap();
+        std::fs::rename(fresh, self.0.path().join(name)).unwrap();
+    }
+
+    /// The options for `url` with these credentials.
+    fn options(&self, url: &str, mirror: &Path) -> GitOptions {
+        let access = Access::Own { credentials: Some(self.0.path().to_owned()) };
+        GitOptions { access, ..options(url, mirror) }
+    }
+
+    /// An open repository that has these credentials.
+    async fn open(&self, url: &str) -> (GitRepository, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        (GitRepository::open(self.options(url, directory.path())).await.unwrap(), directory)
+    }
 }
 
 /// An open repository, and the directory that its mirror is in.

@@ -13,10 +13,15 @@ use crate::support::git_servers::{Daemon, Fault, HttpServer};
 /// Fetches, reads, pushes, is refused when somebody was faster, fetches again.
 async fn release_and_record(remote: &Remote, url: &str) {
     let (repository, _directory) = open(url).await;
+    release_and_record_in(remote, &repository).await;
+}
+
+/// The same in a repository that is open.
+pub async fn release_and_record_in(remote: &Remote, repository: &GitRepository) {
     assert_eq!(repository.tip().await, Ok(None));
     let tip = repository.fetch().await.unwrap();
     assert_eq!(tip.as_str(), remote.rev("main"));
-    assert_eq!(text(&repository, &tip, "apps/a/app.yaml").await, "one\n");
+    assert_eq!(text(repository, &tip, "apps/a/app.yaml").await, "one\n");
 
     let pushed = repository.push(&tip, &[draft("rollouts/a/0001/plan.yaml", "plan"), draft("second", "2")]).await;
     let Push::Accepted(commits) = pushed.unwrap() else { panic!("refused") };
@@ -32,7 +37,7 @@ async fn release_and_record(remote: &Remote, url: &str) {
     assert_eq!(remote.rev("main"), theirs);
     let tip = repository.fetch().await.unwrap();
     assert_eq!(tip.as_str(), theirs);
-    assert_eq!(text(&repository, &tip, "apps/a/app.yaml").await, "two\n");
+    assert_eq!(text(repository, &tip, "apps/a/app.yaml").await, "two\n");
     assert!(matches!(repository.push(&tip, &[draft("third", "3")]).await.unwrap(), Push::Accepted(_)));
     assert_eq!(remote.read("third").unwrap(), "3");
 }

@@ -12,6 +12,8 @@ use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 
+use super::tls::TlsListener;
+
 /// A `git daemon` for the repositories below one directory; ends with this value.
 pub struct Daemon {
     child: Child,
@@ -69,10 +71,16 @@ pub enum Fault {
     LosePushReply,
     /// Takes the request and never answers.
     Hang,
+    /// Answers everything that is about pushing with 403.
+    ReadOnly,
 }
 
-/// `git http-backend` behind HTTP; ends with the test's runtime.
+/// Called when a request was let in.
+type Watcher = Box<dyn Fn() + Send + Sync>;
+
+/// `git http-backend` behind HTTP or HTTPS; ends with the test's runtime.
 pub struct HttpServer {
+    scheme: &'static str,
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -81,23 +89,52 @@ struct Shared {
     base: PathBuf,
     fault: Mutex<Option<Fault>>,
     requests: Mutex<Vec<String>>,
+    /// What the header `Authorization` may be, where anything is asked for, and what it was instead.
+    authorization: Mutex<Vec<String>>,
+    refused: Mutex<Vec<String>>,
+    watcher: Mutex<Option<Watcher>>,
+}
+
+/// The header of basic authentication.
+pub fn basic(user: &str, password: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 impl HttpServer {
     /// Serves the repositories below `base`, pushes included.
     pub async fn start(base: &Path) -> Self {
-        let shared =
-            Arc::new(Shared { base: base.to_owned(), fault: Mutex::new(None), requests: Mutex::new(Vec::new()) });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        Self::serve(base, None).await
+    }
+
+    /// The same over TLS.
+    pub async fn start_tls(base: &Path, config: Arc<rustls::ServerConfig>) -> Self {
+        Self::serve(base, Some(config)).await
+    }
+
+    async fn serve(base: &Path, config: Option<Arc<rustls::ServerConfig>>) -> Self {
+        let shared = Arc::new(Shared {
+            base: base.to_owned(),
+            fault: Mutex::default(),
+            requests: Mutex::default(),
+            authorization: Mutex::default(),
+            refused: Mutex::default(),
+            watcher: Mutex::default(),
+        });
+        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = tcp.local_addr().expect("an address");
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, shared }
+        let scheme = if config.is_some() { "https" } else { "http" };
+        match config {
+            Some(config) => tokio::spawn(async move { axum::serve(TlsListener { tcp, config }, router).await }),
+            None => tokio::spawn(async move { axum::serve(tcp, router).await }),
+        };
+        Self { scheme, address, shared }
     }
 
     /// The URL of the repository `release.git`.
     pub fn url(&self) -> String {
-        format!("http://{}/release.git", self.address)
+        format!("{}://{}/release.git", self.scheme, self.address)
     }
 
     /// Fails from now on, or no longer.
@@ -105,9 +142,29 @@ impl HttpServer {
         *self.shared.fault.lock().expect("no poison") = fault;
     }
 
+    /// Lets in who sends this header `Authorization`, and from now on nobody who sends none.
+    pub fn ask_for(&self, authorization: String) {
+        self.shared.authorization.lock().expect("no poison").push(authorization);
+    }
+
+    /// Lets in nobody any more who sends this header.
+    pub fn no_longer(&self, authorization: &str) {
+        self.shared.authorization.lock().expect("no poison").retain(|known| known != authorization);
+    }
+
+    /// Calls `watcher` at every request that is let in.
+    pub fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        *self.shared.watcher.lock().expect("no poison") = Some(Box::new(watcher));
+    }
+
     /// What was asked so far: method and path with query.
     pub fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().expect("no poison").clone()
+    }
+
+    /// The wrong headers `Authorization` that were sent so far.
+    pub fn refused(&self) -> Vec<String> {
+        self.shared.refused.lock().expect("no poison").clone()
     }
 }
 
@@ -116,6 +173,15 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     shared.requests.lock().expect("no poison").push(line);
     let fault = shared.fault.lock().expect("no poison").clone();
     let status = |code: u16| Response::builder().status(StatusCode::from_u16(code).expect("a status"));
+    let sent = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let wanted = shared.authorization.lock().expect("no poison").clone();
+    if !wanted.is_empty() && !sent.as_ref().is_some_and(|sent| wanted.contains(sent)) && fault.is_none() {
+        shared.refused.lock().expect("no poison").extend(sent);
+        return status(401).header("www-authenticate", "Basic realm=\"git\"").body(Body::empty()).expect("a response");
+    }
+    if let Some(watcher) = &*shared.watcher.lock().expect("no poison") {
+        watcher();
+    }
     match fault {
         Some(Fault::Status(code)) => status(code).body(Body::empty()).expect("a response"),
         Some(Fault::Redirect(origin)) => {
@@ -128,7 +194,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
             let cut = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
             status(200).body(Body::from_stream(cut)).expect("a response")
         }
-        Some(Fault::LosePushReply) | None => backend(&shared.base, request).await,
+        Some(Fault::ReadOnly) if request.uri().to_string().contains("git-receive-pack") => {
+            status(403).body(Body::empty()).expect("a response")
+        }
+        Some(Fault::LosePushReply | Fault::ReadOnly) | None => backend(&shared.base, request).await,
     }
 }
 

@@ -3,3 +3,5 @@
 
 pub mod git;
 pub mod git_servers;
+pub mod ssh;
+pub mod tls;

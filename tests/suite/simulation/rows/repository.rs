@@ -55,6 +55,47 @@ async fn fault_40_the_answer_to_a_push_is_lost() {
     assert_eq!(sim.git.subjects().iter().filter(opened).count(), 1);
 }
 
+fn pushes(sim: &Sim) -> u32 {
+    sim.git.state.lock().unwrap().pushes
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_41_pushes_that_are_refused_are_tried_more_and_more_seldom() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    sim.git.trouble(|trouble| trouble.refuse = Some("the token has expired".to_owned()));
+    let before = pushes(&sim);
+    sim.pass(Duration::from_secs(3600)).await;
+    let tries = pushes(&sim) - before;
+    assert!((30..=70).contains(&tries), "about one a minute: {tries}");
+    assert_eq!(at(&sim, "2.0"), 2, "nothing goes forward");
+    let report = sim.report("checkout").unwrap();
+    assert!(report.reasons.iter().any(|why| why.to_string().contains("the token has expired")), "{report:#?}");
+    sim.git.trouble(|trouble| trouble.refuse = None);
+    confirm(&sim, 2, "batch-1").await;
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_41_going_back_does_not_wait_for_the_next_try() {
+    let sim = merged().await;
+    confirm(&sim, 2, "beta").await;
+    sim.git.trouble(|trouble| trouble.refuse = Some("the token has expired".to_owned()));
+    sim.pass(Duration::from_secs(600)).await;
+    let before = pushes(&sim);
+    while pushes(&sim) == before {
+        sim.pass(Duration::from_secs(1)).await;
+    }
+    decide(&sim, 2, "abort.yaml", "");
+    sim.pass(Duration::from_secs(40)).await;
+    assert_eq!((at(&sim, "1.9"), pushes(&sim)), (10, before + 1), "it went back, and nobody was asked again");
+    assert!(!has(&sim, 2, Event::Aborting));
+    sim.git.trouble(|trouble| trouble.refuse = None);
+    aborted(&sim, 2).await;
+    assert!(has(&sim, 2, Event::Aborting), "what was done meanwhile is recorded later");
+}
+
 #[tokio::test(start_paused = true)]
 async fn fault_50_two_commits_within_one_poll() {
     let sim = merged().await;
