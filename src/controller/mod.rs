@@ -5,8 +5,10 @@
 
 pub mod anchor;
 mod app;
+pub mod fence;
 pub mod journals;
 mod lanes;
+pub mod lease;
 mod load;
 pub mod look;
 mod observe;

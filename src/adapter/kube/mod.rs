@@ -148,15 +148,23 @@ pub struct KubeCluster {
 impl KubeCluster {
     /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect()`] makes one that does not.
     pub fn new(client: kube::Client, settings: Settings) -> Self {
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let shared = Shared {
+        Self::over(Arc::new(Shared {
             transport: Transport::new(client, &settings),
             discovery: Discovery::new(settings.doubt_after),
             settings,
             definitions: broadcast::channel(64).0,
-        };
+        }))
+    }
+
+    /// Returns the same cluster without any watch: connections, limits and counts are shared, events are not.
+    pub fn anew(&self) -> Self {
+        Self::over(Arc::clone(&self.shared))
+    }
+
+    fn over(shared: Arc<Shared>) -> Self {
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
         Self {
-            shared: Arc::new(shared),
+            shared,
             sender,
             events: tokio::sync::Mutex::new(events),
             watched: Mutex::default(),

@@ -1,17 +1,30 @@
 //! `run`: the controller.
 
+mod lease;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
+use tokio::sync::watch;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
+use self::lease::LeaseArgs;
 use super::{
     error::{Done, Error, Outcome},
     place::{ClusterArgs, RepoArgs, ports},
 };
 use crate::{
-    adapter::git::{GitOptions, GitRepository, here::cache_directory, objects::Who},
-    controller::{self, Options},
+    adapter::{
+        clock::SystemClock,
+        git::{GitOptions, GitRepository, here::cache_directory, objects::Who},
+        kube::{Rate, Settings as KubeSettings},
+    },
+    controller::{
+        self, Options,
+        fence::{Fence, fenced},
+        lease::{Lease, Standing},
+    },
     core::{
         names::{Digest, Revision},
         policy::{HumanDuration, Settings, read_settings},
@@ -22,7 +35,8 @@ use crate::{
 /// Runs the controller until it is told to stop
 ///
 /// Watches the branch and the cluster, and carries out what the branch says. Keeps nothing that cannot be rebuilt: it may
-/// be killed at any time. Ends within ten seconds of SIGTERM or Ctrl-C.
+/// be killed at any time. Ends within ten seconds of SIGTERM or Ctrl-C. In a pod it acts only while it holds the leader
+/// lease, so that there may be several.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  locktender run --repo https://git.example/release.git --kubeconfig ~/.kube/config
 
@@ -41,6 +55,14 @@ pub(super) struct Args {
     /// The least time between two pushes of records of going forward, instead of ledger.pushInterval
     #[arg(long, value_name = "DURATION", value_parser = HumanDuration::parse, env = "LOCKTENDER_PUSH_INTERVAL")]
     push_interval: Option<HumanDuration>,
+    #[command(flatten)]
+    lease: LeaseArgs,
+    /// How many requests a second may go to the API server, lastingly. Default: no limit but the server's own
+    #[arg(long, value_name = "N", value_parser = qps, env = "LOCKTENDER_QPS")]
+    qps: Option<f64>,
+    /// How many requests may go at once after a rest, with --qps
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "qps", value_parser = clap::value_parser!(u32).range(1..), env = "LOCKTENDER_BURST")]
+    burst: u32,
     /// How the log is written, on standard error
     #[arg(long, value_name = "FORMAT", default_value = "human", env = "LOCKTENDER_LOG_FORMAT")]
     log_format: LogFormat,
@@ -57,14 +79,20 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// After this long whatever is under way is left: it is found again by whoever comes next.
-const FAREWELL: Duration = Duration::from_secs(8);
+/// After this long whatever is under way is left: it is found again by whoever comes next. The controller takes eight
+/// seconds at most, giving the lease back one.
+const FAREWELL: Duration = Duration::from_millis(9_200);
+
+fn qps(text: &str) -> Result<f64, String> {
+    let qps = text.parse::<f64>().ok().filter(|qps| qps.is_finite() && *qps > 0.0);
+    qps.ok_or_else(|| format!("`{text}` is no number above 0"))
+}
 
 pub(super) async fn run(args: Args) -> Outcome {
     log_to_stderr(args.log_format, args.verbose);
     let place = args.repo.find()?;
     let key = Digest::of(format!("{}\n{}", place.url, place.branch.as_str()).as_bytes()).short();
-    let default = || cache_directory().map(|cache| cache.join("controllers").join(key));
+    let default = || cache_directory().map(|cache| cache.join("controllers").join(&key));
     let Some(directory) = args.mirror.clone().or_else(default) else {
         return Err(Error::usage("there is no home directory for the mirror").hint("`--mirror` names a directory"));
     };
@@ -78,14 +106,32 @@ pub(super) async fn run(args: Args) -> Outcome {
         options.identity = identity;
         repository = GitRepository::open(options).await?;
     }
-    let cluster = args.cluster.connect().await?;
+    let rate = args.qps.map(|qps| Rate { qps, burst: args.burst });
+    let settings = KubeSettings { rate, ..KubeSettings::default() };
+    let cluster = args.cluster.connect_with(settings).await?;
+    let repository = Arc::new(repository);
     info!(repository = %place.url, branch = place.branch.as_str(), "started");
-    let ports = ports(Arc::new(repository), Arc::new(cluster));
-    let settings = Options { push_interval: args.push_interval.map(HumanDuration::get), ..Options::default() };
     let (tell, told) = tokio::sync::oneshot::channel::<()>();
     // Where the sender is dropped, everything ends anyway.
-    let stop = async move { drop(told.await) };
-    let controller = controller::run(ports, settings, None, stop);
+    let stop = async move { drop(told.await) }.shared();
+    // Each term starts with nothing known, as a process does.
+    let term = |fence: Option<Fence>| {
+        let ports = ports(repository.clone(), Arc::new(cluster.anew()));
+        let ports = match &fence {
+            Some(fence) => fenced(ports, fence),
+            None => ports,
+        };
+        let options = Options { push_interval: args.push_interval.map(HumanDuration::get), ..Options::default() };
+        controller::run(ports, options, None, stop.clone()).map(Ok::<(), Error>)
+    };
+    let controller = async {
+        let Some(terms) = args.lease.terms(&key)? else { return term(None).await };
+        let (standing, _) = watch::channel(Standing::default());
+        // Connections of its own, without a limit: a renewal must not wait behind what it is there for.
+        let cluster = Arc::new(args.cluster.connect().await?);
+        let lease = Lease { cluster, clock: Arc::new(SystemClock::new()), terms, standing };
+        lease.while_leading(stop.clone(), |fence| term(Some(fence))).await
+    };
     let leave = async {
         stopped().await?;
         info!("told to stop");
@@ -95,7 +141,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         Ok::<(), Error>(())
     };
     tokio::select! {
-        () = controller => {}
+        ended = controller => ended?,
         left = leave => left?,
     }
     Ok(Done::Well)
