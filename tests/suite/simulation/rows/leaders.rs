@@ -113,7 +113,8 @@ async fn fault_08_a_leader_that_dies_is_followed_within_the_lease_and_a_second()
 async fn fault_09_clocks_of_twice_and_half_the_rate() {
     for (rate_of_a, rate_of_b) in [(0.5, 1.0), (1.0, 2.0), (2.0, 1.0), (1.0, 0.5)] {
         let (replicas, a, b) = two(rate_of_a, rate_of_b).await;
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        // No longer: what a clock of half the rate is behind by then, its controller waits for at every pod.
+        tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(a.leads() && !b.leads(), "renewed in time, it stays where it is");
         // In the middle of a release renewals get no answer any more, and everything else does.
         merge(&replicas);
