@@ -75,6 +75,9 @@
 //!    evidence. A person's commit adds the file; it is read in step 2; and so on, until `Completed` names the new
 //!    stable.
 //!
+//! Of several controllers one acts: [`controller::lease`] runs it while this process holds the leader lease, and the
+//! [`controller::fence`] around both adapters lets nothing through afterwards.
+//!
 //! Going back is the same function: an abort, a revert or a failed stage changes where the frontier is, and the
 //! difference to it is carried out. With Git away, going forward waits; going back is recorded in the
 //! [anchor](controller::anchor) first and pushed later.

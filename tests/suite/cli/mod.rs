@@ -6,6 +6,7 @@ mod decisions;
 mod input;
 mod keeper;
 mod looks;
+mod running;
 mod whole;
 
 use std::path::Path;
