@@ -26,6 +26,8 @@
 //!                                                                 └──────────────────────────────┘
 //! ```
 //!
+//! [`server`] answers probes and scrapes beside the controller.
+//!
 //! Three verbs settle where code lives: [`core`] **decides**, [`adapter`] **does**, [`controller`] **moves**.
 //! Imports point one way. `core` names only itself and crates without clock, thread, socket or file; `adapter` and
 //! [`sandbox`] name `core`; `controller` names `core` and takes the adapters as the traits that lie there
@@ -102,3 +104,4 @@ pub mod cli;
 pub mod controller;
 pub mod core;
 pub mod sandbox;
+pub mod server;

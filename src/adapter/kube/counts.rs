@@ -42,6 +42,8 @@ impl fmt::Display for Verb {
 #[derive(Debug, Default)]
 pub struct RequestCounts {
     counts: Mutex<BTreeMap<(Verb, String), u64>>,
+    /// By HTTP status; `None` where there was no answer.
+    answers: Mutex<BTreeMap<(Verb, Option<u16>), u64>>,
 }
 
 impl RequestCounts {
@@ -52,6 +54,17 @@ impl RequestCounts {
             Some(count) => *count += 1,
             None => drop(counts.insert((verb, resource.to_owned()), 1)),
         }
+    }
+
+    /// Counts an answer, or that there was none.
+    pub(super) fn answered(&self, verb: Verb, status: Option<u16>) {
+        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *answers.entry((verb, status)).or_default() += 1;
+    }
+
+    /// Returns how many answers there were, by verb and HTTP status; `None` counts requests without one.
+    pub fn answers(&self) -> BTreeMap<(Verb, Option<u16>), u64> {
+        self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Returns every count that is not 0, by verb and resource.

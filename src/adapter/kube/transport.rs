@@ -95,13 +95,17 @@ impl Transport {
             Ok(Reply { status, retry_after, body })
         };
         self.turn().await;
-        within(limit, call, answer).await
+        let reply = within(limit, call, answer).await;
+        self.counts.answered(call.verb, reply.as_ref().ok().map(|reply| reply.status));
+        reply
     }
 
     /// Opens a watch; `limit` is how long its first answer may take.
     pub(super) async fn open(&self, call: &Call, limit: Duration) -> Result<Opened, ClusterError> {
         self.turn().await;
-        let response = within(limit, call, self.send(call)).await?;
+        let response = within(limit, call, self.send(call)).await;
+        self.counts.answered(call.verb, response.as_ref().ok().map(|response| response.status().as_u16()));
+        let response = response?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         if status == 200 {
             return Ok(Opened::Lines(Lines { body: response.into_body(), pending: BytesMut::new() }));

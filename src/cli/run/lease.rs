@@ -44,12 +44,13 @@ enum When {
 }
 
 impl LeaseArgs {
-    /// Returns what to ask for; `None` where this controller acts alone. `key` tells repositories apart.
+    /// Returns what to ask for; `None` where this controller acts alone. `key` tells repositories apart, `identity`
+    /// processes.
     ///
     /// # Errors
     ///
     /// A lease is asked for, and nothing says in which namespace.
-    pub(super) fn terms(&self, key: &str) -> Result<Option<Terms>, Error> {
+    pub(super) fn terms(&self, key: &str, identity: &str) -> Result<Option<Terms>, Error> {
         let own = std::fs::read_to_string(NAMESPACE).ok().map(|text| text.trim().to_owned());
         let described = self.lease_namespace.is_some() || self.lease_name.is_some() || self.lease_duration.is_some();
         let wanted = match self.lease {
@@ -67,7 +68,7 @@ impl LeaseArgs {
         Ok(Some(Terms {
             namespace,
             name: self.lease_name.clone().unwrap_or_else(|| format!("locktender-{key}")),
-            identity: identity(),
+            identity: identity.to_owned(),
             duration: self.lease_duration.unwrap_or(Duration::from_secs(15)),
         }))
     }
@@ -82,7 +83,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Returns a name that no other process has, and that says which machine or pod this is.
-fn identity() -> String {
+pub(super) fn identity_of_process() -> String {
     let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok();
     let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
     let host = match host.trim() {
@@ -103,17 +104,17 @@ mod tests {
 
     #[test]
     fn outside_of_a_pod_a_controller_acts_alone_unless_asked_otherwise() {
-        assert_eq!(args(When::Auto).terms("key").unwrap(), None);
+        assert_eq!(args(When::Auto).terms("key", "me").unwrap(), None);
         let named = LeaseArgs { lease_namespace: Some("ops".into()), ..args(When::Auto) };
-        let terms = named.terms("key").unwrap().unwrap();
+        let terms = named.terms("key", "me").unwrap().unwrap();
         assert_eq!((terms.namespace.as_str(), terms.name.as_str()), ("ops", "locktender-key"));
-        assert_eq!(LeaseArgs { lease: When::Off, ..named }.terms("key").unwrap(), None);
-        assert!(args(When::On).terms("key").is_err(), "it says that a namespace is missing");
+        assert_eq!(LeaseArgs { lease: When::Off, ..named }.terms("key", "me").unwrap(), None);
+        assert!(args(When::On).terms("key", "me").is_err(), "it says that a namespace is missing");
     }
 
     #[test]
     fn every_process_is_somebody_else() {
-        assert_ne!(identity(), identity());
+        assert_ne!(identity_of_process(), identity_of_process());
     }
 
     #[test]

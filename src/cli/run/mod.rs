@@ -2,14 +2,14 @@
 
 mod lease;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use self::lease::LeaseArgs;
+use self::lease::{LeaseArgs, identity_of_process};
 use super::{
     error::{Done, Error, Outcome},
     place::{ClusterArgs, RepoArgs, ports},
@@ -18,17 +18,24 @@ use crate::{
     adapter::{
         clock::SystemClock,
         git::{GitOptions, GitRepository, here::cache_directory, objects::Who},
-        kube::{Rate, Settings as KubeSettings},
+        kube::{KubeCluster, Rate, Settings as KubeSettings},
     },
     controller::{
-        self, Options,
+        self, Options, Reports,
+        events::events,
         fence::{Fence, fenced},
         lease::{Lease, Standing},
+        news::Listeners,
     },
     core::{
         names::{Digest, Revision},
         policy::{HumanDuration, Settings, read_settings},
         repository::Repository,
+    },
+    server::{
+        Server, Shown,
+        health::Health,
+        metrics::{Metrics, Sources},
     },
 };
 
@@ -55,6 +62,10 @@ pub(super) struct Args {
     /// The least time between two pushes of records of going forward, instead of ledger.pushInterval
     #[arg(long, value_name = "DURATION", value_parser = HumanDuration::parse, env = "LOCKTENDER_PUSH_INTERVAL")]
     push_interval: Option<HumanDuration>,
+    /// Where /healthz, /readyz and /metrics are answered, over plain HTTP and to anybody: 127.0.0.1:8080, 0.0.0.0:8080.
+    /// Default: nowhere
+    #[arg(long, value_name = "ADDRESS", env = "LOCKTENDER_LISTEN")]
+    listen: Option<SocketAddr>,
     #[command(flatten)]
     lease: LeaseArgs,
     /// How many requests a second may go to the API server, lastingly. Default: no limit but the server's own
@@ -98,39 +109,39 @@ pub(super) async fn run(args: Args) -> Outcome {
     };
     let mut options = GitOptions::new(place.url.clone(), place.branch.clone(), directory);
     options.poll = args.poll.get();
-    let mut repository = GitRepository::open(options.clone()).await?;
-    let identity = identity(&repository).await;
-    if identity != options.identity {
-        // A mirror belongs to one at a time.
-        drop(repository);
-        options.identity = identity;
-        repository = GitRepository::open(options).await?;
-    }
+    let repository = GitRepository::open(options).await?;
     let rate = args.qps.map(|qps| Rate { qps, burst: args.burst });
-    let settings = KubeSettings { rate, ..KubeSettings::default() };
-    let cluster = args.cluster.connect_with(settings).await?;
-    let repository = Arc::new(repository);
-    info!(repository = %place.url, branch = place.branch.as_str(), "started");
+    let cluster = args.cluster.connect_with(KubeSettings { rate, ..KubeSettings::default() }).await?;
+    let instance = identity_of_process();
+    let terms = args.lease.terms(&key, &instance)?;
+    // Connections of its own, without a limit: a renewal must not wait behind what it is there for.
+    let for_lease = args.cluster.connect().await?;
+    let (standing, leading) = watch::channel(Standing::default());
+    let (reports, told) = watch::channel(Reports::new());
+    let health = Arc::new(Health::new(terms.is_some().then_some(leading)));
+    let metrics = Arc::new(Metrics::new(Sources {
+        reports: told,
+        health: health.clone(),
+        api: vec![cluster.requests(), for_lease.requests()],
+        git: repository.requests(),
+    }));
     let (tell, told) = tokio::sync::oneshot::channel::<()>();
     // Where the sender is dropped, everything ends anyway.
     let stop = async move { drop(told.await) }.shared();
-    // Each term starts with nothing known, as a process does.
-    let term = |fence: Option<Fence>| {
-        let ports = ports(repository.clone(), Arc::new(cluster.anew()));
-        let ports = match &fence {
-            Some(fence) => fenced(ports, fence),
-            None => ports,
-        };
-        let options = Options { push_interval: args.push_interval.map(HumanDuration::get), ..Options::default() };
-        controller::run(ports, options, None, stop.clone()).map(Ok::<(), Error>)
-    };
+    if let Some(address) = args.listen {
+        let shown = Shown { health: health.clone(), metrics: metrics.clone() };
+        answer(address, shown, stop.clone()).await?;
+    }
+    let identity = identity(&repository).await;
+    let repository = Arc::new(repository.with_identity(identity));
+    info!(repository = %place.url, branch = place.branch.as_str(), "started");
+    let push_interval = args.push_interval.map(HumanDuration::get);
+    let work = Work { repository, cluster, reports, health, metrics, instance, push_interval };
     let controller = async {
-        let Some(terms) = args.lease.terms(&key)? else { return term(None).await };
-        let (standing, _) = watch::channel(Standing::default());
-        // Connections of its own, without a limit: a renewal must not wait behind what it is there for.
-        let cluster = Arc::new(args.cluster.connect().await?);
-        let lease = Lease { cluster, clock: Arc::new(SystemClock::new()), terms, standing };
-        lease.while_leading(stop.clone(), |fence| term(Some(fence))).await
+        let Some(terms) = terms else { return work.term(None, stop.clone()).await };
+        let clock = Arc::new(SystemClock::new());
+        let lease = Lease { cluster: Arc::new(for_lease), clock, terms, standing };
+        lease.while_leading(stop.clone(), |fence| work.term(Some(fence), stop.clone())).await
     };
     let leave = async {
         stopped().await?;
@@ -145,6 +156,57 @@ pub(super) async fn run(args: Args) -> Outcome {
         left = leave => left?,
     }
     Ok(Done::Well)
+}
+
+/// What the controller works with, term after term.
+struct Work {
+    repository: Arc<GitRepository>,
+    cluster: KubeCluster,
+    reports: watch::Sender<Reports>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    /// Which process this is.
+    instance: String,
+    push_interval: Option<Duration>,
+}
+
+impl Work {
+    /// Runs the controller. Each term starts with nothing known, as a process does.
+    async fn term(&self, fence: Option<Fence>, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        self.health.starts_anew();
+        self.reports.send_replace(Reports::new());
+        let ports = ports(self.repository.clone(), Arc::new(self.cluster.anew()));
+        let ports = match &fence {
+            Some(fence) => fenced(ports, fence),
+            None => ports,
+        };
+        let (events, write_events) = events(ports.cluster.clone(), self.instance.clone());
+        let listeners = Listeners(vec![self.health.clone(), self.metrics.clone(), events]);
+        let options = Options { push_interval: self.push_interval, listeners, ..Options::default() };
+        tokio::select! {
+            () = controller::run(ports, options, Some(self.reports.clone()), stop) => {}
+            // Ends only with the controller, which has the other end.
+            () = write_events => {}
+        }
+        Ok(())
+    }
+}
+
+/// Answers probes and scrapes from now on.
+async fn answer(
+    address: SocketAddr,
+    shown: Shown,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let server = Server::bind(address).await;
+    let server = server.map_err(|error| Error::because(&format!("cannot listen on {address}"), &error))?;
+    info!(address = %server.address, "answers /healthz, /readyz and /metrics");
+    tokio::spawn(async move {
+        if let Err(error) = server.run(shown, stop).await {
+            warn!(%error, "probes and scrapes are not answered any more");
+        }
+    });
+    Ok(())
 }
 
 /// Returns once the process is told to stop.

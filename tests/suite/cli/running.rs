@@ -1,6 +1,9 @@
 //! Controllers as processes: several of them, stopped and woken.
 
 use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -62,9 +65,30 @@ impl Ground {
     }
 
     fn kubectl(&self, args: &[&str]) -> Value {
-        let mut command = Command::new("kubectl");
-        let output = command.args(["--kubeconfig", &self.kubeconfig, "-o", "json"]).args(args).output().unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        serde_json::from_str(&self.kubectl_says(&[args, &["-o", "json"]].concat())).unwrap_or_default()
+    }
+
+    fn kubectl_says(&self, args: &[&str]) -> String {
+        let output = Command::new("kubectl").args(["--kubeconfig", &self.kubeconfig]).args(args).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Asks a controller that was started with `--listen 127.0.0.1:0`; returns the status and the body.
+    fn asks(&self, name: &str, path: &str) -> Option<(u16, String)> {
+        let said = self.said(name);
+        let address = said.split_once("address=")?.1.split_whitespace().next()?.to_owned();
+        let mut stream = TcpStream::connect(address).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: locktender\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    fn metric(&self, name: &str, metric: &str) -> Option<f64> {
+        let (_, text) = self.asks(name, "/metrics")?;
+        let line = text.lines().find(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(' ')))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 }
 
@@ -125,4 +149,76 @@ fn fault_08_a_leader_stopped_by_a_signal_writes_nothing_when_it_goes_on() {
     drop(_b);
     assert!(ground.said("b").contains("the lease is given back"), "{}", ground.said("b"));
     ground.until("A leads again", || ground.said("a").matches("leads lease=").count() == 2);
+}
+
+/// Returns the families that a scrape has, after seeing that each of its lines is well formed.
+fn families(text: &str) -> BTreeSet<String> {
+    let line = regex::Regex::new(
+        r#"^(# (HELP|TYPE|UNIT) [a-z_]+ .+|# EOF|[a-z_]+(\{([a-z]+="[^"]*",?)*\})? (\+Inf|[0-9.e-]+))$"#,
+    );
+    let line = line.unwrap();
+    let mut families = BTreeSet::new();
+    for one in text.lines() {
+        assert!(line.is_match(one), "`{one}`");
+        if let Some(family) = one.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').unwrap();
+            families.insert(if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
+        }
+    }
+    assert!(text.ends_with("# EOF\n"));
+    families
+}
+
+#[test]
+fn probes_metrics_events_and_annotations_tell_of_a_release() {
+    let remote = Remote::with_files(&[
+        ("apps/checkout/app.yaml", super::APP),
+        ("apps/checkout/deployment.yaml", &super::deployment("1.9")),
+        ("policies/two-data-centers.yaml", POLICY),
+    ]);
+    let ada = remote.clone_as("Ada");
+    let ground = Ground::new(&remote);
+    let _a = ground.controller("a", &["--listen", "127.0.0.1:0", "--lease-namespace", "kube-system", "--qps", "200"]);
+    ground.until("it is ready", || ground.asks("a", "/readyz").is_some_and(|(code, _)| code == 200));
+    assert_eq!(ground.asks("a", "/healthz"), Some((200, "ok\n".to_owned())));
+    let _b = ground.controller("b", &["--listen", "127.0.0.1:0", "--lease-namespace", "kube-system"]);
+    ground.until("the other stands by", || ground.asks("b", "/readyz") == Some((200, "stands by\n".to_owned())));
+
+    let world = World { shell: &ground.shell, here: ada.path(), kubeconfig: ground.kubeconfig.clone() };
+    world.waits_at("beta");
+    let columns = "custom-columns=NAME:.metadata.name,ROLLOUT:.metadata.annotations.locktender\\.dev/rollout,\
+                   STAGE:.metadata.annotations.locktender\\.dev/stage";
+    let shown = ground.kubectl_says(&["-n", "shop", "get", "deployments", "-o", columns]);
+    let row: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["checkout", "checkout/0001", "beta"]);
+    assert_eq!(ground.metric("a", r#"locktender_applications{activity="waiting"}"#), Some(1.0));
+    assert_eq!(
+        (ground.metric("a", "locktender_leader"), ground.metric("b", "locktender_leader")),
+        (Some(1.0), Some(0.0))
+    );
+    assert_eq!(ground.shell.run(ada.path(), &["promote", "checkout"]).code, 0);
+    world.until("1.9 is stable", |status| status["activity"] == "stable" && status["stable"] == "1.9");
+
+    let (_, text) = ground.asks("a", "/metrics").unwrap();
+    let families = families(&text);
+    let docs = include_str!("../../../docs/operations.md");
+    let rows = docs.lines().filter_map(|line| line.strip_prefix("| `locktender_")?.split('`').next());
+    let documented: BTreeSet<String> = rows.map(|name| format!("locktender_{name}")).collect();
+    assert_eq!(families, documented, "the table in docs/operations.md is what is scraped");
+    assert_eq!(ground.metric("a", r#"locktender_records_total{event="Completed"}"#), Some(1.0), "{text}");
+    assert_eq!(ground.metric("a", "locktender_stage_seconds_count"), Some(3.0), "{text}");
+    assert_eq!(ground.metric("a", "locktender_gate_seconds_count"), Some(1.0), "{text}");
+    assert!(ground.metric("a", r#"locktender_api_requests_total{verb="list",code="200"}"#).unwrap() >= 7.0, "{text}");
+    assert!(ground.metric("a", r#"locktender_git_requests_total{operation="push",result="done"}"#).unwrap() >= 3.0);
+    assert!(ground.metric("a", "locktender_git_answer_age_seconds").unwrap() < 60.0);
+
+    ground.until("the Event is there", || {
+        ground.kubectl_says(&["-n", "shop", "describe", "deployment", "checkout"]).contains("completed, 10 pods at 1.9")
+    });
+    let events = ground.kubectl(&["-n", "shop", "get", "events"]);
+    let told = events["items"].as_array().unwrap().iter().filter(|event| event["source"]["component"] == "locktender");
+    let mut reasons: Vec<&str> = told.map(|event| event["reason"].as_str().unwrap()).collect();
+    reasons.sort_unstable();
+    let expected = ["Completed", "Promoted", "StageStarted", "StageStarted", "StageWaiting"];
+    assert_eq!(reasons, expected, "each record once, from when there was a Deployment");
 }
