@@ -162,13 +162,20 @@ impl Collector for Sources {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         gauges(&mut encoder, "build_info", "1; the version is in the label", [(version, 1)])?;
 
-        let mut answers: BTreeMap<(String, String), u64> = BTreeMap::new();
-        for ((verb, status), count) in self.api.iter().flat_map(|counts| counts.answers()) {
+        let mut answers: BTreeMap<[String; 3], u64> = BTreeMap::new();
+        for ((verb, resource, status), count) in self.api.iter().flat_map(|counts| counts.answers()) {
             let code = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-            *answers.entry((verb.to_string(), code)).or_default() += count;
+            *answers.entry([verb.to_string(), resource, code]).or_default() += count;
         }
-        let labelled = answers.iter().map(|((verb, code), count)| ([("verb", verb), ("code", code)], *count));
-        counters(&mut encoder, "api_requests", "Requests to the API server, by verb and HTTP status", labelled)?;
+        let labelled = answers
+            .iter()
+            .map(|([verb, resource, code], count)| ([("verb", verb), ("resource", resource), ("code", code)], *count));
+        counters(
+            &mut encoder,
+            "api_requests",
+            "Requests to the API server, by verb, resource and HTTP status",
+            labelled,
+        )?;
 
         let git = self.git.snapshot();
         let labelled = git.iter().map(|((operation, result), count)| {
@@ -202,11 +209,11 @@ fn gauges<'a, const N: usize>(
     values.into_iter().try_for_each(|(labels, value)| ConstGauge::new(value).encode(metric.encode_family(&labels)?))
 }
 
-fn counters<V: AsRef<str>>(
+fn counters<V: AsRef<str>, const N: usize>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    values: impl IntoIterator<Item = ([(&'static str, V); 2], u64)>,
+    values: impl IntoIterator<Item = ([(&'static str, V); N], u64)>,
 ) -> Result<(), fmt::Error> {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     values.into_iter().try_for_each(|(labels, value)| {

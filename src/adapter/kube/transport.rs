@@ -96,7 +96,7 @@ impl Transport {
         };
         self.turn().await;
         let reply = within(limit, call, answer).await;
-        self.counts.answered(call.verb, reply.as_ref().ok().map(|reply| reply.status));
+        self.counts.answered(call.verb, &call.resource, reply.as_ref().ok().map(|reply| reply.status));
         reply
     }
 
@@ -104,7 +104,11 @@ impl Transport {
     pub(super) async fn open(&self, call: &Call, limit: Duration) -> Result<Opened, ClusterError> {
         self.turn().await;
         let response = within(limit, call, self.send(call)).await;
-        self.counts.answered(call.verb, response.as_ref().ok().map(|response| response.status().as_u16()));
+        self.counts.answered(
+            call.verb,
+            &call.resource,
+            response.as_ref().ok().map(|response| response.status().as_u16()),
+        );
         let response = response?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         if status == 200 {

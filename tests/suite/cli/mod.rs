@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod decisions;
+mod deploy;
 mod input;
 mod keeper;
 mod looks;
