@@ -187,7 +187,15 @@ fn the_chart_grants_what_the_base_grants() {
         return;
     }
     let chart = |more: &[&str]| {
-        let args = ["template", "locktender", "deploy/helm/locktender", "--namespace", "locktender"];
+        let args = [
+            "template",
+            "locktender",
+            "deploy/helm/locktender",
+            "--namespace",
+            "locktender",
+            "--kube-version",
+            "1.33.0",
+        ];
         rendered("helm", &[&args[..], more].concat())
     };
     let plain = chart(&[]);
