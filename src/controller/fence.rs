@@ -189,3 +189,73 @@ impl Repository for Fenced<dyn Repository> {
         self.inner.changed().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use jiff::Timestamp;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// A clock that shows what it is told.
+    #[derive(Default)]
+    struct Told(AtomicU64);
+
+    #[async_trait]
+    impl Clock for Told {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+
+        fn uptime(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        async fn until(&self, _: Timestamp) {}
+    }
+
+    fn fence() -> (Arc<Told>, Fence) {
+        let clock = Arc::new(Told::default());
+        (clock.clone(), Fence::open(clock, Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn a_fence_that_was_closed_once_stays_closed() {
+        let (clock, fence) = fence();
+        fence.extend(Duration::from_secs(20));
+        clock.0.store(19, Ordering::Relaxed);
+        assert!(fence.holds());
+        clock.0.store(20, Ordering::Relaxed);
+        assert!(!fence.holds() && fence.left().is_zero());
+        fence.extend(Duration::from_secs(100));
+        assert!(!fence.holds());
+    }
+
+    #[test]
+    fn a_renewal_that_was_asked_for_earlier_shortens_nothing() {
+        let (_, fence) = fence();
+        fence.extend(Duration::from_secs(5));
+        assert_eq!(fence.left(), Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_turn_is_not_sent_once_the_lease_has_run_out() {
+        let (clock, fence) = fence();
+        let (turn, sent) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let write = {
+            let (turn, sent) = (turn.clone(), sent.clone());
+            async move {
+                turn.notified().await;
+                sent.store(true, Ordering::Relaxed);
+            }
+        };
+        let guarded = tokio::spawn(async move { fence.guard(write).await });
+        tokio::task::yield_now().await;
+        clock.0.store(10, Ordering::Relaxed);
+        turn.notify_one();
+        assert!(matches!(guarded.await, Ok(None)));
+        assert!(!sent.load(Ordering::Relaxed));
+    }
+}

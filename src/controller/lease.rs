@@ -15,7 +15,7 @@ use super::fence::Fence;
 use crate::core::{
     clock::Clock,
     cluster::{Cluster, ClusterError, Write},
-    lease::{self, Step, Terms},
+    lease::{self, Terms},
     manifest::Object,
 };
 
@@ -142,8 +142,8 @@ impl Lease {
             _ => now,
         };
         *seen = Some((live.clone(), since));
-        let step = lease::evaluate(live.as_ref(), now.saturating_sub(since), &self.terms, self.clock.now());
-        let Step::Take(write) = step else {
+        let unchanged = now.saturating_sub(since);
+        let Some(write) = lease::evaluate(live.as_ref(), unchanged, &self.terms, self.clock.now()) else {
             self.tell(false, live.as_ref());
             return Ok(None);
         };

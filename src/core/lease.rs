@@ -53,15 +53,6 @@ impl Terms {
     }
 }
 
-/// What to do about a lease.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Send this; who gets an answer holds the lease.
-    Take(Write),
-    /// Somebody else holds it.
-    Wait,
-}
-
 /// The kind of a lease.
 pub fn kind() -> Kind {
     Kind::new("coordination.k8s.io", "v1", "Lease")
@@ -72,8 +63,9 @@ pub fn holder(lease: &Object) -> &str {
     lease.text(&["spec", "holderIdentity"])
 }
 
-/// Decides what to do about the lease as it is now. `unchanged`: for how long its `spec` has been seen as it is.
-pub fn evaluate(live: Option<&Object>, unchanged: Duration, terms: &Terms, now: Timestamp) -> Step {
+/// Returns the write by which the lease is to be taken: who gets an answer to it holds the lease. `None` where somebody
+/// else holds it. `unchanged`: for how long its `spec` has been seen as it is.
+pub fn evaluate(live: Option<&Object>, unchanged: Duration, terms: &Terms, now: Timestamp) -> Option<Write> {
     let Some(live) = live else {
         let mut lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
@@ -81,12 +73,12 @@ pub fn evaluate(live: Option<&Object>, unchanged: Duration, terms: &Terms, now: 
             "metadata": { "namespace": terms.namespace, "name": terms.name },
         });
         lease["spec"] = claim(None, terms, now);
-        return Step::Take(Write::Create { object: Object(lease) });
+        return Some(Write::Create { object: Object(lease) });
     };
     let theirs = u64::try_from(live.number(&["spec", "leaseDurationSeconds"]).unwrap_or(0)).unwrap_or(0);
     let lasts = terms.duration.max(Duration::from_secs(theirs));
     let free = holder(live).is_empty() || holder(live) == terms.identity || unchanged >= lasts;
-    if free { Step::Take(patch(live, claim(Some(live), terms, now))) } else { Step::Wait }
+    free.then(|| patch(live, claim(Some(live), terms, now)))
 }
 
 /// Builds the write by which a holder stays it. Refused when anything about the lease has changed.
@@ -128,6 +120,7 @@ fn micros(time: Timestamp) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 
@@ -150,7 +143,7 @@ mod tests {
 
     fn takes(live: Option<&Object>, unchanged: u64) -> bool {
         let now = Timestamp::UNIX_EPOCH;
-        matches!(evaluate(live, Duration::from_secs(unchanged), &terms(), now), Step::Take(_))
+        evaluate(live, Duration::from_secs(unchanged), &terms(), now).is_some()
     }
 
     #[test]
@@ -171,7 +164,7 @@ mod tests {
 
     #[test]
     fn taking_it_counts_the_change_and_is_refused_when_the_lease_has_moved() {
-        let Step::Take(Write::Patch { uid, resource_version, body, .. }) =
+        let Some(Write::Patch { uid, resource_version, body, .. }) =
             evaluate(Some(&lease("", 15)), Duration::ZERO, &terms(), Timestamp::UNIX_EPOCH)
         else {
             panic!("it is free");

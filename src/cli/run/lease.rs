@@ -95,6 +95,7 @@ pub(super) fn identity_of_process() -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
