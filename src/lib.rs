@@ -26,6 +26,8 @@
 //!                                                                 └──────────────────────────────┘
 //! ```
 //!
+//! [`server`] answers probes and scrapes beside the controller.
+//!
 //! Three verbs settle where code lives: [`core`] **decides**, [`adapter`] **does**, [`controller`] **moves**.
 //! Imports point one way. `core` names only itself and crates without clock, thread, socket or file; `adapter` and
 //! [`sandbox`] name `core`; `controller` names `core` and takes the adapters as the traits that lie there
@@ -75,6 +77,9 @@
 //!    evidence. A person's commit adds the file; it is read in step 2; and so on, until `Completed` names the new
 //!    stable.
 //!
+//! Of several controllers one acts: [`controller::lease`] runs it while this process holds the leader lease, and the
+//! [`controller::fence`] around both adapters lets nothing through afterwards.
+//!
 //! Going back is the same function: an abort, a revert or a failed stage changes where the frontier is, and the
 //! difference to it is carried out. With Git away, going forward waits; going back is recorded in the
 //! [anchor](controller::anchor) first and pushed later.
@@ -99,3 +104,4 @@ pub mod cli;
 pub mod controller;
 pub mod core;
 pub mod sandbox;
+pub mod server;

@@ -1,10 +1,20 @@
 //! The machine's clock, made safe against jumps.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::core::clock::Clock;
+
+/// What `CLOCK_MONOTONIC` counts, which goes on while a process is stopped, and the machine's sleep.
+#[cfg(target_os = "linux")]
+const UPTIME: ClockId = ClockId::Boottime;
+/// Elsewhere nobody runs controllers: the clock that every system has.
+#[cfg(not(target_os = "linux"))]
+const UPTIME: ClockId = ClockId::Monotonic;
 
 /// Tells wall time at its making plus the monotonic time since: setting the machine's clock by a day neither
 /// shortens nor lengthens a wait.
@@ -34,8 +44,12 @@ impl Clock for SystemClock {
         self.wall.checked_add(since).unwrap_or(Timestamp::MAX)
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::try_from(clock_gettime(UPTIME)).unwrap_or_default()
+    }
+
     async fn until(&self, at: Timestamp) {
-        let Ok(wait) = std::time::Duration::try_from(at.duration_since(self.wall)) else { return };
+        let Ok(wait) = Duration::try_from(at.duration_since(self.wall)) else { return };
         match self.monotonic.checked_add(wait) {
             Some(deadline) => tokio::time::sleep_until(deadline).await,
             None => std::future::pending().await,
@@ -45,8 +59,6 @@ impl Clock for SystemClock {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -64,6 +76,13 @@ mod tests {
         clock.until(start - SignedDuration::from_secs(5)).await;
         clock.until(start + SignedDuration::from_secs(7)).await;
         assert_eq!(clock.now().duration_since(start), SignedDuration::from_secs(7));
+    }
+
+    #[test]
+    fn uptime_never_goes_back() {
+        let clock = SystemClock::new();
+        let first = clock.uptime();
+        assert!(!first.is_zero() && clock.uptime() >= first);
     }
 
     #[tokio::test(start_paused = true)]

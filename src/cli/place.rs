@@ -14,7 +14,7 @@ use crate::{
             here::{Here, author_anywhere, cache_directory},
             url::{Branch, RemoteUrl},
         },
-        kube::{KubeCluster, connect},
+        kube::{KubeCluster, Settings, connect_with},
         render::KustomizeRenderer,
     },
     controller::{Ports, look::Look},
@@ -61,7 +61,16 @@ impl ClusterArgs {
     ///
     /// The kubeconfig cannot be used.
     pub async fn connect(&self) -> Result<KubeCluster, Error> {
-        Ok(connect(self.kubeconfig.as_deref(), self.context.as_deref()).await?)
+        self.connect_with(Settings::default()).await
+    }
+
+    /// Makes a client with other settings; sends nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// The kubeconfig cannot be used.
+    pub async fn connect_with(&self, settings: Settings) -> Result<KubeCluster, Error> {
+        Ok(connect_with(self.kubeconfig.as_deref(), self.context.as_deref(), settings).await?)
     }
 }
 

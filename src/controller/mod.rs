@@ -5,10 +5,14 @@
 
 pub mod anchor;
 mod app;
+pub mod events;
+pub mod fence;
 pub mod journals;
 mod lanes;
+pub mod lease;
 mod load;
 pub mod look;
+pub mod news;
 mod observe;
 pub mod overlay;
 pub mod publish;
@@ -30,6 +34,7 @@ use self::{
     app::App,
     journals::Journals,
     lanes::{Acted, GitDone},
+    news::{Listeners, Load, News},
     publish::Publication,
     source::{Snapshot, Source},
 };
@@ -71,11 +76,19 @@ pub struct Options {
     pub git_retry: Duration,
     /// Sees each decision with what it was decided on.
     pub witness: Option<Witness>,
+    /// Hear what the controller does.
+    pub listeners: Listeners,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { push_interval: None, parallel_writes: 8, git_retry: Duration::from_secs(1), witness: None }
+        Self {
+            push_interval: None,
+            parallel_writes: 8,
+            git_retry: Duration::from_secs(1),
+            witness: None,
+            listeners: Listeners::default(),
+        }
     }
 }
 
@@ -128,8 +141,10 @@ pub async fn run(
     let mut stop = std::pin::pin!(stop);
     let mut changed = lanes::changed(&controller.ports.repository);
     loop {
+        controller.options.listeners.tell(&News::Woke);
         controller.fold_events().await;
         controller.work().await;
+        controller.options.listeners.tell(&News::Rests(controller.load_now()));
         let wake = controller.next_wake();
         let clock = controller.ports.clock.clone();
         let cluster = controller.ports.cluster.clone();
@@ -237,6 +252,16 @@ impl Controller {
         tokio::select! {
             () = rest => info!("stopped"),
             () = limit => warn!("stopped with work under way: it is found again at the next start"),
+        }
+    }
+
+    /// Returns how much there is to do.
+    fn load_now(&self) -> Load {
+        Load {
+            ready: self.ready
+                && (self.snapshot.is_some() || self.apps.values().any(|app| !app.ledger.states.is_empty())),
+            due: self.apps.values().filter(|app| app.dirty).count(),
+            acting: self.acts.len(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! What comes in: watch events, what writes and pushes answered, anchors.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
@@ -11,6 +14,7 @@ use super::{
     app::App,
     journals,
     lanes::{Acted, GitDone, subject},
+    news::{News, Recorded},
     publish::Publication,
 };
 use crate::core::{
@@ -196,6 +200,7 @@ impl Controller {
                 for (publication, _) in publications {
                     info!(app = %publication.app, records = publication.records, "pushed");
                     self.touch_dependents(&publication.app);
+                    self.tell_records(&publication);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
                         app.ledger = publication.ledger;
                         app.repair = None;
@@ -236,6 +241,33 @@ impl Controller {
         }
     }
 
+    /// Tells who listens which records a publication adds to what is known.
+    fn tell_records(&self, publication: &Publication) {
+        if self.options.listeners.0.is_empty() {
+            return;
+        }
+        let Some(app) = self.apps.get(&publication.app) else { return };
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let renders = app.renders.values().chain(head);
+        let keys: BTreeSet<_> = renders.flat_map(|render| render.workloads.values().map(|one| &one.key)).collect();
+        let workloads: Vec<_> = keys.into_iter().filter_map(|key| self.view.by_key(key)).collect();
+        for (number, journal) in &publication.ledger.rollouts {
+            let known = app.ledger.rollouts.get(number).map_or(0, |known| known.records.len());
+            for at in known..journal.records.len() {
+                self.options.listeners.tell(&News::Recorded(Recorded {
+                    app: &publication.app,
+                    rollout: &journal.plan.rollout,
+                    record: &journal.records[at],
+                    before: &journal.records[..at],
+                    workloads: workloads.clone(),
+                }));
+            }
+        }
+    }
+
     /// Those that wait for an application decide again when it has moved.
     fn touch_dependents(&mut self, moved: &AppName) {
         for app in self.apps.values_mut() {
@@ -271,6 +303,9 @@ impl Controller {
             let renders = app.renders.values().map(Arc::as_ref);
             let action = anchor::write(&publication.app, &namespace, &publication.ledger, renders, live);
             let result = self.ports.cluster.write(&action.write).await;
+            if result.is_ok() {
+                self.tell_records(&publication);
+            }
             let Some(app) = self.apps.get_mut(&publication.app) else { continue };
             match result {
                 Ok(object) => {

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cluster;
 pub mod diff;
 pub mod kustomize;
+pub mod lease;
 pub mod ledger;
 pub mod manifest;
 pub mod names;

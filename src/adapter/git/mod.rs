@@ -8,6 +8,7 @@
 //!
 //! Objects are read and made by libgit2 ([`objects`]); the transport is the `git` program (`program` says why).
 
+mod counts;
 mod mirror;
 mod notice;
 mod patience;
@@ -23,6 +24,7 @@ pub mod objects;
 pub mod url;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::access::{Access, Grant};
+pub use self::counts::{RemoteCounts, RemoteOperation, RemoteResult};
 use self::mirror::Mirror;
 use self::notice::Notice;
 use self::objects::{ObjectError, Objects, Who};
@@ -92,6 +95,7 @@ pub struct GitRepository {
     mirror: PathBuf,
     thread: MirrorThread,
     notice: Notice,
+    counts: Arc<RemoteCounts>,
     /// One transfer at a time: fetch, push and fetching anew all write the mirror.
     transfer: tokio::sync::Mutex<()>,
     /// The tip at which the mirror was last thrown away: the same damage is not cured twice.
@@ -124,7 +128,19 @@ impl GitRepository {
         }
         let notice = Notice::new(remote.local_path().map(PathBuf::as_path), credentials.as_deref(), poll);
         let (transfer, cured_at) = (tokio::sync::Mutex::new(()), Mutex::new(None));
-        Ok(Self { remote, identity, mirror, thread, notice, transfer, cured_at })
+        let counts = Arc::default();
+        Ok(Self { remote, identity, mirror, thread, notice, counts, transfer, cured_at })
+    }
+
+    /// Lets commits whose draft names nobody be `identity`'s from now on.
+    #[must_use]
+    pub fn with_identity(self, identity: Who) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// Returns the counts of what the remote was asked, which go on counting.
+    pub fn requests(&self) -> Arc<RemoteCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Asks the objects, and once more of a mirror fetched anew when they are damaged.
@@ -166,6 +182,10 @@ impl GitRepository {
 
     /// Asks where the remote's branch is.
     async fn remote_tip(&self) -> Result<Revision, RepositoryError> {
+        self.counts.count(RemoteOperation::Ask, self.ask_tip().await)
+    }
+
+    async fn ask_tip(&self) -> Result<Revision, RepositoryError> {
         let Some(path) = self.remote.local_path().cloned() else { return self.remote.tip(&self.mirror).await };
         let branch = self.remote.branch.clone();
         let tip = self.thread.ask(move |_| mirror::local_tip(&path, &branch.reference())).await??;
@@ -192,7 +212,16 @@ impl Repository for GitRepository {
                 return Ok(there);
             }
         }
-        let damage = match self.remote.fetch(&self.mirror).await {
+        let fetched = self.remote.fetch(&self.mirror).await;
+        self.counts.add(
+            RemoteOperation::Fetch,
+            match &fetched {
+                Ok(()) => RemoteResult::Done,
+                Err(Failure::Other(RepositoryError::Denied(_))) => RemoteResult::Denied,
+                Err(_) => RemoteResult::Failed,
+            },
+        );
+        let damage = match fetched {
             Ok(()) => match self.whole_tip().await {
                 Err(RepositoryError::Damaged(what)) => what,
                 whole => return whole,
@@ -261,7 +290,15 @@ impl Repository for GitRepository {
         let Some(last) = commits.last().cloned() else { return Ok(Push::Accepted(commits)) };
 
         let _transfer = self.transfer.lock().await;
-        match self.remote.push(&self.mirror, onto, &last).await? {
+        let pushed = self.remote.push(&self.mirror, onto, &last).await;
+        let pushed = match pushed {
+            Ok(Pushed::Rejected { reason, stale }) => {
+                self.counts.add(RemoteOperation::Push, RemoteResult::Rejected);
+                Pushed::Rejected { reason, stale }
+            }
+            pushed => self.counts.count(RemoteOperation::Push, pushed)?,
+        };
+        match pushed {
             Pushed::Accepted => {
                 let from = onto.clone();
                 self.thread.ask(move |mirror| mirror.advance(&from, &last)).await?;

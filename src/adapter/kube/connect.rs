@@ -7,7 +7,7 @@ use std::{
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-use super::{KubeCluster, Settings};
+use super::{KubeCluster, Settings, renew::Clients};
 
 /// A server that does not even take a connection is given up after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result
     connect_with(kubeconfig, context, Settings::default()).await
 }
 
-/// Makes a client as [`connect`] does, with other settings.
+/// Makes a client as [`connect`] does, with other settings. Credentials that are rotated in their files are read again.
 ///
 /// # Errors
 ///
@@ -59,15 +59,65 @@ pub async fn connect_with(
     context: Option<&str>,
     settings: Settings,
 ) -> Result<KubeCluster, ConnectError> {
-    // Fails when a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut config = load(kubeconfig, context).await?;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.write_timeout = Some(settings.request_timeout);
-    // The controller decides again instead of repeating what it decided.
-    config.default_retry = false;
-    let client = kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
-    Ok(KubeCluster::new(client, settings))
+    let origin = Origin {
+        kubeconfig: kubeconfig.map(Path::to_owned),
+        context: context.map(str::to_owned),
+        write_timeout: settings.request_timeout,
+    };
+    Ok(KubeCluster::over(Clients::of(origin).await?, settings))
+}
+
+/// Where clients come from.
+pub(super) struct Origin {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    write_timeout: Duration,
+}
+
+/// What a pod's account is given.
+const ACCOUNT: [&str; 2] =
+    ["/var/run/secrets/kubernetes.io/serviceaccount/token", "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"];
+
+impl Origin {
+    /// Makes a client of what the files say now.
+    pub(super) async fn client(&self) -> Result<kube::Client, ConnectError> {
+        // Fails when a provider is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut config = self.load().await?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.write_timeout = Some(self.write_timeout);
+        // The controller decides again instead of repeating what it decided.
+        config.default_retry = false;
+        kube::Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
+    }
+
+    /// Lists every file that the client is made of: the kubeconfig's, those that it names, those of the pod.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = match (&self.kubeconfig, std::env::var_os("KUBECONFIG")) {
+            (Some(path), _) => vec![path.clone()],
+            (None, Some(paths)) => std::env::split_paths(&paths).collect(),
+            (None, None) => std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
+        };
+        let read = |path: &PathBuf| Kubeconfig::read_from(path).ok();
+        let named: Vec<PathBuf> = files.iter().filter_map(read).flat_map(|file| named_by(&file)).collect();
+        files.extend(named);
+        files.extend(ACCOUNT.map(PathBuf::from));
+        files
+    }
+
+    async fn load(&self) -> Result<kube::Config, ConnectError> {
+        load(self.kubeconfig.as_deref(), self.context.as_deref()).await
+    }
+}
+
+/// Returns the files that a kubeconfig names.
+fn named_by(file: &Kubeconfig) -> Vec<PathBuf> {
+    let authorities = file.clusters.iter().filter_map(|one| one.cluster.as_ref()?.certificate_authority.clone());
+    let users = file.auth_infos.iter().filter_map(|one| one.auth_info.as_ref());
+    let theirs = users.flat_map(|user| {
+        [user.client_certificate.clone(), user.client_key.clone(), user.token_file.clone()].into_iter().flatten()
+    });
+    authorities.chain(theirs).map(PathBuf::from).collect()
 }
 
 async fn load(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<kube::Config, ConnectError> {

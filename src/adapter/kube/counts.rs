@@ -38,10 +38,15 @@ impl fmt::Display for Verb {
     }
 }
 
+/// Answers by verb, resource and HTTP status; `None` counts requests without an answer.
+pub type Answers = BTreeMap<(Verb, String, Option<u16>), u64>;
+
 /// Counts requests. Retries and pages count each; dry runs count as what they try.
 #[derive(Debug, Default)]
 pub struct RequestCounts {
     counts: Mutex<BTreeMap<(Verb, String), u64>>,
+    /// By HTTP status; `None` where there was no answer.
+    answers: Mutex<Answers>,
 }
 
 impl RequestCounts {
@@ -52,6 +57,17 @@ impl RequestCounts {
             Some(count) => *count += 1,
             None => drop(counts.insert((verb, resource.to_owned()), 1)),
         }
+    }
+
+    /// Counts an answer, or that there was none.
+    pub(super) fn answered(&self, verb: Verb, resource: &str, status: Option<u16>) {
+        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *answers.entry((verb, resource.to_owned(), status)).or_default() += 1;
+    }
+
+    /// Returns how many answers there were.
+    pub fn answers(&self) -> Answers {
+        self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// Returns every count that is not 0, by verb and resource.

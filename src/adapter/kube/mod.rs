@@ -13,6 +13,8 @@
 //! - For each kind a `Listed` comes before its `Applied` and `Deleted`; after a `Lost` the next event is a `Listed`.
 //! - Text of errors has no values of Secrets in it.
 //!
+//! - Tokens, certificates and authorities that are rotated in their files are used within seconds (`renew`).
+//!
 //! # Caveats
 //!
 //! - `managedFields` of others than Locktender are taken off every object: nothing reads them and they are half of it.
@@ -24,6 +26,7 @@ mod counts;
 mod discovery;
 mod pace;
 mod refusal;
+mod renew;
 mod requests;
 mod transport;
 mod watch;
@@ -51,6 +54,7 @@ use self::{
     counts::Verb as CountedVerb,
     discovery::{Discovery, Resource},
     refusal::{Subject, refusal},
+    renew::Clients,
     requests::{kind_of, object_path, request, subject_of},
     transport::{Call, Reply, Transport},
 };
@@ -148,15 +152,27 @@ pub struct KubeCluster {
 impl KubeCluster {
     /// Wraps a client, inside of a tokio runtime. The client must not retry by itself: [`connect()`] makes one that does not.
     pub fn new(client: kube::Client, settings: Settings) -> Self {
-        let (sender, events) = mpsc::channel(EVENT_QUEUE);
-        let shared = Shared {
-            transport: Transport::new(client, &settings),
+        Self::over(Clients::fixed(client), settings)
+    }
+
+    fn over(clients: Clients, settings: Settings) -> Self {
+        Self::sharing(Arc::new(Shared {
+            transport: Transport::new(clients, &settings),
             discovery: Discovery::new(settings.doubt_after),
             settings,
             definitions: broadcast::channel(64).0,
-        };
+        }))
+    }
+
+    /// Returns the same cluster without any watch: connections, limits and counts are shared, events are not.
+    pub fn anew(&self) -> Self {
+        Self::sharing(Arc::clone(&self.shared))
+    }
+
+    fn sharing(shared: Arc<Shared>) -> Self {
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
         Self {
-            shared: Arc::new(shared),
+            shared,
             sender,
             events: tokio::sync::Mutex::new(events),
             watched: Mutex::default(),

@@ -12,6 +12,7 @@ use super::{
     Settings,
     counts::{RequestCounts, Verb},
     pace::Pace,
+    renew::Clients,
 };
 use crate::core::cluster::ClusterError;
 
@@ -67,16 +68,16 @@ pub(super) enum Opened {
 
 /// The way to the API server.
 pub(super) struct Transport {
-    client: kube::Client,
+    clients: Clients,
     pace: Option<Pace>,
     in_flight: Semaphore,
     pub(super) counts: Arc<RequestCounts>,
 }
 
 impl Transport {
-    pub(super) fn new(client: kube::Client, settings: &Settings) -> Self {
+    pub(super) fn new(clients: Clients, settings: &Settings) -> Self {
         Self {
-            client,
+            clients,
             pace: settings.rate.map(Pace::new),
             in_flight: Semaphore::new(settings.in_flight.clamp(1, Semaphore::MAX_PERMITS)),
             counts: Arc::default(),
@@ -95,13 +96,17 @@ impl Transport {
             Ok(Reply { status, retry_after, body })
         };
         self.turn().await;
-        within(limit, call, answer).await
+        let reply = within(limit, call, answer).await;
+        self.answered(call, reply.as_ref().ok().map(|reply| reply.status));
+        reply
     }
 
     /// Opens a watch; `limit` is how long its first answer may take.
     pub(super) async fn open(&self, call: &Call, limit: Duration) -> Result<Opened, ClusterError> {
         self.turn().await;
-        let response = within(limit, call, self.send(call)).await?;
+        let response = within(limit, call, self.send(call)).await;
+        self.answered(call, response.as_ref().ok().map(|response| response.status().as_u16()));
+        let response = response?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         if status == 200 {
             return Ok(Opened::Lines(Lines { body: response.into_body(), pending: BytesMut::new() }));
@@ -111,6 +116,14 @@ impl Transport {
             Ok(body.map_err(|error| unreachable(call, &*error))?.to_bytes())
         });
         Ok(Opened::Refused(Reply { status, retry_after, body: body.await? }))
+    }
+
+    /// Notes an answer's status, or that there was none.
+    fn answered(&self, call: &Call, status: Option<u16>) {
+        self.counts.answered(call.verb, &call.resource, status);
+        if matches!(status, None | Some(401)) {
+            self.clients.doubt();
+        }
     }
 
     async fn turn(&self) {
@@ -133,7 +146,7 @@ impl Transport {
             None => request.body(Body::empty()),
         };
         let request = request.map_err(|error| ClusterError::Invalid(format!("`{}`: {error}", call.target)))?;
-        self.client.send(request).await.map_err(|error| unreachable(call, &error))
+        self.clients.current().await.send(request).await.map_err(|error| unreachable(call, &error))
     }
 }
 

@@ -48,6 +48,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["adapter/kube", "sandbox/kubelet"]),
     ("axum", &["sandbox/http", "server"]),
     ("notify", &["adapter/git"]),
+    ("prometheus_client", &["server"]),
+    ("rustix", &["adapter"]),
     ("notify_debouncer_full", &["adapter/git"]),
     ("backon", &["adapter"]),
     ("rustls", &["adapter/kube", "cli"]),

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod decisions;
+mod deploy;
 mod input;
 mod keeper;
 mod looks;
 mod remotes;
+mod running;
 mod whole;
 
 use std::path::Path;

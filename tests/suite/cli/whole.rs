@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::{Shell, checkout, deployment, normal};
 
 /// A process that is told to stop at the end of its test, however that comes.
-pub struct Running(pub Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Running {
-    fn signal(&self, signal: &str) {
+    pub(super) fn signal(&self, signal: &str) {
         let _ = std::process::Command::new("kill").args([signal, &self.0.id().to_string()]).status();
     }
 }
@@ -29,11 +29,10 @@ impl Drop for Running {
     }
 }
 
-/// A cluster, and a person who asks how it is.
-pub struct World<'a> {
-    pub shell: &'a Shell,
-    pub here: &'a std::path::Path,
-    pub kubeconfig: String,
+pub(super) struct World<'a> {
+    pub(super) shell: &'a Shell,
+    pub(super) here: &'a std::path::Path,
+    pub(super) kubeconfig: String,
 }
 
 impl World<'_> {
@@ -43,7 +42,7 @@ impl World<'_> {
     }
 
     /// Asks again until the application is where it should be.
-    pub fn until(&self, what: &str, there: impl Fn(&Value) -> bool) -> Value {
+    pub(super) fn until(&self, what: &str, there: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         for _ in 0..600 {
             let ran =
@@ -58,7 +57,7 @@ impl World<'_> {
         panic!("never {what}: {last:#}");
     }
 
-    pub fn waits_at(&self, stage: &str) -> Value {
+    pub(super) fn waits_at(&self, stage: &str) -> Value {
         self.until(stage, |status| status["activity"] == "waiting" && status["stage"] == stage)
     }
 }

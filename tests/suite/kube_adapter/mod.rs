@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fake;
+mod rotation;
 mod sandbox;
 mod watches;
 

@@ -211,6 +211,11 @@ impl SimCluster {
         self.news.notify_waiters();
     }
 
+    /// Returns when something may have happened.
+    pub async fn moved(&self) {
+        self.news.notified().await;
+    }
+
     /// Lists everything anew, now.
     pub fn relist(&self) {
         self.state.lock().unwrap().relist_at = Timestamp::UNIX_EPOCH;
@@ -252,19 +257,17 @@ impl State {
             checker.stepped(&Snapshot::of_world(&self.world));
         }
         drop(checker);
-        let mut fresh = false;
         for event in events {
             self.seen = event.revision;
             let Some(kind) = self.watched.get(&*event.resource) else { continue };
             let object = typed(&event.object, kind);
-            fresh = true;
             let told = match event.kind {
                 EventKind::Deleted => ClusterEvent::Deleted(object),
                 EventKind::Added | EventKind::Modified => ClusterEvent::Applied(object),
             };
             self.tell(&event.resource, told, now);
         }
-        fresh
+        true
     }
 
     /// Queues an event, or does to it what is planned.
@@ -336,7 +339,7 @@ impl State {
     }
 
     /// Lists the objects of a kind as they were at a revision.
-    fn list_at(&self, resource: &str, kind: &Kind, revision: u64) -> Vec<Object> {
+    pub fn list_at(&self, resource: &str, kind: &Kind, revision: u64) -> Vec<Object> {
         let place = |object: &Value| (object["metadata"]["namespace"].clone(), object["metadata"]["name"].clone());
         let key = |object: &Value| format!("{:?}", place(object));
         let list = self.world.api.list(resource);
@@ -351,7 +354,7 @@ impl State {
         found.values().map(|object| typed(object, kind)).collect()
     }
 
-    fn key_of(&self, kind: &Kind) -> Option<String> {
+    pub fn key_of(&self, kind: &Kind) -> Option<String> {
         self.world.api.registry().of_kind(&kind.api_version(), &kind.kind).map(|resource| resource.key.to_string())
     }
 
@@ -360,7 +363,7 @@ impl State {
         self.world.api.get(&resource, namespace, name).map(|object| typed(&object, kind))
     }
 
-    fn carry_out(&mut self, write: &Write, dry_run: bool) -> Result<Option<Object>, ClusterError> {
+    pub fn carry_out(&mut self, write: &Write, dry_run: bool) -> Result<Option<Object>, ClusterError> {
         let options = WriteOptions { manager: FIELD_MANAGER.to_owned(), dry_run, ..WriteOptions::default() };
         let resource =
             |state: &Self, kind: &Kind| state.key_of(kind).ok_or_else(|| ClusterError::NoKind(format!("{kind:?}")));
@@ -442,7 +445,7 @@ fn key_of(write: &Write) -> ObjectKey {
     }
 }
 
-fn typed(object: &Value, kind: &Kind) -> Object {
+pub fn typed(object: &Value, kind: &Kind) -> Object {
     let mut object = Object(object.clone());
     object.set(&["apiVersion"], json!(kind.api_version()));
     object.set(&["kind"], json!(kind.kind));

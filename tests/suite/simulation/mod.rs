@@ -9,6 +9,7 @@ pub mod faults;
 pub mod git;
 pub mod outcome;
 pub mod random;
+pub mod replicas;
 pub mod time;
 
 mod exhaustive;
@@ -148,6 +149,15 @@ impl Drop for Sim {
     }
 }
 
+/// Lets `RUST_LOG=info` show what controllers say.
+fn show_log() {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .without_time()
+        .with_test_writer()
+        .try_init();
+}
+
 /// Two units of three nodes each.
 pub fn two_units() -> Vec<NodeSpec> {
     NodeSpec::of_units([("dca", 3), ("dcb", 3)], 10)
@@ -159,12 +169,7 @@ impl Sim {
     }
 
     pub fn on(files: &[(&str, &str)], nodes: Vec<NodeSpec>) -> Self {
-        // `RUST_LOG=info` shows what the controller says.
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .without_time()
-            .with_test_writer()
-            .try_init();
+        show_log();
         let clock = VirtualClock::new();
         let faults = Faults::default();
         let checker = Arc::new(Mutex::new(Checker::default()));

@@ -36,6 +36,10 @@ impl Clock for VirtualClock {
         self.time()
     }
 
+    fn uptime(&self) -> std::time::Duration {
+        self.began.elapsed()
+    }
+
     async fn until(&self, at: Timestamp) {
         self.sleep_until(at).await;
     }

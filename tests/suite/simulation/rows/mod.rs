@@ -2,6 +2,7 @@
 //! judges every step besides.
 
 mod api_server;
+mod leaders;
 mod process;
 mod release;
 mod repository;
