@@ -244,7 +244,7 @@ async fn gather(trail: &Trail, repository: &dyn Repository) -> Result<BTreeMap<A
     let own = identity.map(|identity| format!("{} <{}>", identity.name, identity.email)).unwrap_or_default();
     let mut rollouts: BTreeMap<RolloutId, RolloutFacts> = BTreeMap::new();
     for name in ["plan.yaml", "journal.yaml"] {
-        for version in repository.versions(head, None, "rollouts", name).await? {
+        for version in repository.versions(head, None, "rollouts", &[name]).await? {
             let directory = version.path.strip_prefix("rollouts/").and_then(|path| path.strip_suffix(name));
             let Some(id) = directory.and_then(|path| RolloutId::parse(path.trim_end_matches('/'))) else { continue };
             if !trail.apps.contains(&id.app) {

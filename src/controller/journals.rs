@@ -144,7 +144,7 @@ impl Journals {
         }
         let since = self.seen.clone().filter(|_| continues);
         for name in ["plan.yaml", "journal.yaml"] {
-            for version in self.repository.versions(head, since.as_ref(), "rollouts", name).await? {
+            for version in self.repository.versions(head, since.as_ref(), "rollouts", &[name]).await? {
                 let Some(rollout) = rollout_of(&version.path, name) else { continue };
                 touched.insert(rollout.app.clone());
                 let versions = self.versions.entry(rollout).or_default();

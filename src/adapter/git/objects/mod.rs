@@ -7,6 +7,7 @@
 //! there twice, makes the whole tree an error that names the path. Links and submodules are reported as what they
 //! are and never followed.
 
+mod compare;
 mod history;
 mod merge;
 mod write;
@@ -14,7 +15,7 @@ mod write;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use git2::{ErrorCode, ObjectType, Oid, Tree};
+use git2::{ErrorCode, ObjectType, Oid, Tree, TreeEntry};
 
 use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{Entry, EntryKind, RepositoryError};
@@ -169,22 +170,12 @@ impl<'r> Objects<'r> {
         let mut names = BTreeSet::new();
         let mut level = Vec::with_capacity(tree.len());
         for entry in tree.iter() {
-            let bytes = entry.name_bytes();
-            let path = joined(path, bytes);
-            if let Some(fault) = name_fault(bytes) {
-                return Err(ObjectError::Refused(format!("{path}: the repository has an entry {fault}")));
-            }
-            if !names.insert(bytes.to_owned()) {
+            let raw = checked(&entry, path)?;
+            if !names.insert(entry.name_bytes().to_owned()) {
+                let path = raw.path;
                 return Err(ObjectError::Refused(format!("{path}: the repository has this entry twice")));
             }
-            let kind = match entry.filemode_raw() & 0o170_000 {
-                0o040_000 => EntryKind::Directory,
-                0o100_000 => EntryKind::File,
-                0o120_000 => EntryKind::Link,
-                0o160_000 => EntryKind::Submodule,
-                mode => return Err(ObjectError::Refused(format!("{path}: the entry has the unknown mode {mode:o}"))),
-            };
-            level.push(RawEntry { path, id: entry.id(), kind });
+            level.push(raw);
         }
         Ok(level)
     }
@@ -219,6 +210,23 @@ struct RawEntry {
     path: String,
     id: Oid,
     kind: EntryKind,
+}
+
+/// Checks the name and the mode of one entry of the directory `path`.
+fn checked(entry: &TreeEntry<'_>, path: &str) -> Result<RawEntry> {
+    let bytes = entry.name_bytes();
+    let path = joined(path, bytes);
+    if let Some(fault) = name_fault(bytes) {
+        return Err(ObjectError::Refused(format!("{path}: the repository has an entry {fault}")));
+    }
+    let kind = match entry.filemode_raw() & 0o170_000 {
+        0o040_000 => EntryKind::Directory,
+        0o100_000 => EntryKind::File,
+        0o120_000 => EntryKind::Link,
+        0o160_000 => EntryKind::Submodule,
+        mode => return Err(ObjectError::Refused(format!("{path}: the entry has the unknown mode {mode:o}"))),
+    };
+    Ok(RawEntry { path, id: entry.id(), kind })
 }
 
 /// Says what is wrong with the name of a tree's entry.
