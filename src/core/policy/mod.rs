@@ -13,7 +13,7 @@ pub mod schema;
 mod settings;
 
 pub use application::{Application, Source, WorkloadOverride, read_application};
-pub use check::{Policies, check_applications};
+pub use check::{Others, Policies, check_applications, check_policy};
 pub use decision::{Decision, DecisionBody, DigestPrefix, read_decision};
 pub use duration::HumanDuration;
 pub use quantity::{IntOrPercent, Percent, Share};

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     back, forward,
+    gates::late_answers,
     input::{Decision, Head, HeadContent, Input, Predecessor},
     plan::{self, Plan, PlanError, PlanRequest},
     render::Render,
@@ -45,10 +46,23 @@ pub fn decide(input: &Input<'_>) -> Decision {
     if let Some(why) = &input.git.away {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
+    answer_late(input, &mut decision);
     restore_copies(input, &mut decision);
     decision.report.reasons.sort();
     decision.report.reasons.dedup();
     decision
+}
+
+/// Answers decisions in directories of rollouts that others came after.
+fn answer_late(input: &Input<'_>, decision: &mut Decision) {
+    let (Some(head), Some(last)) = (input.head, input.rollouts.last()) else { return };
+    if input.git.rewritten.is_some() {
+        return;
+    }
+    for (number, files) in &head.late {
+        let answers = late_answers(input.rollouts, *number, files).into_iter();
+        decision.records.extend(answers.map(|draft| (last.plan.rollout.number, draft)));
+    }
 }
 
 /// Writes back copies of the records that somebody changed or deleted.
