@@ -15,7 +15,7 @@ use super::{
 };
 use crate::core::{
     ledger::{Draft, Event},
-    names::{Digest, Revision},
+    names::Revision,
     policy::RolloutPolicy,
 };
 
@@ -245,8 +245,7 @@ pub(super) fn is_target(content: &HeadContent, plan: &Plan) -> bool {
 }
 
 /// Records that a change which needs no stages is put in place.
-pub(super) fn applied(render: &Render, before: &Digest, at: Option<&Revision>) -> Draft {
-    let _ = before;
+pub(super) fn applied(render: &Render, at: Option<&Revision>) -> Draft {
     let since = at.map(|at| format!(" since {}", at.short())).unwrap_or_default();
     let why = format!("{} changes nothing that is staged{since}: put in place at once", render.revision.short());
     Draft::new(Event::Applied, None, why).with(|evidence| {
