@@ -7,6 +7,7 @@
 //! there twice, makes the whole tree an error that names the path. Links and submodules are reported as what they
 //! are and never followed.
 
+mod cache;
 mod compare;
 mod history;
 mod merge;
@@ -20,6 +21,7 @@ use git2::{ErrorCode, ObjectType, Oid, Tree, TreeEntry};
 use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{Entry, EntryKind, RepositoryError};
 
+pub use cache::LargeTrees;
 pub use write::{Edits, Who};
 
 /// How many entries one listing may have: more is refused instead of held in memory.
@@ -61,12 +63,18 @@ pub type Result<T> = std::result::Result<T, ObjectError>;
 #[derive(Clone, Copy)]
 pub struct Objects<'r> {
     repository: &'r git2::Repository,
+    large: Option<&'r LargeTrees>,
 }
 
 impl<'r> Objects<'r> {
     /// Looks at `repository`'s objects.
     pub fn of(repository: &'r git2::Repository) -> Self {
-        Self { repository }
+        Self { repository, large: None }
+    }
+
+    /// Remembers large directories in `large`.
+    pub fn remembering(self, large: &'r LargeTrees) -> Self {
+        Self { large: Some(large), ..self }
     }
 
     /// Returns one level of the directory `path` ("" is the root) at `at`; `None` where there is no such directory.
@@ -132,19 +140,14 @@ impl<'r> Objects<'r> {
 
     /// Goes down from the tree `root` to the directory `path`.
     fn tree_below(self, root: Oid, path: &str) -> Result<Option<Tree<'r>>> {
-        let mut tree = self.tree(root, "")?;
+        let mut tree = root;
         let mut here = String::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {
+            let Some(below) = self.subdirectory(tree, name, &here)? else { return Ok(None) };
             push_name(&mut here, name);
-            let Some(entry) = tree.get_name(name) else { return Ok(None) };
-            if entry.kind() != Some(ObjectType::Tree) {
-                return Ok(None);
-            }
-            let id = entry.id();
-            drop(entry);
-            tree = self.tree(id, &here)?;
+            tree = below;
         }
-        Ok(Some(tree))
+        self.tree(tree, &here).map(Some)
     }
 
     fn tree(self, id: Oid, path: &str) -> Result<Tree<'r>> {
