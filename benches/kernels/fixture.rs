@@ -121,6 +121,7 @@ impl Big {
                 content: HeadContent::Removed,
                 decisions: Vec::new(),
                 in_advance: Vec::new(),
+                late: BTreeMap::new(),
                 frozen: None,
                 copies_intact: true,
             },

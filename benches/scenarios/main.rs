@@ -236,7 +236,7 @@ async fn commit_to_first_write(count: usize, samples: usize, idle: Option<Durati
     let mut ours = Times::default();
     for sample in 1..=samples {
         tokio::time::sleep(THINKING).await;
-        let app = name(count / 2 + sample);
+        let app = name((count / 2 + sample) % count);
         let value = format!("changed {sample}");
         let path = format!("apps/{app}/config.yaml");
         let prepared = world.prepare(&[(&path, &config_of(&app, &value))], &format!("change {app}"));

@@ -28,7 +28,7 @@ use locktender::{
         cluster::{Cluster as _, ClusterEvent, Kind, Write},
         manifest::Object,
         names::{BlobId, Revision},
-        repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+        repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
         rollout::report::Report,
     },
     sandbox::server::{Sandbox, SandboxOptions},
@@ -97,14 +97,18 @@ impl Repository for Counted {
         self.count().is_ancestor(ancestor, descendant).await
     }
 
+    async fn changes(&self, from: &Revision, to: &Revision) -> Result<Option<Vec<Change>>, RepositoryError> {
+        self.count().changes(from, to).await
+    }
+
     async fn versions(
         &self,
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.count().versions(head, since, below, name).await
+        self.count().versions(head, since, below, names).await
     }
 
     async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {

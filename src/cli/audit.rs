@@ -240,11 +240,11 @@ async fn gather(trail: &Trail, repository: &dyn Repository) -> Result<BTreeMap<A
     let head = &trail.head;
     let at_head: BTreeMap<String, BlobId> =
         repository.files(head, "rollouts").await?.into_iter().map(|entry| (entry.path, entry.id)).collect();
-    let identity = trail.look.snapshot().map(|snapshot| snapshot.settings.identity.clone());
+    let identity = trail.look.branch().map(|branch| branch.settings.identity.clone());
     let own = identity.map(|identity| format!("{} <{}>", identity.name, identity.email)).unwrap_or_default();
     let mut rollouts: BTreeMap<RolloutId, RolloutFacts> = BTreeMap::new();
     for name in ["plan.yaml", "journal.yaml"] {
-        for version in repository.versions(head, None, "rollouts", name).await? {
+        for version in repository.versions(head, None, "rollouts", &[name]).await? {
             let directory = version.path.strip_prefix("rollouts/").and_then(|path| path.strip_suffix(name));
             let Some(id) = directory.and_then(|path| RolloutId::parse(path.trim_end_matches('/'))) else { continue };
             if !trail.apps.contains(&id.app) {

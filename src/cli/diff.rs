@@ -56,6 +56,9 @@ struct Difference {
     diff: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
+    /// Whether its pods are moved stage by stage, in slices of their own.
+    #[serde(skip)]
+    staged: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,6 +87,11 @@ pub(super) async fn run(args: Args) -> Outcome {
         }
     }
     args.output.print(&differences, |differences| show(differences))?;
+    if differences.iter().any(|one| one.staged) {
+        output::say(
+            "note: Deployments with a policy are shown as they are in the end; `locktender plan` shows the stages\n",
+        );
+    }
     if !broken.is_empty() {
         let problems: Vec<String> = broken.iter().map(|problem| problem.render(None)).collect();
         output::say(&format!("{}\n", problems.join("\n")));
@@ -123,7 +131,8 @@ async fn of(
             Err(error @ ClusterError::Unreachable(_)) => return Err(error.into()),
             Err(error) => (Change::Refused, None, Some(redact_text(&error.to_string(), object))),
         };
-        found.push(Difference { app: app.clone(), object: key.to_string(), change, diff, refused });
+        let staged = render.is_some_and(|render| render.workloads.values().any(|workload| workload.key == key));
+        found.push(Difference { app: app.clone(), object: key.to_string(), change, diff, refused, staged });
     }
     let kept: BTreeSet<_> = wanted.iter().map(Object::key).collect();
     let stable = crate::core::rollout::stable_at(merged.look.rollouts(app)).map(|at| at.revision);
@@ -139,7 +148,8 @@ async fn of(
             if let Some(live) = live {
                 let diff = text_diff(Some(live), None);
                 let object = key.to_string();
-                found.push(Difference { app: app.clone(), object, change: Change::Removed, diff, refused: None });
+                let (change, refused, staged) = (Change::Removed, None, false);
+                found.push(Difference { app: app.clone(), object, change, diff, refused, staged });
             }
         }
     }

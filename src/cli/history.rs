@@ -165,7 +165,7 @@ impl Who {
         let path = format!("{}/{}", rollout.directory(), file.path);
         let (below, name) = path.rsplit_once('/').unwrap_or(("", &path));
         if !self.known.contains_key(&path) {
-            let versions = repository.versions(head, None, below, name).await?;
+            let versions = repository.versions(head, None, below, &[name]).await?;
             let here = versions.into_iter().filter(|version| version.path == path);
             self.known.insert(path.clone(), here.map(|version| (version.blob, version.commit)).collect());
         }

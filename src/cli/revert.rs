@@ -69,8 +69,8 @@ pub(super) async fn run(args: Args) -> Outcome {
         }
         let sides = sides(&app, rollouts, args.to)?;
         let paths = look
-            .snapshot()
-            .map(|snapshot| snapshot.settings.paths.clone())
+            .branch()
+            .map(|branch| branch.settings.paths.clone())
             .unwrap_or_else(|| crate::core::policy::Settings::default().paths);
         let directory = publish::directory(&paths, &app);
         let edits = match opened.repository.merge(&directory, &sides.base, &head, &sides.theirs).await? {

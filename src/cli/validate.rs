@@ -139,7 +139,7 @@ async fn render(
 ) -> BTreeMap<AppName, Result<Vec<u8>, Problem>> {
     let mut rendered = BTreeMap::new();
     for app in snapshot.apps.keys() {
-        let directory = format!("{}/{app}", snapshot.settings.paths.apps);
+        let directory = format!("{}/{app}", snapshot.branch.settings.paths.apps);
         let file = format!("{directory}/app.yaml");
         let Some(Ok(application)) = files.get(&file).map(|bytes| read_application(&file, bytes)) else { continue };
         if let Where::Kustomize { path } = &application.value.source {

@@ -100,7 +100,7 @@ pub fn read(object: &Object) -> Option<Anchor> {
         .rollouts
         .into_iter()
         .map(|kept| {
-            let journal = Journal { plan: kept.plan, records: kept.records, pushed: kept.pushed };
+            let journal = Journal::new(kept.plan, kept.records, kept.pushed);
             (journal.plan.rollout.number, journal)
         })
         .collect();

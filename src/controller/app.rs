@@ -9,7 +9,7 @@ use super::journals::AppLedger;
 use crate::core::{
     cluster::ObjectKey,
     ledger::DecisionFile,
-    names::{BlobId, Digest, Revision},
+    names::{Digest, Revision},
     rollout::{
         input::{DecisionAtHead, HeadContent, Repair},
         render::Render,
@@ -24,12 +24,12 @@ pub struct App {
     pub ledger: AppLedger,
     /// What HEAD renders; `None` before the first fetch.
     pub content: Option<HeadContent>,
-    /// The tree of its ledger at HEAD.
-    pub ledger_tree: Option<BlobId>,
     /// The decisions in the latest rollout's directory.
     pub decisions: Vec<DecisionAtHead>,
     /// The decisions that are there for the next number already.
     pub in_advance: Vec<DecisionFile>,
+    /// The decisions in directories of older rollouts that nobody answered yet, by the rollout's number.
+    pub late: BTreeMap<u32, Vec<DecisionFile>>,
     /// Whether the copies of the records at HEAD are as they were pushed.
     pub copies_intact: bool,
     /// What deciding needs, by revision.

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use jiff::Timestamp;
 
-use super::publish::Publication;
+use super::publish::{self, Publication};
 use crate::core::{
     clock::Clock,
     cluster::{Cluster, ClusterError, Kind, ObjectKey, Write},
@@ -20,7 +20,7 @@ pub(super) enum GitDone {
     /// The remote's tip, and whether the one that was seen last is older or elsewhere.
     Fetched(Result<Revision, RepositoryError>),
     /// A push, of these, made on this commit.
-    Pushed { publications: Vec<(Publication, bool)>, result: Result<Push, RepositoryError> },
+    Pushed { onto: Revision, publications: Vec<(Publication, bool)>, result: Result<Push, RepositoryError> },
 }
 
 /// What came of one write.
@@ -46,13 +46,13 @@ pub(super) fn push(
     repository: &Arc<dyn Repository>,
     onto: Revision,
     publications: Vec<(Publication, bool)>,
+    now: Timestamp,
 ) -> BoxFuture<'static, GitDone> {
     let repository = repository.clone();
     async move {
-        let drafts: Vec<_> =
-            publications.iter().flat_map(|(publication, _)| publication.commits.iter().cloned()).collect();
-        let result = repository.push(&onto, &drafts).await;
-        GitDone::Pushed { publications, result }
+        let all: Vec<&Publication> = publications.iter().map(|(publication, _)| publication).collect();
+        let result = repository.push(&onto, &publish::commits(&all, now)).await;
+        GitDone::Pushed { onto, publications, result }
     }
     .boxed()
 }

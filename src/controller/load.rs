@@ -7,99 +7,167 @@ use std::{
 
 use tracing::warn;
 
-use super::{Controller, Ports, app::App, journals, overlay::Overlay, source::Source};
+use super::{
+    Controller, Ports,
+    app::App,
+    journals::{self, AppLedger, Journal},
+    overlay::Overlay,
+    source::{News, Source},
+};
 use crate::core::{
     cluster::{Kind, ObjectKey},
-    ledger::journal,
     names::{AppName, Digest, Revision, RolloutId},
     repository::{Merge, RepositoryError},
     rollout::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
-        labels, plan,
+        labels,
         state::State,
         view::Touched,
     },
 };
 
+/// What of an application's ledger was not read yet at HEAD.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unread {
+    /// Whether plans or journals were found that nobody looked at.
+    journals: bool,
+    /// The rollouts in whose directories something changed.
+    directories: BTreeSet<u32>,
+    /// Whether nothing is known of what changed.
+    everything: bool,
+}
+
 impl Controller {
-    /// Reads the branch at a commit.
-    pub(super) async fn load(&mut self, head: &Revision) -> Result<(), RepositoryError> {
-        let snapshot = self.source.snapshot(head).await?;
-        let touched = self.journals.read(head).await?;
-        let mut names: BTreeSet<AppName> = snapshot.apps.keys().cloned().collect();
-        names.extend(self.journals.apps());
-        names.extend(self.apps.keys().cloned());
-        let accepted = accepted(&self.ports, head).await?;
-        for name in &names {
-            let first_time = !self.apps.contains_key(name);
-            let expected = self.apps.get(name).and_then(|app| app.ledger.pushed_tip());
-            let app = self.apps.entry(name.clone()).or_default();
-            if first_time || touched.contains(name) || app.rewritten.is_some() || app.content.is_none() {
-                let git = self.journals.of(name).await?;
-                let newer = self.journals.newer(name);
-                app.newer = newer.map(|(rollout, version)| {
-                    format!("a newer Locktender opened {rollout}, whose plan is of `{version}`: run that one")
-                });
-                take_git(app, git, expected, &accepted);
-                app.dirty = true;
+    /// Reads the branch at a commit. `pushed` is where a push of ours began that ended there.
+    ///
+    /// What fails half-way is gone on with by the next call: only when everything is read is the commit the one that
+    /// was seen.
+    pub(super) async fn load(&mut self, head: &Revision, pushed: Option<&Revision>) -> Result<(), RepositoryError> {
+        let News { branch, contents, changes } = self.source.advance(head).await?;
+        for (name, content) in contents {
+            if !self.apps.contains_key(&name) {
+                self.unread.entry(name.clone()).or_default().everything = true;
             }
-            let content = snapshot.content(name);
-            if !same(app.content.as_ref(), &content) {
-                self.set_content(name, content);
+            if !same(self.apps.get(&name).and_then(|app| app.content.as_ref()), &content) {
+                self.set_content(&name, content);
+                self.learn_kinds_of(&name).await;
             }
         }
-        if self.snapshot.as_ref().is_some_and(|before| before.freezes != snapshot.freezes) {
+        match &changes {
+            Some(changes) => changes.iter().for_each(|change| self.note_ledger(&change.path)),
+            None => self.apps.keys().for_each(|app| self.unread.entry(app.clone()).or_default().everything = true),
+        }
+        if changes.as_ref().is_none_or(|changes| changes.iter().any(|change| change.path == ACCEPTED)) {
+            self.accepted = None;
+        }
+        for name in self.journals.read(head, pushed, changes.as_deref()).await? {
+            self.unread.entry(name).or_default().journals = true;
+        }
+        if self.accepted.is_none() {
+            self.accepted = Some(accepted(&self.ports, head).await?);
+        }
+        // What was lost may be there again, or may be accepted as lost now.
+        let rewritten = self.apps.iter().filter(|(_, app)| app.rewritten.is_some()).map(|(name, _)| name.clone());
+        rewritten.for_each(|name| self.unread.entry(name).or_default().journals = true);
+        while let Some((name, unread)) =
+            self.unread.first_key_value().map(|(name, unread)| (name.clone(), unread.clone()))
+        {
+            self.load_ledger(&name, &unread, head).await?;
+            self.unread.remove(&name);
+        }
+        if self.branch.as_ref().is_some_and(|before| before.freezes != branch.freezes) {
             self.touch(Touched::Everything);
         }
-        self.snapshot = Some(snapshot);
-        for name in names {
-            self.load_decisions(&name).await?;
-        }
-        self.learn_kinds().await;
+        self.branch = Some(branch);
         Ok(())
     }
 
-    /// Reads an application's decisions and the copies of its records, where its ledger has another tree.
-    async fn load_decisions(&mut self, name: &AppName) -> Result<(), RepositoryError> {
-        let Some(snapshot) = &self.snapshot else { return Ok(()) };
-        let head = snapshot.revision.clone();
-        let tree = snapshot.ledgers.get(name).cloned();
-        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
-        if app.ledger_tree == tree && app.ledger_tree.is_some() && !app.dirty {
+    /// Notes whose ledger a path belongs to.
+    fn note_ledger(&mut self, path: &str) {
+        let Some((app, rest)) = path.strip_prefix("rollouts/").and_then(|path| path.split_once('/')) else { return };
+        let unread = self.unread.entry(AppName::new(app)).or_default();
+        if let Some(number) = rest.split('/').next().and_then(|number| number.parse().ok()) {
+            unread.directories.insert(number);
+        }
+    }
+
+    /// Reads what is new in an application's ledger.
+    async fn load_ledger(&mut self, name: &AppName, unread: &Unread, head: &Revision) -> Result<(), RepositoryError> {
+        let known = self.apps.get(name);
+        if known.is_none() && !unread.journals {
+            // A directory among the ledgers that is no application's.
             return Ok(());
         }
-        app.ledger_tree = tree;
-        app.dirty = true;
+        let last_known = known.and_then(|app| app.ledger.states.last()).map_or(0, |state| state.plan.rollout.number);
+        if unread.journals || unread.everything || known.is_none() {
+            let none = AppLedger::default();
+            let (ledger, rewritten) = known.map_or((&none, false), |app| (&app.ledger, app.rewritten.is_some()));
+            let git = self.journals.of(name, ledger).await?;
+            let newer = self.journals.newer(name);
+            let content = self.source.content(name);
+            let app = self.apps.entry(name.clone()).or_default();
+            app.newer = newer.map(|(rollout, version)| {
+                format!("a newer Locktender opened {rollout}, whose plan is of `{version}`: run that one")
+            });
+            match git {
+                Some(git) => take_git(app, git, self.accepted.as_ref()),
+                None if rewritten => app.rewritten = None,
+                None => {}
+            }
+            if app.content.is_none() {
+                self.set_content(name, content);
+            }
+        }
+        self.load_decisions(name, unread, last_known, head).await
+    }
+
+    /// Reads an application's decisions, and whether the copies of its records are as they were pushed.
+    async fn load_decisions(
+        &mut self,
+        name: &AppName,
+        unread: &Unread,
+        last_known: u32,
+        head: &Revision,
+    ) -> Result<(), RepositoryError> {
+        let Some(app) = self.apps.get(name) else { return Ok(()) };
         let last = app.ledger.states.last().map(|state| state.plan.rollout.clone());
         let next = RolloutId { app: name.clone(), number: last.as_ref().map_or(1, |last| last.number + 1) };
         let decisions = match &last {
-            Some(last) => self.source.decisions(&head, &last.directory()).await?,
+            Some(last) => self.source.decisions(head, &last.directory()).await?,
             None => Vec::new(),
         };
-        let in_advance = files(&self.source.decisions(&head, &next.directory()).await?);
-        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
-        app.decisions = decisions;
-        app.in_advance = in_advance;
-        app.copies_intact = true;
-        let Some(last) = last else { return Ok(()) };
-        let Some(known) = app.ledger.rollouts.get(&last.number) else { return Ok(()) };
-        let wanted =
-            [("plan.yaml", plan::write(&known.plan)), ("journal.yaml", journal::write(&known.records[..known.pushed]))];
-        let entries = self.ports.repository.directory(&head, &last.directory()).await?.unwrap_or_default();
-        let mut intact = true;
-        for (file, text) in wanted {
-            let path = format!("{}/{file}", last.directory());
-            let entry = entries.iter().find(|entry| entry.path == path);
-            intact &= match entry {
-                Some(entry) => {
-                    self.ports.repository.read(&entry.id, 64 << 20).await.is_ok_and(|bytes| bytes == text.as_bytes())
-                }
-                None => false,
+        let in_advance = files(&self.source.decisions(head, &next.directory()).await?);
+        let mut copies_intact = true;
+        let mut late = BTreeMap::new();
+        if let Some(last) = &last {
+            let entries = self.ports.repository.directory(head, &last.directory()).await?.unwrap_or_default();
+            let blob = |file: &str| {
+                let path = format!("{}/{file}", last.directory());
+                entries.iter().find(|entry| entry.path == path).map(|entry| &entry.id)
             };
+            let has_pushed = app.ledger.rollouts.get(&last.number).is_some_and(|known| known.pushed > 0);
+            copies_intact = !has_pushed || self.journals.is_copy(last, blob("plan.yaml"), blob("journal.yaml"));
+            // Directories that others came after: those that changed, and the one that was the last until now.
+            let older = app.ledger.states.iter().map(|state| state.plan.rollout.number).filter(|it| *it < last.number);
+            for number in older {
+                let changed = unread.everything || unread.directories.contains(&number) || number >= last_known.max(1);
+                let known = app.late.get(&number);
+                if !changed {
+                    late.extend(known.map(|known| (number, known.clone())));
+                    continue;
+                }
+                let directory = RolloutId { app: name.clone(), number }.directory();
+                late.insert(number, self.source.decision_files(head, &directory).await?);
+            }
         }
         if let Some(app) = self.apps.get_mut(name) {
-            app.copies_intact = intact;
+            late.retain(|number, files| !rollout::late_answers(&app.ledger.states, *number, files).is_empty());
+            app.decisions = decisions;
+            app.in_advance = in_advance;
+            app.copies_intact = copies_intact;
+            app.late = late;
+            app.dirty = true;
         }
         Ok(())
     }
@@ -150,13 +218,6 @@ impl Controller {
             .collect();
         for kind in kinds {
             self.watch(&kind).await;
-        }
-    }
-
-    async fn learn_kinds(&mut self) {
-        let names: Vec<AppName> = self.apps.iter().filter(|(_, app)| app.dirty).map(|(name, _)| name.clone()).collect();
-        for name in names {
-            self.learn_kinds_of(&name).await;
         }
     }
 
@@ -234,17 +295,11 @@ fn same(known: Option<&HeadContent>, now: &HeadContent) -> bool {
 }
 
 /// Takes what Git has of an application's ledger, beside what it does not have yet.
-fn take_git(
-    app: &mut App,
-    mut git: BTreeMap<u32, journals::Journal>,
-    expected: Option<Digest>,
-    accepted: &BTreeSet<Digest>,
-) {
-    let has = |id: &Digest| {
-        git.values().any(|journal: &journals::Journal| journal.records.iter().any(|record| record.id == *id))
-    };
-    let lost = expected.filter(|id| !has(id) && !accepted.contains(id));
-    if let Some(id) = lost {
+fn take_git(app: &mut App, mut git: BTreeMap<u32, Journal>, accepted: Option<&BTreeSet<Digest>>) {
+    let has = |id: &Digest| git.values().any(|journal| journal.records.iter().any(|record| record.id == *id));
+    let is_accepted = |id: &Digest| accepted.is_some_and(|accepted| accepted.contains(id));
+    let expected = app.ledger.pushed_tip();
+    if let Some(id) = expected.filter(|id| !has(id) && !is_accepted(id)) {
         app.rewritten = Some(format!(
             "the last record {} is not in the branch's history any more; bring it back, or accept the new history \
              with `locktender audit accept`",
@@ -253,19 +308,19 @@ fn take_git(
         return;
     }
     app.rewritten = None;
-    if expected.is_none_or(|id| !accepted.contains(&id) || has(&id)) {
+    if expected.is_none_or(|id| !is_accepted(&id) || has(&id)) {
         journals::join(&mut git, std::mem::take(&mut app.ledger.rollouts));
     }
     app.ledger.rollouts = git;
     app.ledger.refold();
 }
 
-/// Reads which lost records a person has accepted as lost.
+/// Where a person says which lost records are accepted as lost.
+const ACCEPTED: &str = "rollouts/accepted.yaml";
+
 async fn accepted(ports: &Ports, head: &Revision) -> Result<BTreeSet<Digest>, RepositoryError> {
     let entries = ports.repository.directory(head, "rollouts").await?.unwrap_or_default();
-    let Some(entry) = entries.iter().find(|entry| entry.path == "rollouts/accepted.yaml") else {
-        return Ok(BTreeSet::new());
-    };
+    let Some(entry) = entries.iter().find(|entry| entry.path == ACCEPTED) else { return Ok(BTreeSet::new()) };
     let bytes = ports.repository.read(&entry.id, 1 << 20).await?;
     let words = String::from_utf8_lossy(&bytes).into_owned();
     Ok(words.split_whitespace().filter_map(|word| Digest::parse(word).ok()).collect())

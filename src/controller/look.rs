@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Controller, Options, Ports, Reports, app::App, core_kinds, journals::AppLedger, source::Snapshot};
+use super::{
+    Controller, Options, Ports, Reports,
+    app::App,
+    core_kinds,
+    journals::AppLedger,
+    source::{Branch, Snapshot},
+};
 use crate::core::{
     cluster::{ClusterError, ClusterEvent, Scope},
     ledger::{Draft, Event, Record},
@@ -70,7 +76,7 @@ impl Look {
         if self.head() == Some(at) {
             return Ok(());
         }
-        self.controller.load(at).await
+        self.controller.load(at, None).await
     }
 
     /// Says why Git cannot be asked; decisions are made as the controller would make them then.
@@ -162,12 +168,18 @@ impl Look {
 
     /// Returns the commit that was read.
     pub fn head(&self) -> Option<&Revision> {
-        self.controller.snapshot.as_ref().map(|snapshot| &snapshot.revision)
+        self.controller.branch.as_ref().map(|branch| &branch.revision)
     }
 
-    /// Returns the branch as it was read.
-    pub fn snapshot(&self) -> Option<&Snapshot> {
-        self.controller.snapshot.as_ref()
+    /// Returns the branch as it was read, its applications aside.
+    pub fn branch(&self) -> Option<&Branch> {
+        self.controller.branch.as_ref()
+    }
+
+    /// Returns the branch as it was read, with all its applications.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let apps = self.controller.source.contents().clone();
+        Some(Snapshot { branch: self.branch()?.clone(), apps })
     }
 
     /// Returns what is known of the cluster.
@@ -211,8 +223,8 @@ impl Look {
             }
         }
         let now = self.controller.now();
-        let frozen = merged.frozen(app, now);
-        self.controller.snapshot = Some(Snapshot { freezes: Vec::new(), ..merged.clone() });
+        let frozen = merged.branch.frozen(app, now);
+        self.controller.branch = Some(Branch { freezes: Vec::new(), ..merged.branch.clone() });
         self.controller.load_renders(app).await;
         let ready = self.controller.ready;
         let known = self.controller.apps.get_mut(app)?;
@@ -227,7 +239,7 @@ impl Look {
             // As the record that the controller writes before it opens the next one.
             let draft = Draft::new(Event::Superseded, None, "a new revision");
             let tip = last.tip();
-            last.take(Record::chain(draft, u32::MAX, now, merged.revision.clone(), tip));
+            last.take(Record::chain(draft, u32::MAX, now, merged.branch.revision.clone(), tip));
         }
         if !ready && let Some(stable) = &stable {
             self.assume(app, stable);

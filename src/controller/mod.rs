@@ -34,14 +34,15 @@ use self::{
     app::App,
     journals::Journals,
     lanes::{Acted, GitDone},
+    load::Unread,
     news::{Listeners, Load, News},
     publish::Publication,
-    source::{Snapshot, Source},
+    source::{Branch, Source},
 };
 use crate::core::{
     clock::Clock,
     cluster::{Cluster, Kind, ObjectKey},
-    names::AppName,
+    names::{AppName, Digest},
     render::Renderer,
     repository::Repository,
     rollout::{
@@ -176,7 +177,12 @@ struct Controller {
     view: View,
     source: Source,
     journals: Journals,
-    snapshot: Option<Snapshot>,
+    /// The branch as it was read last.
+    branch: Option<Branch>,
+    /// The ledgers that were not read yet at HEAD.
+    unread: BTreeMap<AppName, Unread>,
+    /// The lost records that a person has accepted as lost; `None` before they are read.
+    accepted: Option<BTreeSet<Digest>>,
     apps: BTreeMap<AppName, App>,
     /// Which applications render an object at HEAD.
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
@@ -211,7 +217,9 @@ impl Controller {
             options,
             reports,
             view: View::default(),
-            snapshot: None,
+            branch: None,
+            unread: BTreeMap::new(),
+            accepted: None,
             apps: BTreeMap::new(),
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
@@ -356,7 +364,7 @@ impl Controller {
         self.load_renders(name).await;
         let mut decision = self.decide_once(name)?;
         if let Some(wanted) = decision.repair.take() {
-            let (head, paths) = self.snapshot.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
+            let (head, paths) = self.branch.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
             let stable = self.apps.get(name)?.renders.get(&wanted.theirs).map(|render| render.digests.clone());
             let repair = match (&self.refused_push, stable) {
                 (Some(why), _) => rollout::input::Repair::Impossible(format!("the remote refuses the push: {why}")),
@@ -377,12 +385,13 @@ impl Controller {
     fn decide_once(&mut self, name: &AppName) -> Option<Decision> {
         let now = self.now();
         let app = self.apps.get(name)?;
-        let head = self.snapshot.as_ref().map(|snapshot| Head {
-            revision: snapshot.revision.clone(),
+        let head = self.branch.as_ref().map(|branch| Head {
+            revision: branch.revision.clone(),
             content: app.content.clone().unwrap_or(HeadContent::Removed),
             decisions: app.decisions.clone(),
             in_advance: app.in_advance.clone(),
-            frozen: snapshot.frozen(name, now),
+            late: app.late.clone(),
+            frozen: branch.frozen(name, now),
             copies_intact: app.copies_intact,
         });
         let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
@@ -444,9 +453,9 @@ impl Controller {
     /// Starts the writes of a decision, and returns what of it is to be published.
     async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
         let now = self.now();
-        let thaw = self.snapshot.as_ref().and_then(|snapshot| snapshot.next_thaw(now));
+        let thaw = self.branch.as_ref().and_then(|branch| branch.next_thaw(now));
         decision.wake_at(thaw);
-        let head = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone());
+        let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
         let app = self.apps.get_mut(name)?;
         app.dirty = false;
@@ -489,7 +498,7 @@ impl Controller {
     async fn publish(&mut self, publications: Vec<(Publication, bool)>) {
         let now = self.now();
         let interval = self.push_interval();
-        let away = self.git.away.is_some() || self.snapshot.is_none();
+        let away = self.git.away.is_some() || self.branch.is_none();
         // Going back does not wait until a push may be tried again; a repair is nothing but a push.
         let held_up = self.push_failures > 0 && self.push_not_before.is_some_and(|at| at > now);
         let (to_keep, publications): (Vec<_>, Vec<_>) = publications.into_iter().partition(|(publication, urgent)| {
@@ -520,9 +529,9 @@ impl Controller {
             }
             return;
         }
-        let Some(onto) = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone()) else { return };
+        let Some(onto) = self.branch.as_ref().map(|branch| branch.revision.clone()) else { return };
         self.publishing = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
-        self.git_lane = Some(lanes::push(&self.ports.repository, onto, publications));
+        self.git_lane = Some(lanes::push(&self.ports.repository, onto, publications, now));
     }
 
     /// Decides for an application again as soon as the Git lane is free.
@@ -540,7 +549,7 @@ impl Controller {
 
     fn push_interval(&self) -> SignedDuration {
         let set = self.options.push_interval;
-        let interval = set.or(self.snapshot.as_ref().map(|snapshot| snapshot.settings.push_interval));
+        let interval = set.or(self.branch.as_ref().map(|branch| branch.settings.push_interval));
         interval.and_then(|interval| SignedDuration::try_from(interval).ok()).unwrap_or(SignedDuration::from_secs(3))
     }
 

@@ -116,14 +116,14 @@ impl Controller {
         match done {
             GitDone::Fetched(Ok(tip)) => self.fetched(tip).await,
             GitDone::Fetched(Err(error)) => self.git_failed(&error),
-            GitDone::Pushed { publications, result } => self.pushed(publications, result).await,
+            GitDone::Pushed { onto, publications, result } => self.pushed(&onto, publications, result).await,
         }
     }
 
     async fn fetched(&mut self, tip: Revision) {
         self.git_failures = 0;
         self.git_not_before = None;
-        let seen = self.snapshot.as_ref().map(|snapshot| snapshot.revision.clone());
+        let seen = self.branch.as_ref().map(|branch| branch.revision.clone());
         if seen.as_ref() == Some(&tip) {
             self.stale_since = None;
             if self.git.away.take().is_some() {
@@ -143,7 +143,7 @@ impl Controller {
         // Perhaps our push is in it, or is not wanted any more.
         self.git.unpushed = None;
         self.refused_push = None;
-        if let Err(error) = self.load(&tip).await {
+        if let Err(error) = self.load(&tip, None).await {
             self.git_failed(&error);
         }
     }
@@ -187,7 +187,12 @@ impl Controller {
         self.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_secs(60))
     }
 
-    async fn pushed(&mut self, publications: Vec<(Publication, bool)>, result: Result<Push, RepositoryError>) {
+    async fn pushed(
+        &mut self,
+        onto: &Revision,
+        publications: Vec<(Publication, bool)>,
+        result: Result<Push, RepositoryError>,
+    ) {
         let now = self.now();
         match result {
             Ok(Push::Accepted(commits)) => {
@@ -197,18 +202,18 @@ impl Controller {
                 self.push_failures = 0;
                 self.push_not_before = None;
                 self.git.unpushed = None;
-                for (publication, _) in publications {
-                    info!(app = %publication.app, records = publication.records, "pushed");
-                    self.touch_dependents(&publication.app);
-                    self.tell_records(&publication);
+                for (publication, _) in &publications {
+                    info!(app = %publication.app, records = publication.records.len(), "pushed");
+                    self.tell_records(publication);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
-                        app.ledger = publication.ledger;
+                        publication.pushed_to(&mut app.ledger);
                         app.repair = None;
                         app.dirty = true;
                     }
                 }
+                self.touch_dependents(&publications.iter().map(|(publication, _)| &publication.app).collect());
                 if let Some(tip) = commits.last().cloned()
-                    && let Err(error) = self.load(&tip).await
+                    && let Err(error) = self.load(&tip, Some(onto)).await
                 {
                     self.git_failed(&error);
                 }
@@ -224,7 +229,7 @@ impl Controller {
             }
             Ok(Push::Rejected { moved: false, reason }) => {
                 warn!(reason, "the remote refuses our push");
-                let repairs = publications.iter().any(|(publication, _)| publication.repairs);
+                let repairs = publications.iter().any(|(publication, _)| publication.repair.is_some());
                 if repairs {
                     // Perhaps only the repair is refused: then the application is held, and that is recorded.
                     self.refused_push = Some(reason.clone());
@@ -269,10 +274,10 @@ impl Controller {
     }
 
     /// Those that wait for an application decide again when it has moved.
-    fn touch_dependents(&mut self, moved: &AppName) {
+    fn touch_dependents(&mut self, moved: &BTreeSet<&AppName>) {
         for app in self.apps.values_mut() {
             if let Some(HeadContent::Rendered(render)) = &app.content {
-                app.dirty |= render.application.depends_on.contains(moved);
+                app.dirty |= render.application.depends_on.iter().any(|other| moved.contains(other));
             }
         }
     }
@@ -285,23 +290,21 @@ impl Controller {
     }
 
     async fn keep_urgent(&mut self, publications: Vec<(Publication, bool)>) {
-        let urgent = publications.into_iter().filter(|(publication, urgent)| *urgent && !publication.repairs);
+        let urgent = publications.into_iter().filter(|(publication, urgent)| *urgent && publication.repair.is_none());
         self.keep_in_anchors(urgent.map(|(publication, _)| publication).collect()).await;
     }
 
     /// Going back does not wait for Git: the record goes to the anchor, is acted on, and is pushed later.
     pub(super) async fn keep_in_anchors(&mut self, publications: Vec<Publication>) {
         let now = self.now();
-        for mut publication in publications {
+        for publication in publications {
             let Some(app) = self.apps.get(&publication.app) else { continue };
-            for (number, journal) in &mut publication.ledger.rollouts {
-                journal.pushed = app.ledger.rollouts.get(number).map_or(0, |known| known.pushed);
-            }
-            publication.ledger.refold();
+            let mut ledger = app.ledger.clone();
+            publication.append_to(&mut ledger);
             let namespace = app.namespace();
             let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(&publication.app));
             let renders = app.renders.values().map(Arc::as_ref);
-            let action = anchor::write(&publication.app, &namespace, &publication.ledger, renders, live);
+            let action = anchor::write(&publication.app, &namespace, &ledger, renders, live);
             let result = self.ports.cluster.write(&action.write).await;
             if result.is_ok() {
                 self.tell_records(&publication);
@@ -310,8 +313,8 @@ impl Controller {
             match result {
                 Ok(object) => {
                     info!(app = %publication.app, "Git is away: going back is recorded in the anchor");
-                    app.anchored = Some((publication.ledger.pushed_tip(), publication.ledger.tip()));
-                    app.ledger = publication.ledger;
+                    app.anchored = Some((ledger.pushed_tip(), ledger.tip()));
+                    app.ledger = ledger;
                     app.dirty = true;
                     if let Some(object) = object {
                         self.view.put(object);

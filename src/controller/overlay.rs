@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::core::{
     names::{BlobId, Digest, Revision},
-    repository::{CommitDraft, CommitInfo, Entry, EntryKind, FileVersion, Merge, Push, Repository, RepositoryError},
+    repository::{
+        Change, CommitDraft, CommitInfo, Entry, EntryKind, FileVersion, Merge, Push, Repository, RepositoryError,
+    },
 };
 
 /// A repository whose every commit has the same files changed. Only what rendering reads is changed.
@@ -98,14 +100,18 @@ impl Repository for Overlay {
         self.inner.is_ancestor(ancestor, descendant).await
     }
 
+    async fn changes(&self, _: &Revision, _: &Revision) -> Result<Option<Vec<Change>>, RepositoryError> {
+        Ok(None)
+    }
+
     async fn versions(
         &self,
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.inner.versions(head, since, below, name).await
+        self.inner.versions(head, since, below, names).await
     }
 
     async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {

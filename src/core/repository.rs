@@ -84,6 +84,15 @@ pub struct FileVersion {
     pub blob: BlobId,
 }
 
+/// A file that is not the same in two commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The path from the repository's root.
+    pub path: String,
+    /// Its content's id and what it is in the later commit; `None` where it is gone.
+    pub now: Option<(BlobId, EntryKind)>,
+}
+
 /// A commit, for the trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitInfo {
@@ -149,14 +158,20 @@ pub trait Repository: Send + Sync {
     /// Returns whether `ancestor` is `descendant` or reachable from it. False when either is unknown.
     async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, RepositoryError>;
 
-    /// Returns every version of the files named `name` below the directory `below` in the commits that are
-    /// reachable from `head` and not from `since`, over all parents, oldest commit first.
+    /// Returns what differs between two commits, by path, whatever lies between them; `None` where that cannot be
+    /// told (`from` is not here any more) or is not worth telling (nearly everything): read all of `to` then.
+    ///
+    /// What it costs follows what differs: directories with the same id are not opened.
+    async fn changes(&self, from: &Revision, to: &Revision) -> Result<Option<Vec<Change>>, RepositoryError>;
+
+    /// Returns every version of the files with one of these `names` below the directory `below` in the commits that
+    /// are reachable from `head` and not from `since`, over all parents, oldest commit first.
     async fn versions(
         &self,
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>, RepositoryError>;
 
     /// Returns the commits reachable from `head` that changed something below `path` ("" is everything), newest

@@ -21,6 +21,7 @@ pub mod here;
 pub mod local;
 pub mod memory;
 pub mod objects;
+pub mod over;
 pub mod url;
 
 use std::path::PathBuf;
@@ -30,20 +31,20 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use self::access::{Access, Grant};
 pub use self::counts::{RemoteCounts, RemoteOperation, RemoteResult};
 use self::mirror::Mirror;
 use self::notice::Notice;
 use self::objects::{ObjectError, Objects, Who};
+use self::over::OverObjects;
 use self::patience::Patience;
 use self::program::Program;
 use self::remote::{Failure, Pushed, Remote};
 use self::thread::MirrorThread;
 use self::url::{Branch, RemoteUrl, Transport};
-use crate::core::names::{BlobId, Revision};
-use crate::core::repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError};
+use crate::core::names::Revision;
+use crate::core::repository::{CommitDraft, Push, RepositoryError};
 
 /// What to watch, and how.
 #[derive(Clone, Debug)]
@@ -143,22 +144,6 @@ impl GitRepository {
         Arc::clone(&self.counts)
     }
 
-    /// Asks the objects, and once more of a mirror fetched anew when they are damaged.
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl Fn(Objects<'_>) -> Result<T, ObjectError> + Clone + Send + 'static,
-    ) -> Result<T, RepositoryError> {
-        let again = question.clone();
-        match self.thread.ask(move |mirror| mirror.ask(question)).await? {
-            Err(ObjectError::Corrupt(what)) => {
-                let _transfer = self.transfer.lock().await;
-                self.cure(&what).await?;
-                Ok(self.thread.ask(move |mirror| mirror.ask(again)).await??)
-            }
-            answer => Ok(answer?),
-        }
-    }
-
     /// Throws the mirror away for a new one, unless that was done at this tip already. `transfer` must be held.
     async fn cure(&self, what: &str) -> Result<(), RepositoryError> {
         let tip = self.thread.ask(|mirror| mirror.tip()).await??;
@@ -202,7 +187,23 @@ impl GitRepository {
 }
 
 #[async_trait]
-impl Repository for GitRepository {
+impl OverObjects for GitRepository {
+    /// Asks the objects, and once more of a mirror fetched anew when they are damaged.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl for<'o> Fn(Objects<'o>) -> Result<T, ObjectError> + Clone + Send + 'static,
+    ) -> Result<T, RepositoryError> {
+        let again = question.clone();
+        match self.thread.ask(move |mirror| mirror.ask(question)).await? {
+            Err(ObjectError::Corrupt(what)) => {
+                let _transfer = self.transfer.lock().await;
+                self.cure(&what).await?;
+                Ok(self.thread.ask(move |mirror| mirror.ask(again)).await??)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
     async fn fetch(&self) -> Result<Revision, RepositoryError> {
         let _transfer = self.transfer.lock().await;
         if self.remote.local_path().is_some() {
@@ -235,53 +236,6 @@ impl Repository for GitRepository {
 
     async fn tip(&self) -> Result<Option<Revision>, RepositoryError> {
         self.thread.ask(|mirror| mirror.tip()).await?
-    }
-
-    async fn directory(&self, at: &Revision, path: &str) -> Result<Option<Vec<Entry>>, RepositoryError> {
-        let (at, path) = (at.clone(), path.to_owned());
-        self.ask(move |objects| objects.directory(&at, &path)).await
-    }
-
-    async fn files(&self, at: &Revision, path: &str) -> Result<Vec<Entry>, RepositoryError> {
-        let (at, path) = (at.clone(), path.to_owned());
-        self.ask(move |objects| objects.files(&at, &path)).await
-    }
-
-    async fn read(&self, blob: &BlobId, limit: u64) -> Result<Bytes, RepositoryError> {
-        let blob = blob.clone();
-        self.ask(move |objects| objects.read(&blob, limit)).await
-    }
-
-    async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, RepositoryError> {
-        let (ancestor, descendant) = (ancestor.clone(), descendant.clone());
-        self.ask(move |objects| objects.is_ancestor(&ancestor, &descendant)).await
-    }
-
-    async fn versions(
-        &self,
-        head: &Revision,
-        since: Option<&Revision>,
-        below: &str,
-        name: &str,
-    ) -> Result<Vec<FileVersion>, RepositoryError> {
-        let (head, since, below, name) = (head.clone(), since.cloned(), below.to_owned(), name.to_owned());
-        self.ask(move |objects| objects.versions(&head, since.as_ref(), &below, &name)).await
-    }
-
-    async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {
-        let (head, path) = (head.clone(), path.to_owned());
-        self.ask(move |objects| objects.log(&head, &path, limit)).await
-    }
-
-    async fn merge(
-        &self,
-        path: &str,
-        base: &Revision,
-        ours: &Revision,
-        theirs: &Revision,
-    ) -> Result<Merge, RepositoryError> {
-        let (path, base, ours, theirs) = (path.to_owned(), base.clone(), ours.clone(), theirs.clone());
-        self.ask(move |objects| objects.merge(&path, &base, &ours, &theirs)).await
     }
 
     async fn push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {

@@ -33,10 +33,15 @@ pub enum JournalError {
 /// Writes records as a stream of YAML documents.
 pub fn write(records: &[Record]) -> String {
     records.iter().fold(String::new(), |mut text, record| {
-        text.push_str("---\n");
-        text.push_str(&serde_yaml::to_string(record).unwrap_or_default());
+        write_one(record, &mut text);
         text
     })
+}
+
+/// Writes one more record after the others.
+pub fn write_one(record: &Record, text: &mut String) {
+    text.push_str("---\n");
+    text.push_str(&serde_yaml::to_string(record).unwrap_or_default());
 }
 
 /// Reads a journal and checks its chain: ids, links and numbers. What precedes its first record is not checked here.
@@ -45,14 +50,24 @@ pub fn write(records: &[Record]) -> String {
 ///
 /// Names the first record that cannot be believed.
 pub fn read(text: &str) -> Result<Vec<Record>, JournalError> {
+    read_after(None, text)
+}
+
+/// Reads the records that follow one that was read before, and checks that they continue its chain.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_after(last: Option<&Record>, text: &str) -> Result<Vec<Record>, JournalError> {
     let mut records: Vec<Record> = Vec::new();
+    let before = last.map_or(0, |last| last.seq as usize);
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let record = Record::deserialize(document)
-            .map_err(|error| JournalError::Unreadable { document: index + 1, reason: error.to_string() })?;
+            .map_err(|error| JournalError::Unreadable { document: before + index + 1, reason: error.to_string() })?;
         if record.computed_id() != record.id {
             return Err(JournalError::Changed { seq: record.seq });
         }
-        let follows = match records.last() {
+        let follows = match records.last().or(last) {
             Some(last) => record.previous == last.id && record.seq == last.seq + 1,
             None => record.seq == 1,
         };
@@ -109,6 +124,14 @@ mod tests {
     fn a_missing_record_is_named() {
         let records = two();
         assert_eq!(read(&write(&records[1..])), Err(JournalError::Broken { seq: 2 }));
+    }
+
+    #[test]
+    fn what_was_appended_is_read_alone() {
+        let records = two();
+        let appended = write(&records[1..]);
+        assert_eq!(read_after(Some(&records[0]), &appended).unwrap(), records[1..]);
+        assert_eq!(read_after(Some(&records[1]), &appended), Err(JournalError::Broken { seq: 2 }));
     }
 
     #[test]

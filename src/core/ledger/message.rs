@@ -3,23 +3,48 @@
 use super::record::{Event, Record};
 use crate::core::names::{Digest, RolloutId};
 
-/// Writes the message of a commit that carries `records` of `rollout`; `target` is the digest it goes to.
-///
-/// The trailers name the last record; the body lists all.
-pub fn message(rollout: &RolloutId, target: Option<&Digest>, subject: &str, records: &[Record]) -> String {
-    let mut text = format!("{} {:04}: {subject}\n\n", rollout.app, rollout.number);
-    for record in records {
-        let stage = record.stage.as_ref().map(|stage| format!(" {stage}")).unwrap_or_default();
-        text.push_str(&format!("{:?}{stage}: {}\n", record.event, record.why));
+/// What a commit says of one application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The rollout that it ends with.
+    pub rollout: RolloutId,
+    /// The digest that it goes to.
+    pub target: Digest,
+    /// In a few words.
+    pub subject: String,
+    /// The records that it carries.
+    pub records: Vec<Record>,
+}
+
+impl Message {
+    fn title(&self) -> String {
+        format!("{} {:04}: {}", self.rollout.app, self.rollout.number, self.subject)
     }
-    let Some(last) = records.last() else { return text };
-    text.push_str(&format!("\nLocktender-Rollout: {rollout}\nLocktender-Event: {:?}\n", last.event));
+}
+
+/// Writes the message of a commit that carries records of one application, or of many.
+///
+/// The trailers name the last record; the body lists all, of many applications a line each.
+pub fn message(of: &[Message]) -> String {
+    let mut text = match of {
+        [one] => {
+            let stage = |record: &Record| record.stage.as_ref().map(|stage| format!(" {stage}")).unwrap_or_default();
+            let lines =
+                one.records.iter().map(|record| format!("{:?}{}: {}\n", record.event, stage(record), record.why));
+            format!("{}\n\n{}", one.title(), lines.collect::<String>())
+        }
+        many => {
+            let lines: String = many.iter().map(|one| format!("{}\n", one.title())).collect();
+            format!("records of {} applications\n\n{lines}", many.len())
+        }
+    };
+    let last = of.iter().rev().find_map(|one| Some((one, one.records.last()?)));
+    let Some((one, last)) = last else { return text };
+    text.push_str(&format!("\nLocktender-Rollout: {}\nLocktender-Event: {:?}\n", one.rollout, last.event));
     if let Some(stage) = &last.stage {
         text.push_str(&format!("Locktender-Stage: {stage}\n"));
     }
-    if let Some(target) = target {
-        text.push_str(&format!("Locktender-Digest: {target}\n"));
-    }
+    text.push_str(&format!("Locktender-Digest: {}\n", one.target));
     text.push_str(&format!("Locktender-Source: {}\n", last.head));
     text.push_str(&format!("Locktender-Chain: {} {}\n", last.previous, last.id));
     text

@@ -1,6 +1,9 @@
 //! What only several objects together show: one object in two applications, selectors that take each other's pods.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+};
 
 use serde_json::Value;
 
@@ -38,6 +41,91 @@ pub fn check_across<'a>(
     found
 }
 
+/// Which applications may be in each other's way: an index that is kept as they come, change and go, so that only those
+/// are looked at beside each other by [`check_across`].
+#[derive(Debug, Default)]
+pub struct Claims {
+    by_app: BTreeMap<AppName, Claim>,
+    has: Index<ObjectKey>,
+    makes: Index<Mark>,
+    takes: Index<Mark>,
+}
+
+/// A namespace, and a label that pods there have or a selector there wants; without a label, any pod and all of them.
+type Mark = (String, Option<(String, String)>);
+
+/// What one application has, which pods it makes and which it takes.
+#[derive(Debug, Default)]
+struct Claim {
+    has: BTreeSet<ObjectKey>,
+    makes: BTreeSet<Mark>,
+    takes: BTreeSet<Mark>,
+}
+
+impl Claim {
+    fn of<'a>(app: &'a AppName, manifests: impl Iterator<Item = &'a Manifest>) -> Self {
+        let mut claim = Self::default();
+        for manifest in manifests {
+            claim.has.insert(manifest.object.key());
+            let Some(workload) = Selected::of(app, manifest) else { continue };
+            let namespace = manifest.object.namespace();
+            let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+            claim.takes.insert((namespace.to_owned(), workload.first_label().map(owned)));
+            let labels = workload.labels.iter().map(|(name, value)| Some(owned((name, value))));
+            claim.makes.extend(labels.chain([None]).map(|label| (namespace.to_owned(), label)));
+        }
+        claim
+    }
+}
+
+impl Claims {
+    /// Takes what an application consists of now, in place of what it was.
+    pub fn set<'a>(&mut self, app: &'a AppName, manifests: impl Iterator<Item = &'a Manifest>) {
+        self.remove(app);
+        let claim = Claim::of(app, manifests);
+        put_in(&mut self.has, &claim.has, app);
+        put_in(&mut self.makes, &claim.makes, app);
+        put_in(&mut self.takes, &claim.takes, app);
+        self.by_app.insert(app.clone(), claim);
+    }
+
+    /// Forgets an application.
+    pub fn remove(&mut self, app: &AppName) {
+        let Some(claim) = self.by_app.remove(app) else { return };
+        take_out(&mut self.has, &claim.has, app);
+        take_out(&mut self.makes, &claim.makes, app);
+        take_out(&mut self.takes, &claim.takes, app);
+    }
+
+    /// Returns the applications that may be in an application's way, or it in theirs; itself among them.
+    pub fn beside(&self, app: &AppName) -> BTreeSet<AppName> {
+        let Some(claim) = self.by_app.get(app) else { return BTreeSet::new() };
+        let has = claim.has.iter().filter_map(|key| self.has.get(key));
+        let taken = claim.takes.iter().filter_map(|mark| self.makes.get(mark));
+        let taking = claim.makes.iter().filter_map(|mark| self.takes.get(mark));
+        has.chain(taken).chain(taking).flatten().chain([app]).cloned().collect()
+    }
+}
+
+type Index<K> = HashMap<K, BTreeSet<AppName>>;
+
+fn put_in<K: Clone + Eq + Hash>(index: &mut Index<K>, keys: &BTreeSet<K>, app: &AppName) {
+    for key in keys {
+        index.entry(key.clone()).or_default().insert(app.clone());
+    }
+}
+
+fn take_out<K: Eq + Hash>(index: &mut Index<K>, keys: &BTreeSet<K>, app: &AppName) {
+    for key in keys {
+        if let Some(apps) = index.get_mut(key) {
+            apps.remove(app);
+            if apps.is_empty() {
+                index.remove(key);
+            }
+        }
+    }
+}
+
 /// A workload that selects pods and makes some.
 struct Selected<'a> {
     app: &'a AppName,
@@ -52,6 +140,12 @@ impl<'a> Selected<'a> {
         let makes_pods = matches!(object.text(&["kind"]), "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet");
         let selector = object.at(&["spec", "selector"]).filter(|_| makes_pods)?;
         Some(Self { app, manifest, selector, labels: strings(object.at(&["spec", "template", "metadata", "labels"])) })
+    }
+
+    /// Returns the first label that it selects: pods without it need not be looked at.
+    fn first_label(&self) -> Option<(&'a str, &'a str)> {
+        let (name, value) = self.selector["matchLabels"].as_object()?.iter().next()?;
+        Some((name.as_str(), value.as_str()?))
     }
 }
 
@@ -70,8 +164,7 @@ fn overlaps(selected: &[Selected<'_>]) -> Vec<(AppName, Problem)> {
     let mut found = Vec::new();
     for (index, workload) in selected.iter().enumerate() {
         let namespace = workload.manifest.object.namespace();
-        let first = workload.selector["matchLabels"].as_object().and_then(|labels| labels.iter().next());
-        let candidates = match first.and_then(|(name, value)| Some((name.as_str(), value.as_str()?))) {
+        let candidates = match workload.first_label() {
             Some((name, value)) => by_label.get(&(namespace, name, value)).unwrap_or(&none),
             None => by_namespace.get(namespace).unwrap_or(&none),
         };

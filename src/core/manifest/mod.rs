@@ -10,7 +10,7 @@ mod parse;
 mod redact;
 mod workload;
 
-pub use across::{check_across, selects};
+pub use across::{Claims, check_across, selects};
 pub use canonical::{canonical_digest, digest};
 pub use health::{Health, Unhealthy, health};
 pub use object::{Object, strings};

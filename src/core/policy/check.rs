@@ -11,34 +11,49 @@ use crate::core::{names::AppName, problem::Problem};
 /// The policies of a repository by name; `None` is one whose file has problems of its own.
 pub type Policies<'a> = BTreeMap<&'a str, Option<&'a RolloutPolicy>>;
 
-/// Returns what is wrong with each application in the light of the others and of the policies. An application that is
-/// not among the keys is fine. `policies_path` is for messages.
-pub fn check_applications(
-    applications: &BTreeMap<AppName, &Sourced<Application>>,
+/// The applications of a repository that read, as far as others can be looked up in them.
+pub struct Others<'a> {
+    /// Finds one by its name.
+    pub get: &'a dyn Fn(&AppName) -> Option<&'a Sourced<Application>>,
+    /// Names all of them: for what is near a name that nobody has.
+    pub names: &'a dyn Fn() -> Vec<&'a AppName>,
+}
+
+/// Returns what is wrong with some applications in the light of all and of the policies. An application that is not
+/// among the keys is fine. `policies_path` is for messages.
+///
+/// What is found of one depends on its own file, its policy, and the applications that it depends on, near and far.
+pub fn check_applications<'n>(
+    some: impl IntoIterator<Item = &'n AppName>,
+    all: &Others<'_>,
     policies: &Policies<'_>,
     policies_path: &str,
 ) -> BTreeMap<AppName, Vec<Problem>> {
     let mut found: BTreeMap<AppName, Vec<Problem>> = BTreeMap::new();
-    for (name, application) in applications {
+    for name in some {
+        let Some(application) = (all.get)(name) else { continue };
         let mut problems: Vec<Problem> = check_policy(application, policies, policies_path).into_iter().collect();
-        problems.extend(check_dependencies(application, applications));
-        if !problems.is_empty() {
-            found.insert(name.clone(), problems);
-        }
-    }
-    for (name, application) in applications {
-        if let Some(cycle) = cycle_through(name, applications) {
+        problems.extend(check_dependencies(application, all));
+        if let Some(cycle) = cycle_through(name, all) {
             let shown = cycle.iter().map(AppName::as_str).collect::<Vec<_>>().join(" → ");
             let problem = application
                 .problem_with_key(&["spec", "dependsOn"], format!("applications depend on each other: {shown}"))
                 .label("one of them must come first");
-            found.entry(name.clone()).or_default().push(problem);
+            problems.push(problem);
+        }
+        if !problems.is_empty() {
+            found.insert(name.clone(), problems);
         }
     }
     found
 }
 
-fn check_policy(application: &Sourced<Application>, policies: &Policies<'_>, policies_path: &str) -> Option<Problem> {
+/// Returns what is wrong with an application's policy: it is not there, not valid, or does not fit.
+pub fn check_policy(
+    application: &Sourced<Application>,
+    policies: &Policies<'_>,
+    policies_path: &str,
+) -> Option<Problem> {
     let name = application.value.policy.as_deref()?;
     match policies.get(name) {
         Some(Some(policy)) => check_overrides(application, policy),
@@ -78,15 +93,12 @@ fn check_overrides(application: &Sourced<Application>, policy: &RolloutPolicy) -
     None
 }
 
-fn check_dependencies(
-    application: &Sourced<Application>,
-    applications: &BTreeMap<AppName, &Sourced<Application>>,
-) -> Vec<Problem> {
-    let unknown = application.value.depends_on.iter().enumerate().filter(|(_, name)| !applications.contains_key(*name));
+fn check_dependencies(application: &Sourced<Application>, all: &Others<'_>) -> Vec<Problem> {
+    let unknown = application.value.depends_on.iter().enumerate().filter(|(_, name)| (all.get)(name).is_none());
     let problem = |(index, name): (usize, &AppName)| {
         let index = index.to_string();
         let problem = application.problem(&["spec", "dependsOn", &index], format!("there is no application `{name}`"));
-        match nearest(name.as_str(), applications.keys().map(AppName::as_str)) {
+        match nearest(name.as_str(), (all.names)().into_iter().map(AppName::as_str)) {
             Some(near) => problem.label(format!("did you mean `{near}`?")),
             None => problem,
         }
@@ -95,13 +107,13 @@ fn check_dependencies(
 }
 
 /// Returns the shortest way from an application over its dependencies back to itself, both ends included.
-fn cycle_through(start: &AppName, applications: &BTreeMap<AppName, &Sourced<Application>>) -> Option<Vec<AppName>> {
+fn cycle_through(start: &AppName, all: &Others<'_>) -> Option<Vec<AppName>> {
     let mut came_from: BTreeMap<&AppName, &AppName> = BTreeMap::new();
     let mut wave = vec![start];
     while !wave.is_empty() {
         let mut next = Vec::new();
         for name in wave {
-            for dependency in applications.get(name).map(|found| &found.value.depends_on).into_iter().flatten() {
+            for dependency in (all.get)(name).map(|found| &found.value.depends_on).into_iter().flatten() {
                 if dependency == start {
                     let mut way = vec![start.clone(), name.clone()];
                     let mut here = name;

@@ -16,7 +16,7 @@ mod settings;
 
 pub use application::{Application, Source, WorkloadOverride, read_application};
 pub use canary::{Canary, Size, Step, StepGates};
-pub use check::{Policies, check_applications};
+pub use check::{Others, Policies, check_applications, check_policy};
 pub use decision::{Decision, DecisionBody, DigestPrefix, read_decision};
 pub use duration::HumanDuration;
 pub use quantity::{IntOrPercent, Percent, Share};

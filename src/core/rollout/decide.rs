@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     back, forward,
+    gates::late_answers,
     input::{Decision, Head, HeadContent, Input, Predecessor},
     observe::Observed,
     plan::{self, Plan, PlanError, PlanRequest},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::core::{
     ledger::{Draft, Event},
-    names::{Digest, Revision},
+    names::Revision,
     policy::RolloutPolicy,
 };
 
@@ -49,10 +50,23 @@ pub fn decide(input: &Input<'_>) -> Decision {
     if let Some(why) = input.git.away.as_ref().or(input.git.unpushed.as_ref()) {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
+    answer_late(input, &mut decision);
     restore_copies(input, &mut decision);
     decision.report.reasons.sort();
     decision.report.reasons.dedup();
     decision
+}
+
+/// Answers decisions in directories of rollouts that others came after.
+fn answer_late(input: &Input<'_>, decision: &mut Decision) {
+    let (Some(head), Some(last)) = (input.head, input.rollouts.last()) else { return };
+    if input.git.rewritten.is_some() {
+        return;
+    }
+    for (number, files) in &head.late {
+        let answers = late_answers(input.rollouts, *number, files).into_iter();
+        decision.records.extend(answers.map(|draft| (last.plan.rollout.number, draft)));
+    }
 }
 
 /// Writes back copies of the records that somebody changed or deleted.
@@ -243,8 +257,7 @@ pub(super) fn is_target(content: &HeadContent, plan: &Plan) -> bool {
 }
 
 /// Records that a change which needs no stages is put in place.
-pub(super) fn applied(render: &Render, before: &Digest, at: Option<&Revision>) -> Draft {
-    let _ = before;
+pub(super) fn applied(render: &Render, at: Option<&Revision>) -> Draft {
     let since = at.map(|at| format!(" since {}", at.short())).unwrap_or_default();
     let why = format!("{} changes nothing that is staged{since}: put in place at once", render.revision.short());
     Draft::new(Event::Applied, None, why).with(|evidence| {

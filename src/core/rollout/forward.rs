@@ -10,7 +10,7 @@ use super::{
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
     input::{Decision, DecisionAtHead, Head, HeadContent, Input, files},
-    objects, plan,
+    labels, objects, plan,
     plan::{Gate, Method, Stage},
     quota,
     render::Render,
@@ -20,7 +20,8 @@ use super::{
     steer::{self, Course, Steered},
 };
 use crate::core::{
-    ledger::{Cause, Draft, Event, PodEvidence, Quota},
+    ledger::{Cause, Draft, Event, PodEvidence, Quota, Record},
+    manifest::Object,
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
@@ -76,14 +77,14 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
             return decision;
         }
         if steered.done {
-            pass(input, state, head, target, stable.as_ref(), &mut decision);
+            pass(input, state, head, target, &mut decision);
         } else {
             watch_progress(input, state, &steered, &mut decision);
         }
     } else {
-        pass(input, state, head, target, stable.as_ref(), &mut decision);
+        pass(input, state, head, target, &mut decision);
     }
-    classify(state, &mut decision);
+    classify(input, state, &mut decision);
     decision
 }
 
@@ -116,7 +117,7 @@ fn new_revision(input: &Input<'_>, state: &State, head: &Head, decision: &mut De
         let HeadContent::Rendered(render) = &head.content else { return false };
         let in_effect = state.applied.as_ref().map_or(state.plan.to.digest, |(_, digest)| *digest);
         if render.digest != in_effect {
-            let draft = applied(render, &in_effect, sides::target_at(state).as_ref());
+            let draft = applied(render, sides::target_at(state).as_ref());
             decision.records.push((number, draft));
             return true;
         }
@@ -288,14 +289,7 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
 }
 
 /// The stage is there: waits for its gates, starts the next, or completes.
-fn pass(
-    input: &Input<'_>,
-    state: &State,
-    head: Option<&Head>,
-    target: Option<&Arc<Render>>,
-    stable: Option<&Arc<Render>>,
-    decision: &mut Decision,
-) {
+fn pass(input: &Input<'_>, state: &State, head: Option<&Head>, target: Option<&Arc<Render>>, decision: &mut Decision) {
     let number = state.plan.rollout.number;
     let stage = state.current();
     let Some(head) = head else { return };
@@ -341,7 +335,7 @@ fn pass(
         return;
     }
     if state.at_last_stage() {
-        complete(input, state, head, target, stable, pods, decision);
+        complete(input, state, head, target, pods, decision);
         return;
     }
     let next = &state.plan.stages[state.stage + 1].name;
@@ -387,7 +381,6 @@ fn complete(
     state: &State,
     head: &Head,
     target: Option<&Arc<Render>>,
-    stable: Option<&Arc<Render>>,
     pods: Vec<PodEvidence>,
     decision: &mut Decision,
 ) {
@@ -403,7 +396,6 @@ fn complete(
         decision.report.reasons.push(Reason::Following { what: format!("{} gone", names.join(", ")) });
         return;
     }
-    let _ = stable;
     let count = u32::try_from(pods.len()).unwrap_or(u32::MAX);
     let version = super::decide::versions(&state.plan);
     let version = version.rsplit(" → ").next().unwrap_or_default();
@@ -440,7 +432,7 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
     let mut pods = Vec::new();
     for workload in changed {
         let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
-        let digest = super::labels::digest_label(&workload.digest);
+        let digest = labels::digest_label(&workload.digest);
         pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {
             name: pod.object.name().to_owned(),
             uid: pod.object.uid().to_owned(),
@@ -452,7 +444,7 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
     pods
 }
 
-fn first_image(pod: &crate::core::manifest::Object) -> &str {
+fn first_image(pod: &Object) -> &str {
     pod.at(&["spec"]).and_then(|spec| spec["containers"][0]["image"].as_str()).unwrap_or_default()
 }
 
@@ -489,7 +481,7 @@ fn watch_progress(input: &Input<'_>, state: &State, steered: &Steered, decision:
 }
 
 /// Says in one word what the rollout is doing.
-fn classify(state: &State, decision: &mut Decision) {
+fn classify(input: &Input<'_>, state: &State, decision: &mut Decision) {
     let reasons = &mut decision.report.reasons;
     if state.phase == Phase::Stopped {
         decision.report.activity = Activity::Stopped;
@@ -501,6 +493,21 @@ fn classify(state: &State, decision: &mut Decision) {
             reasons.push(Reason::Paused);
         }
     } else if reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. } | Reason::Pause { .. })) {
-        decision.report.activity = Activity::Waiting;
+        match stepping_back(input, state) {
+            0 => decision.report.activity = Activity::Waiting,
+            pods => reasons.push(Reason::SteppingBack { pods }),
+        }
     }
+}
+
+/// Counts the pods that are still on their way after a step back: out, or to the older version.
+fn stepping_back(input: &Input<'_>, state: &State) -> u32 {
+    let moves = |record: &&Record| matches!(record.event, Event::StageStarted | Event::StageReverted);
+    if state.records.iter().rev().find(moves).is_none_or(|last| last.event != Event::StageReverted) {
+        return 0;
+    }
+    let moving = |pod: &&Object| {
+        pod.is_terminating() || [labels::MOVING, labels::UPDATED_FROM].iter().any(|note| pod.annotation(note).is_some())
+    };
+    u32::try_from(input.view.of_app(input.app, "Pod").filter(moving).count()).unwrap_or(u32::MAX)
 }

@@ -164,6 +164,20 @@ impl<'a> Decisions<'a> {
     }
 }
 
+/// Answers, in the latest rollout's journal, what was put into the directory of a rollout that others came after: it
+/// decides nothing. The records name it by number and path: `0003/confirm/beta.yaml`.
+pub fn late_answers(rollouts: &[State], number: u32, files: &[DecisionFile]) -> Vec<Draft> {
+    let Some(index) = rollouts.iter().position(|state| state.plan.rollout.number == number) else { return Vec::new() };
+    let (of_it, later) = (&rollouts[index], &rollouts[index + 1..]);
+    let known = |file: &&DecisionFile| of_it.answered.contains(*file) || of_it.final_decisions.contains(file);
+    let named = files
+        .iter()
+        .filter(|file| !known(file))
+        .map(|file| DecisionFile { path: format!("{number:04}/{}", file.path), blob: file.blob.clone() });
+    let unanswered = named.filter(|file| !later.iter().any(|state| state.answered.contains(file)));
+    unanswered.map(|file| rejected(file, "that rollout is over, and another came after it".to_owned())).collect()
+}
+
 fn rejected(file: DecisionFile, why: String) -> Draft {
     let path = file.path.clone();
     Draft::new(Event::DecisionRejected, None, format!("{path}: {why}")).with(|evidence| evidence.decision = Some(file))

@@ -46,6 +46,8 @@ pub struct Head {
     pub decisions: Vec<DecisionAtHead>,
     /// The decisions that are already there for a rollout that is not open yet.
     pub in_advance: Vec<DecisionFile>,
+    /// The decisions in directories of older rollouts that may not be answered yet, by the rollout's number.
+    pub late: BTreeMap<u32, Vec<DecisionFile>>,
     /// The freeze that applies, if one does.
     pub frozen: Option<String>,
     /// Whether `plan.yaml` and `journal.yaml` of the latest rollout are at HEAD as they were pushed.

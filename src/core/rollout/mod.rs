@@ -24,5 +24,6 @@ pub mod strategy;
 pub mod view;
 
 pub use decide::{decide, version, versions};
+pub use gates::late_answers;
 pub use objects::labelled;
 pub use sides::{StableAt, needed, stable_at, target_at};

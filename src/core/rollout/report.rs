@@ -48,6 +48,18 @@ pub enum Reason {
         /// What it waits for.
         waits: String,
     },
+    /// A pod that was changed is not back in service yet.
+    Returning {
+        /// The pod.
+        pod: String,
+        /// What it waits for.
+        waits: String,
+    },
+    /// The stage was stepped back to, and pods of the stages after it are still on their way.
+    SteppingBack {
+        /// How many.
+        pods: u32,
+    },
     /// As many pods as may be are out of service.
     MaxUnavailable {
         /// `Deployment/checkout`.
@@ -139,6 +151,10 @@ impl fmt::Display for Reason {
                 Ok(())
             }
             Self::Draining { pod, waits } => write!(f, "{pod} leaves service: {waits}"),
+            Self::Returning { pod, waits } => write!(f, "{pod} is not back in service yet: {waits}"),
+            Self::SteppingBack { pods } => {
+                write!(f, "going back: {pods} {} on the way", if *pods == 1 { "pod is" } else { "pods are" })
+            }
             Self::MaxUnavailable { workload, available, floor } => {
                 write!(f, "{workload}: {available} available, and {floor} must stay")
             }

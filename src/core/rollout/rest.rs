@@ -81,7 +81,7 @@ fn follow_head(
         }
         let before = sides::stable_at(input.rollouts).map(|at| at.revision);
         let changed = changed_by(input, target);
-        let draft = applied(target, &stable.digest, before.as_ref()).with(|evidence| evidence.objects = changed);
+        let draft = applied(target, before.as_ref()).with(|evidence| evidence.objects = changed);
         decision.records.push((last.plan.rollout.number, draft));
         return true;
     }

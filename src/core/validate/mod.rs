@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use workloads::check_workloads;
 
 use super::policy::{
-    Application, Decision, Freeze, Policies, RolloutPolicy, Settings, Source, Sourced, check_applications,
+    Application, Decision, Freeze, Others, Policies, RolloutPolicy, Settings, Source, Sourced, check_applications,
     read_application, read_decision, read_freeze, read_policy, read_settings,
 };
 use crate::core::{
@@ -83,8 +83,8 @@ pub fn validate(
     let mut policies: Policies<'_> =
         found.policies.iter().map(|(name, policy)| (name.as_str(), Some(&policy.value))).collect();
     policies.extend(broken.iter().map(|name| (name.as_str(), None)));
-    let by_name = read.iter().map(|(name, application)| (name.clone(), application)).collect();
-    let mut refused = check_applications(&by_name, &policies, &found.settings.paths.policies);
+    let others = Others { get: &|name| read.get(name), names: &|| read.keys().collect() };
+    let mut refused = check_applications(read.keys(), &others, &policies, &found.settings.paths.policies);
 
     let mut manifests: BTreeMap<AppName, Vec<Manifest>> = BTreeMap::new();
     for (name, application) in &read {

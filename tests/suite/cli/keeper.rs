@@ -50,7 +50,7 @@ impl Keeper {
     /// Opens a rollout to what HEAD renders.
     pub async fn open(&mut self) -> &mut Self {
         self.look.fetch().await.unwrap();
-        let head = self.look.snapshot().unwrap().clone();
+        let head = self.look.snapshot().unwrap();
         let preview = self.look.preview(&self.app, &head).await.unwrap();
         assert!(preview.decision.open.is_some(), "{:?}", preview.decision.report);
         self.publish(preview.decision).await
@@ -104,7 +104,7 @@ impl Keeper {
         let head = self.look.head().unwrap().clone();
         let ledger = self.look.ledger(&self.app).unwrap();
         let publication = publish::compose(&self.app, ledger, &decision, &head, self.look.now());
-        let pushed = self.repository.push(&head, &publication.commits).await.unwrap();
+        let pushed = self.repository.push(&head, &publish::commits(&[&publication], self.look.now())).await.unwrap();
         assert!(matches!(pushed, Push::Accepted(_)), "{pushed:?}");
         self.look.fetch().await.unwrap();
         self

@@ -109,7 +109,7 @@ async fn fault_45_links_and_submodules_are_told_and_never_followed() {
     person.git(&["rm", "--quiet", "--cached", "apps/a/module"]);
     person.release("apps/a/module/real.yaml", "x", "no longer a module");
     let tip = repository.fetch().await.unwrap();
-    let versions = repository.versions(&tip, None, "apps", "real.yaml").await.unwrap();
+    let versions = repository.versions(&tip, None, "apps", &["real.yaml"]).await.unwrap();
     assert_eq!(
         versions.iter().map(|v| v.path.as_str()).collect::<Vec<_>>(),
         ["apps/a/real.yaml", "apps/a/module/real.yaml"]
@@ -173,7 +173,7 @@ async fn fault_51_times_in_the_past_and_the_future_change_no_order() {
     let log: Vec<String> =
         repository.log(&tip, "rollouts", 9).await.unwrap().into_iter().map(|c| c.message.trim().to_owned()).collect();
     assert_eq!(log, ["n2", "n1", "n0", "start"]);
-    let versions = repository.versions(&tip, None, "rollouts", "j.yaml").await.unwrap();
+    let versions = repository.versions(&tip, None, "rollouts", &["j.yaml"]).await.unwrap();
     assert_eq!(versions.len(), 4);
     assert_eq!(versions.last().unwrap().commit, tip);
 }

@@ -1,13 +1,14 @@
 //! The simulation's repository: the same answers as the mirror's, without a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
 use locktender::adapter::git::memory::MemoryRepository;
 use locktender::adapter::git::objects::Who;
-use locktender::core::names::Revision;
-use locktender::core::repository::{Merge, RepositoryError};
+use locktender::core::names::{BlobId, Revision};
+use locktender::core::repository::{Change, EntryKind, Merge, RepositoryError};
+use proptest::{collection::btree_map, prelude::*};
 
 fn edits(files: &[(&str, Option<&str>)]) -> BTreeMap<String, Option<Vec<u8>>> {
     files.iter().map(|(path, text)| ((*path).to_owned(), text.map(|text| text.as_bytes().to_vec()))).collect()
@@ -36,7 +37,7 @@ fn commits_branches_and_reads() {
     assert_eq!(&objects.read(&files[0].id, 10).unwrap()[..], b"1");
     assert!(objects.is_ancestor(&first, &second).unwrap());
     assert!(!objects.is_ancestor(&second, &first).unwrap());
-    assert_eq!(objects.versions(&second, None, "rollouts", "journal.yaml").unwrap().len(), 1);
+    assert_eq!(objects.versions(&second, None, "rollouts", &["journal.yaml"]).unwrap().len(), 1);
     assert_eq!(objects.log(&second, "apps", 10).unwrap().len(), 1);
     let unknown = Revision::new("1".repeat(40));
     let error: RepositoryError = objects.files(&unknown, "").unwrap_err().into();
@@ -97,7 +98,46 @@ fn a_commit_costs_less_than_a_millisecond() {
     let each = started.elapsed() / 1_000;
     assert!(each.as_micros() < 1_000, "{each:?}");
     let started = Instant::now();
-    let versions = repository.objects().versions(&tip, None, "rollouts", "journal.yaml").unwrap();
+    let versions = repository.objects().versions(&tip, None, "rollouts", &["journal.yaml"]).unwrap();
     assert_eq!(versions.len(), 1_000);
     assert!(started.elapsed().as_secs() < 1, "{:?}", started.elapsed());
+}
+
+/// Every file of a commit by its path, with the content's id.
+fn all(repository: &MemoryRepository, at: &Revision) -> BTreeMap<String, BlobId> {
+    let files = repository.objects().files(at, "").unwrap();
+    files.into_iter().map(|entry| (entry.path, entry.id)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Files and directories take each other's places, and names sort around the slash.
+    #[test]
+    fn changes_are_what_differs_between_the_listings_of_two_commits(
+        first in btree_map("[ab][.-]?(/[ab0](/x)?)?", "[12]", 0..8),
+        second in btree_map("[ab][.-]?(/[ab0](/x)?)?", "[12]", 0..8),
+    ) {
+        let repository = MemoryRepository::new().unwrap();
+        let make = |files: &BTreeMap<String, String>| {
+            let clashes = |path: &String| files.keys().any(|other| other.starts_with(&format!("{path}/")));
+            let files = files.iter().filter(|(path, _)| !clashes(path));
+            let files: Vec<_> = files.map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+            commit(&repository, &[], &files)
+        };
+        let (from, to) = (make(&first), make(&second));
+        let (before, after) = (all(&repository, &from), all(&repository, &to));
+        let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let expected: Vec<Change> = paths
+            .into_iter()
+            .filter(|path| before.get(*path) != after.get(*path))
+            .map(|path| {
+                Change { path: path.clone(), now: after.get(path).map(|id| (id.clone(), EntryKind::File)) }
+            })
+            .collect();
+        let mut changes = repository.objects().changes(&from, &to).unwrap().unwrap();
+        changes.sort_by(|a, b| a.path.cmp(&b.path));
+        prop_assert_eq!(changes, expected);
+        prop_assert_eq!(repository.objects().changes(&Revision::new("0".repeat(40)), &to).unwrap(), None);
+    }
 }

@@ -143,7 +143,7 @@ async fn an_unknown_revision_is_told_and_is_no_damage() {
     let unknown = Revision::new("0123456789".repeat(4));
     assert_eq!(repository.files(&unknown, "").await, Err(RepositoryError::UnknownRevision(unknown.clone())));
     assert_eq!(
-        repository.versions(&tip, Some(&unknown), "", "a").await,
+        repository.versions(&tip, Some(&unknown), "", &["a"]).await,
         Err(RepositoryError::UnknownRevision(unknown))
     );
     let nonsense = Revision::new("main");

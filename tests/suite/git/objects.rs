@@ -38,7 +38,7 @@ async fn versions(
     since: Option<&Revision>,
 ) -> Vec<String> {
     let mut texts = Vec::new();
-    for version in repository.versions(head, since, "rollouts", "j.yaml").await.unwrap() {
+    for version in repository.versions(head, since, "rollouts", &["j.yaml"]).await.unwrap() {
         texts.push(format!("{}={}", version.path, blob(repository, &version.blob).await));
     }
     texts
@@ -146,12 +146,12 @@ async fn three_thousand_commits_are_read_quickly_and_only_once() {
     remote.fast_import(&stream);
     let (repository, tip, _directory) = fetched(&remote).await;
     let started = Instant::now();
-    let all = repository.versions(&tip, None, "rollouts", "journal.yaml").await.unwrap();
+    let all = repository.versions(&tip, None, "rollouts", &["journal.yaml"]).await.unwrap();
     let whole = started.elapsed();
     assert_eq!(all.len(), 300);
     let since = Revision::new(remote.rev("main~10"));
     let started = Instant::now();
-    let last = repository.versions(&tip, Some(&since), "rollouts", "journal.yaml").await.unwrap();
+    let last = repository.versions(&tip, Some(&since), "rollouts", &["journal.yaml"]).await.unwrap();
     let step = started.elapsed();
     assert_eq!(last.len(), 1);
     assert_eq!(last[0], all[299]);

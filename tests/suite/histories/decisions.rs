@@ -57,16 +57,23 @@ async fn a_stale_confirm_that_names_an_earlier_wait_opens_nothing(place: Place) 
 }
 
 async fn a_confirm_for_another_rollout_opens_nothing(place: Place) {
-    let release = Release::at_beta(place).await;
+    let mut release = Release::at_beta(place).await;
     let other = release.ledger("checkout")[&1][0].evidence.plan.unwrap();
     release.decide(1, "confirm/beta", "message: for what is over\n");
     release.decide(3, "confirm/beta", "message: for what is not there yet\n");
     release.decide(2, "confirm/beta", &format!("planHash: {other}\n"));
-    let seen = release.until("checkout", "it is answered", |seen| seen.has(2, Event::DecisionRejected)).await;
-    let why = &seen.last(2, Event::DecisionRejected).unwrap().why;
-    assert!(why.starts_with("confirm/beta.yaml: it names another plan than this rollout's"), "{why}");
+    let seen = release.until("checkout", "both are answered", |seen| seen.count(2, Event::DecisionRejected) > 1).await;
+    let answers = seen.all(2, Event::DecisionRejected);
+    let said = |start: &str| answers.iter().filter(|why| why.starts_with(start)).count();
+    assert_eq!(said("confirm/beta.yaml: it names another plan than this rollout's"), 1, "{answers:?}");
+    assert_eq!(said("0001/confirm/beta.yaml: that rollout is over, and another came after it"), 1, "{answers:?}");
     release.rest().await;
     release.waits(2, "beta", "1.9: 8, 2.0: 2").await;
+    release.kill().await;
+    release.start().await;
+    release.rest().await;
+    let seen = release.waits(2, "beta", "1.9: 8, 2.0: 2").await;
+    assert_eq!(seen.count(2, Event::DecisionRejected), 2, "each is answered once, also by who comes next");
     release.set_tag("2.1");
     release.waits(3, "beta", "1.9: 8, 2.1: 2").await;
     release.rest().await;

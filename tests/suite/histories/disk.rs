@@ -8,12 +8,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use locktender::{
-    adapter::git::objects::{ObjectError, Objects, Who},
+    adapter::git::{
+        objects::{ObjectError, Objects, Who},
+        over::OverObjects,
+    },
     core::{
-        names::{BlobId, Revision},
-        repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+        names::Revision,
+        repository::{CommitDraft, Push, RepositoryError},
     },
 };
 
@@ -65,14 +67,17 @@ impl DiskGit {
         let tip = state.repository.refname_to_id(BRANCH).map_err(|_| RepositoryError::NoBranch("main".to_owned()))?;
         Ok(Revision::new(tip.to_string()))
     }
-
-    fn ask<T>(&self, question: impl FnOnce(Objects<'_>) -> Result<T, ObjectError>) -> Result<T, RepositoryError> {
-        question(Objects::of(&self.state.lock().unwrap().repository)).map_err(RepositoryError::from)
-    }
 }
 
 #[async_trait]
-impl Repository for DiskGit {
+impl OverObjects for DiskGit {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl for<'o> Fn(Objects<'o>) -> Result<T, ObjectError> + Clone + Send + 'static,
+    ) -> Result<T, RepositoryError> {
+        question(Objects::of(&self.state.lock().unwrap().repository)).map_err(RepositoryError::from)
+    }
+
     async fn fetch(&self) -> Result<Revision, RepositoryError> {
         tokio::task::yield_now().await;
         let mut state = self.state.lock().unwrap();
@@ -83,46 +88,6 @@ impl Repository for DiskGit {
 
     async fn tip(&self) -> Result<Option<Revision>, RepositoryError> {
         Ok(self.state.lock().unwrap().mirror.clone())
-    }
-
-    async fn directory(&self, at: &Revision, path: &str) -> Result<Option<Vec<Entry>>, RepositoryError> {
-        self.ask(|objects| objects.directory(at, path))
-    }
-
-    async fn files(&self, at: &Revision, path: &str) -> Result<Vec<Entry>, RepositoryError> {
-        self.ask(|objects| objects.files(at, path))
-    }
-
-    async fn read(&self, blob: &BlobId, limit: u64) -> Result<Bytes, RepositoryError> {
-        self.ask(|objects| objects.read(blob, limit))
-    }
-
-    async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, RepositoryError> {
-        self.ask(|objects| objects.is_ancestor(ancestor, descendant))
-    }
-
-    async fn versions(
-        &self,
-        head: &Revision,
-        since: Option<&Revision>,
-        below: &str,
-        name: &str,
-    ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.ask(|objects| objects.versions(head, since, below, name))
-    }
-
-    async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {
-        self.ask(|objects| objects.log(head, path, limit))
-    }
-
-    async fn merge(
-        &self,
-        path: &str,
-        base: &Revision,
-        ours: &Revision,
-        theirs: &Revision,
-    ) -> Result<Merge, RepositoryError> {
-        self.ask(|objects| objects.merge(path, base, ours, theirs))
     }
 
     async fn push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {

@@ -144,6 +144,12 @@ impl Seen {
         self.ledger.get(&number).into_iter().flatten().rev().find(|record| record.event == event)
     }
 
+    /// What all records of this event say.
+    pub fn all(&self, number: u32, event: Event) -> Vec<&str> {
+        let records = self.ledger.get(&number).into_iter().flatten().filter(|record| record.event == event);
+        records.map(|record| record.why.as_str()).collect()
+    }
+
     /// The reasons, as people read them.
     pub fn reasons(&self) -> String {
         let reasons = self.report.iter().flat_map(|report| &report.reasons);

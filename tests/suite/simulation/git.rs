@@ -6,12 +6,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use locktender::{
-    adapter::git::{memory::MemoryRepository, objects::Who},
+    adapter::git::{
+        memory::MemoryRepository,
+        objects::{ObjectError, Objects, Who},
+        over::OverObjects,
+    },
     core::{
-        names::{BlobId, Revision},
-        repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+        names::Revision,
+        repository::{CommitDraft, Push, RepositoryError},
     },
 };
 use tokio::sync::Notify;
@@ -191,13 +194,6 @@ impl SimGit {
         }
         Ok(())
     }
-
-    fn ask<T>(
-        &self,
-        question: impl FnOnce(&MemoryRepository) -> Result<T, locktender::adapter::git::objects::ObjectError>,
-    ) -> Result<T, RepositoryError> {
-        question(&self.state.lock().unwrap().repository).map_err(RepositoryError::from)
-    }
 }
 
 impl State {
@@ -219,7 +215,14 @@ impl State {
 }
 
 #[async_trait]
-impl Repository for SimGit {
+impl OverObjects for SimGit {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl for<'o> Fn(Objects<'o>) -> Result<T, ObjectError> + Clone + Send + 'static,
+    ) -> Result<T, RepositoryError> {
+        question(self.state.lock().unwrap().repository.objects()).map_err(RepositoryError::from)
+    }
+
     async fn fetch(&self) -> Result<Revision, RepositoryError> {
         self.faults.alive(self.life).await;
         tokio::task::yield_now().await;
@@ -235,46 +238,6 @@ impl Repository for SimGit {
 
     async fn tip(&self) -> Result<Option<Revision>, RepositoryError> {
         Ok(self.state.lock().unwrap().mirror.clone())
-    }
-
-    async fn directory(&self, at: &Revision, path: &str) -> Result<Option<Vec<Entry>>, RepositoryError> {
-        self.ask(|repository| repository.objects().directory(at, path))
-    }
-
-    async fn files(&self, at: &Revision, path: &str) -> Result<Vec<Entry>, RepositoryError> {
-        self.ask(|repository| repository.objects().files(at, path))
-    }
-
-    async fn read(&self, blob: &BlobId, limit: u64) -> Result<Bytes, RepositoryError> {
-        self.ask(|repository| repository.objects().read(blob, limit))
-    }
-
-    async fn is_ancestor(&self, ancestor: &Revision, descendant: &Revision) -> Result<bool, RepositoryError> {
-        self.ask(|repository| repository.objects().is_ancestor(ancestor, descendant))
-    }
-
-    async fn versions(
-        &self,
-        head: &Revision,
-        since: Option<&Revision>,
-        below: &str,
-        name: &str,
-    ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.ask(|repository| repository.objects().versions(head, since, below, name))
-    }
-
-    async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {
-        self.ask(|repository| repository.objects().log(head, path, limit))
-    }
-
-    async fn merge(
-        &self,
-        path: &str,
-        base: &Revision,
-        ours: &Revision,
-        theirs: &Revision,
-    ) -> Result<Merge, RepositoryError> {
-        self.ask(|repository| repository.objects().merge(path, base, ours, theirs))
     }
 
     async fn push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {

@@ -27,8 +27,8 @@ impl<'r> Objects<'r> {
             .map_err(|e| corrupt(&format!("the history of {}", descendant.id()), &e))
     }
 
-    /// Returns every version of the files named `name` below the directory `below`, in the commits reachable from
-    /// `head` and not from `since`, over all parents, oldest commit first.
+    /// Returns every version of the files with one of these `names` below the directory `below`, in the commits
+    /// reachable from `head` and not from `since`, over all parents, oldest commit first.
     ///
     /// A merge's version counts when none of its parents has it. Trees that a commit shares with a parent are not
     /// opened, so a commit that touched other directories costs two look-ups.
@@ -41,10 +41,10 @@ impl<'r> Objects<'r> {
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>> {
         let mut subtrees = Subtrees { objects: self, path: below, known: HashMap::new() };
-        let mut search = Search { objects: self, name, commit: head.clone(), found: Vec::new() };
+        let mut search = Search { objects: self, names, commit: head.clone(), found: Vec::new() };
         for id in self.walk(head, since, Sort::TOPOLOGICAL | Sort::REVERSE)? {
             let commit = self.commit_of(id?)?;
             let Some(here) = subtrees.of(&commit)?.filter(|here| here.is_tree) else { continue };
@@ -136,10 +136,10 @@ impl Place {
     }
 }
 
-/// The search for the files called `name` that `commit` brought.
+/// The search for the files with one of these `names` that `commit` brought.
 struct Search<'a, 'r> {
     objects: Objects<'r>,
-    name: &'a str,
+    names: &'a [&'a str],
     commit: Revision,
     found: Vec<FileVersion>,
 }
@@ -148,19 +148,23 @@ impl Search<'_, '_> {
     /// Looks through the directory `path`, whose tree is `id` and in the commit's parents `parents`: only at what
     /// none of them has.
     fn descend(&mut self, id: Oid, parents: &[Place], path: &str) -> Result<()> {
-        let tree = self.objects.tree(id, path)?;
+        let objects = self.objects;
+        let tree = objects.tree(id, path)?;
         let parents = parents.iter().filter(|place| place.is_tree);
-        let parents = parents.map(|place| self.objects.tree(place.id, path)).collect::<Result<Vec<_>>>()?;
-        for entry in self.objects.level(&tree, path)? {
-            let short = entry.path.rsplit('/').next().unwrap_or(&entry.path);
-            let in_parent = |parent: &Tree<'_>| parent.get_name(short).map(|entry| Place::of(&entry));
-            let before: Vec<Place> = parents.iter().filter_map(in_parent).collect();
+        let mut parents = parents.map(|place| objects.tree(place.id, path)).collect::<Result<Vec<_>>>()?.into_iter();
+        let first = parents.next();
+        let others: Vec<Tree<'_>> = parents.collect();
+        for difference in objects.differences(first.as_ref(), Some(&tree), path)? {
+            let Some(entry) = difference.new else { continue };
+            let in_other = |parent: &Tree<'_>| parent.get_name(&difference.name).map(|entry| Place::of(&entry));
+            let before = difference.old.iter().map(|old| Place { id: old.id, is_tree: old.is_directory() });
+            let before: Vec<Place> = before.chain(others.iter().filter_map(in_other)).collect();
             if before.iter().any(|place| place.id == entry.id) {
                 continue;
             }
-            if entry.kind == EntryKind::Directory {
+            if entry.is_directory() {
                 self.descend(entry.id, &before, &entry.path)?;
-            } else if entry.kind == EntryKind::File && short == self.name {
+            } else if entry.kind == EntryKind::File && self.names.contains(&difference.name.as_str()) {
                 let blob = BlobId::new(entry.id.to_string());
                 self.found.push(FileVersion { commit: self.commit.clone(), path: entry.path, blob });
             }

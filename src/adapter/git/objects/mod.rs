@@ -7,6 +7,8 @@
 //! there twice, makes the whole tree an error that names the path. Links and submodules are reported as what they
 //! are and never followed.
 
+mod cache;
+mod compare;
 mod history;
 mod merge;
 mod write;
@@ -14,11 +16,12 @@ mod write;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use git2::{ErrorCode, ObjectType, Oid, Tree};
+use git2::{ErrorCode, ObjectType, Oid, Tree, TreeEntry};
 
 use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{Entry, EntryKind, RepositoryError};
 
+pub use cache::LargeTrees;
 pub use write::{Edits, Who};
 
 /// How many entries one listing may have: more is refused instead of held in memory.
@@ -60,12 +63,18 @@ pub type Result<T> = std::result::Result<T, ObjectError>;
 #[derive(Clone, Copy)]
 pub struct Objects<'r> {
     repository: &'r git2::Repository,
+    large: Option<&'r LargeTrees>,
 }
 
 impl<'r> Objects<'r> {
     /// Looks at `repository`'s objects.
     pub fn of(repository: &'r git2::Repository) -> Self {
-        Self { repository }
+        Self { repository, large: None }
+    }
+
+    /// Remembers large directories in `large`.
+    pub fn remembering(self, large: &'r LargeTrees) -> Self {
+        Self { large: Some(large), ..self }
     }
 
     /// Returns one level of the directory `path` ("" is the root) at `at`; `None` where there is no such directory.
@@ -131,19 +140,14 @@ impl<'r> Objects<'r> {
 
     /// Goes down from the tree `root` to the directory `path`.
     fn tree_below(self, root: Oid, path: &str) -> Result<Option<Tree<'r>>> {
-        let mut tree = self.tree(root, "")?;
+        let mut tree = root;
         let mut here = String::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {
+            let Some(below) = self.subdirectory(tree, name, &here)? else { return Ok(None) };
             push_name(&mut here, name);
-            let Some(entry) = tree.get_name(name) else { return Ok(None) };
-            if entry.kind() != Some(ObjectType::Tree) {
-                return Ok(None);
-            }
-            let id = entry.id();
-            drop(entry);
-            tree = self.tree(id, &here)?;
+            tree = below;
         }
-        Ok(Some(tree))
+        self.tree(tree, &here).map(Some)
     }
 
     fn tree(self, id: Oid, path: &str) -> Result<Tree<'r>> {
@@ -169,22 +173,12 @@ impl<'r> Objects<'r> {
         let mut names = BTreeSet::new();
         let mut level = Vec::with_capacity(tree.len());
         for entry in tree.iter() {
-            let bytes = entry.name_bytes();
-            let path = joined(path, bytes);
-            if let Some(fault) = name_fault(bytes) {
-                return Err(ObjectError::Refused(format!("{path}: the repository has an entry {fault}")));
-            }
-            if !names.insert(bytes.to_owned()) {
+            let raw = checked(&entry, path)?;
+            if !names.insert(entry.name_bytes().to_owned()) {
+                let path = raw.path;
                 return Err(ObjectError::Refused(format!("{path}: the repository has this entry twice")));
             }
-            let kind = match entry.filemode_raw() & 0o170_000 {
-                0o040_000 => EntryKind::Directory,
-                0o100_000 => EntryKind::File,
-                0o120_000 => EntryKind::Link,
-                0o160_000 => EntryKind::Submodule,
-                mode => return Err(ObjectError::Refused(format!("{path}: the entry has the unknown mode {mode:o}"))),
-            };
-            level.push(RawEntry { path, id: entry.id(), kind });
+            level.push(raw);
         }
         Ok(level)
     }
@@ -219,6 +213,23 @@ struct RawEntry {
     path: String,
     id: Oid,
     kind: EntryKind,
+}
+
+/// Checks the name and the mode of one entry of the directory `path`.
+fn checked(entry: &TreeEntry<'_>, path: &str) -> Result<RawEntry> {
+    let bytes = entry.name_bytes();
+    let path = joined(path, bytes);
+    if let Some(fault) = name_fault(bytes) {
+        return Err(ObjectError::Refused(format!("{path}: the repository has an entry {fault}")));
+    }
+    let kind = match entry.filemode_raw() & 0o170_000 {
+        0o040_000 => EntryKind::Directory,
+        0o100_000 => EntryKind::File,
+        0o120_000 => EntryKind::Link,
+        0o160_000 => EntryKind::Submodule,
+        mode => return Err(ObjectError::Refused(format!("{path}: the entry has the unknown mode {mode:o}"))),
+    };
+    Ok(RawEntry { path, id: entry.id(), kind })
 }
 
 /// Says what is wrong with the name of a tree's entry.

@@ -159,7 +159,7 @@ pub(super) fn settle(pod: &Pod<'_>) -> Option<Step> {
         if !pod.is_observed() || !restarted(noted, &pod.containers()) || !pod.is_ready() {
             let trouble = pod.trouble().filter(|trouble| trouble != "not ready");
             let waits = trouble.unwrap_or_else(|| "its containers restart with the new images".to_owned());
-            return Some(Step::Wait(Reason::Draining { pod: name.to_owned(), waits }, None));
+            return Some(Step::Wait(Reason::Returning { pod: name.to_owned(), waits }, None));
         }
     } else if pod.labelled && pod.moving_to().is_none() {
         return None;

@@ -105,6 +105,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let failing = count(at_new.iter().filter(|pod| pod.trouble().is_some_and(|why| why != "not ready")).count());
         let coming = count(at_new.len()).saturating_sub(done + failing);
         self.outcome.units.insert(self.unit.clone(), UnitReport { total: self.total, done, coming, failing });
+        if self.task.new.is_none() {
+            self.report_removal();
+        }
         if done < self.quota {
             self.outcome.done = false;
             let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
@@ -127,6 +130,18 @@ impl<'a, 'b> UnitStep<'a, 'b> {
                 have: done,
                 trouble: trouble.into_iter().collect(),
             });
+        }
+    }
+
+    /// Tells how many pods of a workload that goes away are still there.
+    fn report_removal(&mut self) {
+        let slices = self.others.iter().copied().chain(self.home);
+        let left: usize = slices.map(|slice| slice.pods.len() + slice.terminating.len()).sum();
+        if left > 0 {
+            let pods = if left == 1 { "1 pod".to_owned() } else { format!("{left} pods") };
+            let place = if self.unit.as_str().is_empty() { String::new() } else { format!(" in {}", self.unit) };
+            let (id, verb) = (self.task.id, if left == 1 { "is" } else { "are" });
+            self.outcome.reasons.push(Reason::Following { what: format!("{pods} of {id}{place} {verb} gone") });
         }
     }
 
