@@ -129,6 +129,8 @@ struct State {
     /// Which life of the controller is the present one: those before are dead.
     life: u64,
     crashes: u32,
+    /// In which life a read was last drawn to be stale.
+    misled: u64,
     log: Vec<Fault>,
 }
 
@@ -152,6 +154,7 @@ impl Default for Faults {
             stale: None,
             life: 0,
             crashes: 0,
+            misled: 0,
             log: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), crashed: Arc::default() }
@@ -326,6 +329,10 @@ impl Faults {
             .drawn
             .as_mut()
             .and_then(|(random, odds)| (random.below(1000) < odds.read).then(|| *random.pick(&EARLIER)));
+        // One answer from the past contradicts all others. Two of them, to a controller that knows nothing, are the past:
+        // nobody could tell, and lists come from etcd, so that they are never that old.
+        let drawn = drawn.filter(|_| state.misled != state.life);
+        state.misled = if drawn.is_some() { state.life } else { state.misled };
         let fault = planned.or(drawn)?;
         state.log.push(Fault::Read(at, fault));
         Some(fault)
