@@ -324,6 +324,7 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
         journals::join(&mut app.ledger.rollouts, anchor.rollouts);
     }
     app.ledger.refold();
+    app.anchored_in = Some(anchor.namespace);
     for (revision, render) in anchor.renders {
         app.renders.entry(revision).or_insert_with(|| Arc::new(render));
     }

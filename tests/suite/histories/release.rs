@@ -352,6 +352,12 @@ impl Release {
         }
     }
 
+    /// How clients reach the sandbox.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let Ground::Sandbox { sandbox, .. } = &self.ground else { panic!("only on the sandbox") };
+        sandbox.kubeconfig.clone().unwrap()
+    }
+
     /// The modelled cluster; none on the sandbox.
     pub fn cluster(&self) -> &SimCluster {
         let Ground::Simulation { cluster, .. } = &self.ground else { panic!("only in the simulation") };

@@ -12,6 +12,7 @@ pub mod random;
 pub mod time;
 
 mod exhaustive;
+mod going_back;
 pub mod rollouts;
 mod rows;
 mod schedules;
