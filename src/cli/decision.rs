@@ -11,22 +11,27 @@ use super::{
     place::{ClusterArgs, Place, RepoArgs, no_such_app, ports},
 };
 use crate::{
-    adapter::kube::NoCluster,
+    adapter::kube::{KubeCluster, NoCluster},
     controller::{anchor, look::Look},
     core::{
-        cluster::{Cluster as _, Kind, PatchType, Write},
+        cluster::{Cluster as _, ClusterEvent, Kind, PatchType, Write},
+        manifest::Object,
         names::{AppName, Digest, Revision},
         policy::Decision,
         repository::{CommitDraft, Push, Repository},
         rollout::{
             gates::Decisions,
             input::HeadContent,
+            labels,
             report::clock,
             state::{Outcome as Ended, Phase, State},
             versions,
         },
     },
 };
+
+/// How long the API server may take to list what is looked for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How often a push is tried again when somebody else was faster.
 const TRIES: u32 = 8;
@@ -115,7 +120,7 @@ pub(super) struct ConfirmArgs {
 /// away.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  locktender abort checkout -m 'latency is up'
-  locktender abort checkout --now --namespace shop     # Git is away
+  locktender abort checkout --now -m 'latency is up'     # Git is away
 
 Exit codes: 0 committed and pushed, 1 nothing to abort or it could not be pushed, 2 wrong usage.")]
 pub(super) struct AbortArgs {
@@ -124,7 +129,7 @@ pub(super) struct AbortArgs {
     /// Writes the decision into the cluster instead of Git
     #[arg(long)]
     now: bool,
-    /// With --now: the application's namespace
+    /// With --now: the application's namespace, where not every namespace may be listed
     #[arg(long, value_name = "NAME", requires = "now")]
     namespace: Option<String>,
     #[command(flatten)]
@@ -389,13 +394,14 @@ fn to_retry(state: &State, decisions: &Decisions<'_>, content: Option<&HeadConte
 async fn abort_now(args: &AbortArgs) -> Outcome {
     let app = AppName::new(&args.common.app);
     let cluster = args.cluster.connect().await?;
-    let kind = Kind::new("", "v1", "ConfigMap");
-    let name = anchor::name(&app);
-    let namespace = args.namespace.as_deref().unwrap_or("default");
-    let found = cluster.read(&kind, namespace, &name).await?;
-    let Some((object, known)) = found.and_then(|object| anchor::read(&object).map(|known| (object, known))) else {
-        let error = Error::failed(format!("there is no anchor of {app} in the namespace {namespace}"));
-        return Err(error.hint("`--namespace` names the application's namespace"));
+    let object = match &args.namespace {
+        Some(namespace) => cluster.read(&config_maps(), namespace, &anchor::name(&app)).await?,
+        None => find_anchor(&cluster, &app).await?,
+    };
+    let Some((object, known)) = object.and_then(|object| anchor::read(&object).map(|known| (object, known))) else {
+        let place = args.namespace.as_ref().map_or("this cluster".to_owned(), |name| format!("the namespace {name}"));
+        let error = Error::failed(format!("there is no anchor of {app} in {place}"));
+        return Err(error.hint("is it the right cluster? The controller writes the anchor when it opens a rollout"));
     };
     let journal = known.rollouts.into_values().next_back();
     let Some(journal) = journal else { return Err(Error::failed(format!("{app} has no rollout"))) };
@@ -405,7 +411,7 @@ async fn abort_now(args: &AbortArgs) -> Outcome {
     let body =
         json!({ "data": { anchor::ABORT: anchor::abort_of(&state.plan.rollout, args.common.message.as_deref()) } });
     let write = Write::Patch {
-        kind,
+        kind: config_maps(),
         key: object.key(),
         uid: object.uid().to_owned(),
         resource_version: None,
@@ -414,6 +420,38 @@ async fn abort_now(args: &AbortArgs) -> Outcome {
         subresource: None,
     };
     cluster.write(&write).await?;
-    output::data(&format!("aborted {called}   (in the anchor {namespace}/{name}; Git hears of it when it is back)\n"));
+    let anchor = format!("{}/{}", object.namespace(), object.name());
+    output::data(&format!("aborted {called}   (in the anchor {anchor}; Git hears of it when it is back)\n"));
     Ok(Done::Well)
+}
+
+fn config_maps() -> Kind {
+    Kind::new("", "v1", "ConfigMap")
+}
+
+/// Finds an application's anchor, in whichever namespace it is.
+async fn find_anchor(cluster: &KubeCluster, app: &AppName) -> Result<Option<Object>, Error> {
+    let hint = "name the application's namespace with `--namespace`";
+    cluster.watch(&config_maps()).await;
+    let listed = async {
+        loop {
+            match cluster.next_event().await {
+                ClusterEvent::Listed { objects, .. } => return Ok(objects),
+                ClusterEvent::Lost { reason, .. } => return Err(reason),
+                ClusterEvent::Applied(_) | ClusterEvent::Deleted(_) => {}
+            }
+        }
+    };
+    let listed = tokio::time::timeout(PATIENCE, listed).await.unwrap_or_else(|_| Err("it did not answer".to_owned()));
+    let mut anchors = match listed {
+        Ok(objects) => objects.into_iter().filter(|object| object.label(labels::ANCHOR) == Some(app.as_str())),
+        Err(why) => return Err(Error::failed(format!("cannot list the cluster's ConfigMaps: {why}")).hint(hint)),
+    };
+    match (anchors.next(), anchors.next()) {
+        (Some(one), Some(other)) => {
+            let places = format!("{} and {}", one.namespace(), other.namespace());
+            Err(Error::failed(format!("{app} has anchors in the namespaces {places}")).hint(hint))
+        }
+        (one, _) => Ok(one),
+    }
 }

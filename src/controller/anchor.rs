@@ -50,6 +50,8 @@ struct Kept {
 pub struct Anchor {
     /// The application.
     pub app: AppName,
+    /// The namespace that it lies in.
+    pub namespace: String,
     /// The last record that was pushed.
     pub pushed: Option<Digest>,
     /// The rollouts since the last completed one.
@@ -105,7 +107,7 @@ pub fn read(object: &Object) -> Option<Anchor> {
         })
         .collect();
     let renders = content.renders.into_iter().map(|render| (render.revision.clone(), render)).collect();
-    Some(Anchor { app, pushed, rollouts, renders })
+    Some(Anchor { app, namespace: object.namespace().to_owned(), pushed, rollouts, renders })
 }
 
 /// Builds the write that brings an anchor to what is known now.

@@ -58,6 +58,8 @@ pub struct App {
     pub panics: u32,
     /// The last report.
     pub report: Option<Report>,
+    /// The namespace in which an anchor was found.
+    pub anchored_in: Option<String>,
     /// The last record that the anchor names, and the last that it keeps, as written by us.
     pub anchored: Option<(Option<Digest>, Option<Digest>)>,
 }
@@ -86,6 +88,8 @@ impl App {
             _ => None,
         };
         let render = self.renders.values().next().or(content);
-        render.and_then(|render| render.application.namespace.clone()).unwrap_or_else(|| "default".to_owned())
+        let rendered = render.and_then(|render| render.application.namespace.clone());
+        // An anchor that has no room for what it renders still says where it is.
+        rendered.or_else(|| self.anchored_in.clone()).unwrap_or_else(|| "default".to_owned())
     }
 }

@@ -470,8 +470,9 @@ impl Controller {
         app.report = Some(report.clone());
         self.tell(name, &report);
         let app = self.apps.get_mut(name)?;
-        let mut actions = std::mem::take(&mut decision.actions);
-        actions.extend(anchor);
+        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on.
+        let mut actions: Vec<_> = anchor.into_iter().collect();
+        actions.append(&mut decision.actions);
         if !actions.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));

@@ -152,10 +152,14 @@ impl Controller {
     fn stale(&mut self, tip: &Revision) {
         let now = self.now();
         let since = *self.stale_since.get_or_insert(now);
+        let mut away = format!("the remote serves {}, which is older than what was seen", tip.short());
         if now.duration_since(since) >= STALE_COMPLAINT {
-            warn!(tip = tip.short(), "the remote has served an older commit for five minutes");
+            away.push_str(", for more than five minutes: somebody should look at it");
+            if self.git.away.as_ref() != Some(&away) {
+                warn!(tip = tip.short(), "the remote has served an older commit for five minutes");
+            }
         }
-        self.git.away = Some(format!("the remote serves {}, which is older than what was seen", tip.short()));
+        self.git.away = Some(away);
         self.fetch_due = true;
         self.git_not_before = Some(now + SignedDuration::from_secs(5));
         self.touch(Touched::Everything);
@@ -382,6 +386,7 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
         journals::join(&mut app.ledger.rollouts, anchor.rollouts);
     }
     app.ledger.refold();
+    app.anchored_in = Some(anchor.namespace);
     for (revision, render) in anchor.renders {
         app.renders.entry(revision).or_insert_with(|| Arc::new(render));
     }

@@ -124,6 +124,11 @@ impl Sandbox {
         result
     }
 
+    /// Looks at the world as it is: its objects, and what happened to them.
+    pub fn look<R>(&self, what: impl FnOnce(&World) -> R) -> R {
+        what(&self.live.lock())
+    }
+
     /// Stops everything: watches end, pods stop listening.
     pub async fn shutdown(self) {
         let Self { live, stop, mut server, mut clock, .. } = self;

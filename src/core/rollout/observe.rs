@@ -183,6 +183,8 @@ pub struct Observed<'a> {
     pub handle: Option<&'a Object>,
     /// Its slices, by unit and name.
     pub slices: Vec<Slice<'a>>,
+    /// A pod whose slice is not among them: slices are listed older than pods, or somebody changed labels.
+    pub stray: Option<&'a Object>,
 }
 
 impl<'a> Observed<'a> {
@@ -216,7 +218,9 @@ impl<'a> Observed<'a> {
             });
         }
         slices.sort_by(|a, b| (&a.unit, a.object.name()).cmp(&(&b.unit, b.object.name())));
-        Self { handle: view.get("apps", "Deployment", namespace, workload), slices }
+        let stays = |pod: &&&Object| !pod.is_terminating() && !is_finished(pod) && pod.label(labels::DIGEST).is_some();
+        let stray = pods.values().flatten().find(stays).copied();
+        Self { handle: view.get("apps", "Deployment", namespace, workload), slices, stray }
     }
 
     /// Returns every pod that is not on its way out.

@@ -206,6 +206,12 @@ fn steer_workload<'a>(
         steered.reasons.push(Reason::Held { why });
         return;
     }
+    if let Some(pod) = observed.stray {
+        // Slices that are not seen would be made a second time, and their pods counted for nothing.
+        steered.done = false;
+        steered.reasons.push(Reason::Following { what: format!("the slice of {} is seen", pod.name()) });
+        return;
+    }
     let units = pods.units();
     let mut notes = vec![(labels::ROLLOUT, course.rollout.to_string())];
     if let Some(stage) = &course.stage {

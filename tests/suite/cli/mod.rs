@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod away;
 mod decisions;
 mod deploy;
 mod input;

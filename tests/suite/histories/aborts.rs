@@ -13,7 +13,6 @@ play!(
     an_abort_that_conflicts_with_a_later_change_is_held,
     an_abort_of_a_first_install_is_held_and_deletes_nothing_from_git,
     a_refused_target_is_tried_again_by_retry,
-    a_repair_that_the_remote_refuses_is_held,
 );
 
 async fn an_abort_keeps_replicas_a_comment_and_a_policy_that_others_merged(place: Place) {
@@ -97,12 +96,10 @@ async fn a_refused_target_is_tried_again_by_retry(place: Place) {
     assert_eq!(seen.told(2).last().unwrap(), "Retried");
 }
 
-async fn a_repair_that_the_remote_refuses_is_held(place: Place) {
-    if place == Place::Simulation {
-        // Hooks run on the real remote only.
-        return;
-    }
-    let release = Release::at_beta(place).await;
+/// On the sandbox alone: hooks run on the real remote only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_that_the_remote_refuses_is_held() {
+    let release = Release::at_beta(Place::Sandbox).await;
     let range = "while read old new ref; do git diff --name-only $old $new; done";
     release
         .remote

@@ -6,6 +6,7 @@
 
 mod checkout;
 mod disk;
+mod judge;
 pub mod release;
 
 /// Makes a test in each place of every history named.

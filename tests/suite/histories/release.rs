@@ -37,7 +37,10 @@ use locktender::{
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::disk::DiskGit;
+use super::{
+    disk::DiskGit,
+    judge::{JudgedCluster, JudgedGit, SandboxCourt},
+};
 use crate::{
     simulation::{cluster::SimCluster, time::VirtualClock},
     support::git::{Clone, Remote},
@@ -74,8 +77,19 @@ impl Renderer for StillRenderer {
 }
 
 enum Ground {
-    Simulation { clock: VirtualClock, disk: DiskGit, cluster: SimCluster, world: JoinHandle<()> },
-    Sandbox { sandbox: Sandbox, http: reqwest::Client, files: tempfile::TempDir, mirrors: u32 },
+    Simulation {
+        clock: VirtualClock,
+        disk: DiskGit,
+        cluster: SimCluster,
+        world: JoinHandle<()>,
+    },
+    Sandbox {
+        sandbox: Arc<Sandbox>,
+        court: SandboxCourt,
+        http: reqwest::Client,
+        files: tempfile::TempDir,
+        mirrors: u32,
+    },
 }
 
 /// An application's journals, by number.
@@ -98,8 +112,15 @@ impl Drop for Release {
         if let Some(controller) = &self.controller {
             controller.abort();
         }
-        if let Ground::Simulation { world, .. } = &self.ground {
-            world.abort();
+        let violations = match &self.ground {
+            Ground::Simulation { world, cluster, .. } => {
+                world.abort();
+                cluster.state.lock().unwrap().checker.lock().unwrap().take()
+            }
+            Ground::Sandbox { court, .. } => court.judge(),
+        };
+        if !std::thread::panicking() {
+            assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
         }
     }
 }
@@ -255,10 +276,11 @@ impl Release {
                 let kubeconfig = Some(files.path().join("kubeconfig"));
                 let options =
                     SandboxOptions { units, capacity, kubeconfig, pace: quick(), ..SandboxOptions::default() };
-                let sandbox = Sandbox::start(options).await.unwrap();
+                let sandbox = Arc::new(Sandbox::start(options).await.unwrap());
+                let court = SandboxCourt::new(sandbox.clone());
                 // Fails where another test was first.
                 let _ = rustls::crypto::ring::default_provider().install_default();
-                Ground::Sandbox { sandbox, http: reqwest::Client::new(), files, mirrors: 0 }
+                Ground::Sandbox { sandbox, court, http: reqwest::Client::new(), files, mirrors: 0 }
             }
         };
         let (sender, _) = watch::channel(Reports::new());
@@ -288,21 +310,25 @@ impl Release {
             Ground::Simulation { clock, disk, cluster, .. } => {
                 cluster.forget_watches();
                 let ports = Ports {
-                    repository: Arc::new(disk.clone()),
+                    repository: Arc::new(JudgedGit { inner: Arc::new(disk.clone()), court: Arc::new(cluster.clone()) }),
                     cluster: Arc::new(cluster.clone()),
                     renderer: Arc::new(StillRenderer),
                     clock: Arc::new(clock.clone()),
                 };
                 (ports, Options::default())
             }
-            Ground::Sandbox { sandbox, files, mirrors, .. } => {
+            Ground::Sandbox { sandbox, court, files, mirrors, .. } => {
+                court.forget();
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
                 let cluster = connect_with(sandbox.kubeconfig.as_deref(), None, Settings::default()).await.unwrap();
                 let ports = Ports {
-                    repository: Arc::new(GitRepository::open(git).await.unwrap()),
-                    cluster: Arc::new(cluster),
+                    repository: Arc::new(JudgedGit {
+                        inner: Arc::new(GitRepository::open(git).await.unwrap()),
+                        court: Arc::new(court.clone()),
+                    }),
+                    cluster: Arc::new(JudgedCluster { inner: cluster, court: court.clone() }),
                     renderer: Arc::new(KustomizeRenderer::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
@@ -356,6 +382,12 @@ impl Release {
             Ground::Simulation { cluster, .. } => cluster.with(|world| change(world.faults())),
             Ground::Sandbox { sandbox, .. } => sandbox.with_faults(change),
         }
+    }
+
+    /// How clients reach the sandbox.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let Ground::Sandbox { sandbox, .. } = &self.ground else { panic!("only on the sandbox") };
+        sandbox.kubeconfig.clone().unwrap()
     }
 
     /// The modelled cluster; none on the sandbox.
@@ -424,7 +456,10 @@ impl Release {
 
     /// The journals at HEAD, by number.
     pub fn ledger(&self, app: &str) -> Ledger {
-        let Ok(repository) = git2::Repository::open_bare(self.remote.path()) else { return BTreeMap::new() };
+        // Who looks from outside sees it wherever it was moved to.
+        let here = git2::Repository::open_bare(self.remote.path());
+        let away = || git2::Repository::open_bare(self.remote.base().join("away.git"));
+        let Ok(repository) = here.or_else(|_| away()) else { return BTreeMap::new() };
         let tip = repository.refname_to_id("refs/heads/main").unwrap();
         let mut known = self.ledgers.lock().unwrap();
         known.entry((app.to_owned(), tip)).or_insert_with(|| Self::read_ledger(&repository, tip, app)).clone()

@@ -231,9 +231,14 @@ impl SimCluster {
 
     /// Lets the checker judge a push.
     pub fn judge_push(&self, push: &Pushed<'_>) {
+        self.judged_with(|checker, now| checker.pushed(push, now));
+    }
+
+    /// Lets the checker judge something, with the cluster as it is.
+    pub fn judged_with(&self, judge: impl FnOnce(&mut Checker, &Snapshot)) {
         let state = self.state.lock().unwrap();
         let now = Snapshot::of_world(&state.world);
-        state.checker.lock().unwrap().pushed(push, &now);
+        judge(&mut state.checker.lock().unwrap(), &now);
     }
 
     pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {

@@ -18,7 +18,7 @@ use super::{
 
 /// One rollout that faults are put into.
 #[derive(Clone, Copy, Debug)]
-enum Scenario {
+pub enum Scenario {
     Install,
     Release,
     StepBack,
@@ -51,7 +51,7 @@ spec:
     )
 }
 
-fn manifest(tag: &str) -> String {
+pub fn manifest(tag: &str) -> String {
     super::rollouts::manifest(tag).replace("replicas: 10", "replicas: 6")
 }
 
@@ -87,7 +87,7 @@ impl Scenario {
     }
 
     /// Brings about what is there before; nothing goes wrong yet.
-    async fn prepare(self) -> Result<Sim, String> {
+    pub async fn prepare(self) -> Result<Sim, String> {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
             Self::Recreate => policy("Recreate"),
@@ -197,7 +197,12 @@ fn every_fault(counts: Counts) -> Vec<Fault> {
 }
 
 /// Without `LOCKTENDER_SWEEP=all`: one of so many faults is tried. A prime, so that every kind of fault has its turn.
-const SAMPLE: usize = 7;
+pub const SAMPLE: usize = 7;
+
+/// Whether everything is to be tried that there is.
+pub fn is_whole_sweep() -> bool {
+    std::env::var("LOCKTENDER_SWEEP").as_deref() == Ok("all")
+}
 
 fn exhaust(scenario: Scenario) {
     let name = scenario.name();
@@ -213,7 +218,7 @@ fn exhaust(scenario: Scenario) {
     }
     let all = faults.len();
     // Everything takes a quarter of an hour: `LOCKTENDER_SWEEP=all`. Otherwise every so many, from the first on.
-    if std::env::var("LOCKTENDER_SWEEP").as_deref() != Ok("all") && all > 1 {
+    if !is_whole_sweep() && all > 1 {
         faults = faults.into_iter().step_by(SAMPLE).collect();
     }
     let began = std::time::Instant::now();

@@ -111,6 +111,9 @@ pub struct Odds {
     pub events: &'static [EventFault],
 }
 
+/// What somebody does at the so-manieth write.
+type Meanwhile = (usize, Box<dyn FnOnce() + Send>);
+
 /// A fault that comes once, at the first write whose description is as wanted.
 type Once = (Box<dyn Fn(&str) -> bool + Send>, WriteFault);
 
@@ -122,6 +125,7 @@ struct State {
     /// Which write fault comes at every write until this is taken back.
     always: Option<WriteFault>,
     once: Option<Once>,
+    meanwhile: Option<Meanwhile>,
     /// How long each write takes, one after the other, and when the next may begin.
     pace: Option<(Duration, Instant)>,
     /// What every read is answered with until this is taken back.
@@ -129,6 +133,8 @@ struct State {
     /// Which life of the controller is the present one: those before are dead.
     life: u64,
     crashes: u32,
+    /// In which life a read was last drawn to be stale.
+    misled: u64,
     log: Vec<Fault>,
 }
 
@@ -148,10 +154,12 @@ impl Default for Faults {
             drawn: None,
             always: None,
             once: None,
+            meanwhile: None,
             pace: None,
             stale: None,
             life: 0,
             crashes: 0,
+            misled: 0,
             log: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), crashed: Arc::default() }
@@ -237,6 +245,11 @@ impl Faults {
         self.state.lock().unwrap().once = Some((Box::new(wanted), fault));
     }
 
+    /// Lets somebody do something when the so-manieth write or push is on its way.
+    pub fn meanwhile(&self, write: usize, act: impl FnOnce() + Send + 'static) {
+        self.state.lock().unwrap().meanwhile = Some((write, Box::new(act)));
+    }
+
     /// Lets writes to the cluster go through one after the other, each taking so long.
     pub fn pace(&self, each: Duration) {
         self.state.lock().unwrap().pace = Some((each, Instant::now()));
@@ -260,6 +273,15 @@ impl Faults {
     }
 
     pub fn on_write(&self, described: impl Fn() -> String) -> Option<WriteFault> {
+        let due = {
+            let mut state = self.state.lock().unwrap();
+            let at = state.counts.writes;
+            let armed = state.armed;
+            state.meanwhile.take_if(|(write, _)| armed && *write == at)
+        };
+        if let Some((_, act)) = due {
+            act();
+        }
         let mut state = self.state.lock().unwrap();
         if state.once.as_ref().is_some_and(|(wanted, _)| wanted(&described())) {
             return state.once.take().map(|(_, fault)| fault);
@@ -326,6 +348,10 @@ impl Faults {
             .drawn
             .as_mut()
             .and_then(|(random, odds)| (random.below(1000) < odds.read).then(|| *random.pick(&EARLIER)));
+        // One answer from the past contradicts all others. Two of them, to a controller that knows nothing, are the past:
+        // nobody could tell, and lists come from etcd, so that they are never that old.
+        let drawn = drawn.filter(|_| state.misled != state.life);
+        state.misled = if drawn.is_some() { state.life } else { state.misled };
         let fault = planned.or(drawn)?;
         state.log.push(Fault::Read(at, fault));
         Some(fault)

@@ -13,6 +13,7 @@ pub mod replicas;
 pub mod time;
 
 mod exhaustive;
+mod going_back;
 pub mod rollouts;
 mod rows;
 mod schedules;

@@ -209,22 +209,27 @@ impl Play {
         ))
     }
 
-    /// Every pod, in a line.
+    /// Every slice and every pod, in a line.
     fn pods(&self) -> Vec<String> {
         self.sim.cluster.with(|world| {
+            let slice = |slice: &std::sync::Arc<serde_json::Value>| {
+                let (meta, spec) = (&slice["metadata"], &slice["spec"]);
+                format!("{} of {} {} {}", meta["name"], spec["replicas"], meta["labels"], slice["status"])
+            };
             let told = |pod: &std::sync::Arc<serde_json::Value>| {
                 let (meta, spec) = (&pod["metadata"], &pod["spec"]);
                 format!(
-                    "{} {} on {}, ready: {}, {} {}",
+                    "{} {} on {}, ready: {}, going: {}, {} {}",
                     meta["name"],
                     spec["containers"][0]["image"],
                     spec["nodeName"],
                     super::checker::is_ready(pod),
+                    meta["deletionTimestamp"],
                     meta["labels"],
                     meta["annotations"]
                 )
             };
-            world.api.list("pods").map(told).collect()
+            world.api.list("replicasets.apps").map(slice).chain(world.api.list("pods").map(told)).collect()
         })
     }
 
@@ -260,7 +265,7 @@ fn run(seed: u64) -> Result<(), String> {
         }
         let mut wrong = violations;
         wrong.extend(ended.err());
-        Err(format!("{}\n{}", wrong.join("\n"), play.told.join("\n")))
+        Err(format!("{}\n{}\n{}", wrong.join("\n"), play.told.join("\n"), play.sim.git.subjects().join("\n")))
     })
 }
 

@@ -30,14 +30,6 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Counts a pod that may go: among those that were asked to already, else as one more.
-fn depart(leaving: &mut u32, going: &mut u32) {
-    match leaving.checked_sub(1) {
-        Some(left) => *leaving = left,
-        None => *going += 1,
-    }
-}
-
 /// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
 fn is_at(pod: &Pod<'_>, workload: &Workload) -> bool {
     let have = pod.images();
@@ -329,28 +321,27 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let made = slice.object.number(&["status", "replicas"]).and_then(|made| u32::try_from(made).ok()).unwrap_or(0);
         let unborn = slice.replicas.saturating_sub(count(slice.pods.len()).max(made));
         let mut going = unborn.min(excess);
-        // Those that are still seen though the slice is smaller already: who counts them again takes one that serves.
-        let mut leaving = count(slice.pods.len()).saturating_sub(slice.replicas);
-        for pod in self.going_first(slice, |pod| pod.moving_to() == Some("away")) {
-            if going >= excess {
+        let mut places = going;
+        // Those that the slice was made smaller by already, and that are still listed, are not counted again.
+        let asked = slice.pods.len().saturating_sub(usize::try_from(slice.replicas).unwrap_or(usize::MAX));
+        for pod in self.going_first(slice, |pod| pod.moving_to() == Some("away")).into_iter().skip(asked) {
+            if places >= excess {
                 break;
             }
             let in_service = pod.is_ready() && pod.labelled;
             let idle = !in_service && !pod.served && pod.moving_to().is_none() && !pod.is_ready();
             if idle {
-                depart(&mut leaving, &mut going);
+                going += 1;
+                places += 1;
                 continue;
             }
             let begun = pod.moving_to() == Some("away");
             if !begun && (self.task.still || !self.budget.take(pod, self.task.now, self.min_ready)) {
                 break;
             }
-            if self.outcome.take(self.drain.step(pod, Goal::Away)) {
-                depart(&mut leaving, &mut going);
-            } else if begun {
-                // Its place among those that go is taken: no other pod goes instead of it.
-                continue;
-            }
+            // Its place among those that go is taken: no other pod goes instead of it.
+            places += 1;
+            going += u32::from(self.outcome.take(self.drain.step(pod, Goal::Away)));
         }
         if going > 0 {
             self.scale(slice, slice.replicas - going);

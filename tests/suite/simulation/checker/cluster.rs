@@ -166,6 +166,22 @@ impl Checker {
             return stable.map(|stable| sum(&stable.totals)).unwrap_or_default();
         }
         let mut wanted = sum(&state.totals);
+        if state.plan.from.is_none() && matches!(state.phase, Phase::Running | Phase::Stopped) {
+            // Nothing was stable: a unit has what its stage may have, and what is left of a version that was superseded.
+            for (id, total) in &mut wanted {
+                let Some(version) = Version::target(state, id) else { continue };
+                let units = state.totals.get(id).into_iter().flatten();
+                let there_can_be = units.map(|(unit, total)| {
+                    let here = now
+                        .of_workload("pods", app.as_str(), id)
+                        .filter(|pod| label(pod, labels::UNIT) == unit.as_str());
+                    let between = here.filter(|pod| !version.is_of(pod) && !is_terminating(pod)).count() as u64;
+                    let allowed = pods::allowed(state, id, unit).unwrap_or(u64::from(*total));
+                    u64::from(*total).min(allowed + between)
+                });
+                *total = there_can_be.sum();
+            }
+        }
         if !matches!(state.phase, Phase::Running | Phase::Stopped) {
             for (id, total) in &mut wanted {
                 let name = id.rsplit('/').next().unwrap_or(id);

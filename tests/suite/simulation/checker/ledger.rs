@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use locktender::core::{
     ledger::{DecisionFile, Event, PodEvidence, Record, journal},
-    names::{Digest, RolloutId, StageName},
+    names::{BlobId, Digest, RolloutId, StageName},
     rollout::{
         labels,
         plan::{self, Plan},
@@ -33,6 +33,32 @@ impl Checker {
             match journal::read(text) {
                 Ok(records) => self.journal(&id, &plans, records, push, now),
                 Err(why) => self.violated(5, format_args!("{path}: {why}")),
+            }
+        }
+    }
+
+    /// Takes what the ledger says in the commit that a push is made on, where nobody heard of the push that brought it: the
+    /// controller was killed before it was answered. Where a person has accepted another history, that is what there is.
+    pub fn catch_up(&mut self, files: &[(String, String)], accepted: Option<&BlobId>) {
+        if self.accepted.as_ref() != accepted {
+            self.accepted = accepted.cloned();
+            self.pushed.clear();
+        }
+        let read = |name: &str| -> BTreeMap<RolloutId, &String> {
+            let named = files.iter().filter_map(|(path, text)| {
+                let directory = path.strip_prefix("rollouts/")?.strip_suffix(name)?.strip_suffix('/')?;
+                Some((RolloutId::parse(directory)?, text))
+            });
+            named.collect()
+        };
+        let plans = read("plan.yaml");
+        for (id, text) in read("journal.yaml") {
+            let plan = plans.get(&id).and_then(|text| plan::read(text).ok());
+            let (Some(plan), Ok(records)) = (plan, journal::read(text)) else { continue };
+            let rollouts = self.pushed.entry(id.app.clone()).or_default();
+            let known = rollouts.get(&id.number).map(|state| state.records.as_slice()).unwrap_or_default();
+            if records.len() > known.len() && journal::continues(&records, known) {
+                rollouts.insert(id.number, Arc::new(State::fold(plan, records)));
             }
         }
     }

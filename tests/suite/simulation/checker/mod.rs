@@ -22,8 +22,8 @@ use locktender::core::{
 
 pub use self::{
     cluster::told,
-    snapshot::{Snapshot, is_ready},
-    told::Told,
+    snapshot::{RESOURCES, Snapshot, is_ready},
+    told::{Told, resource_of},
 };
 
 /// What a push brings, as far as it concerns the ledger.
@@ -44,6 +44,8 @@ pub type Ledger = BTreeMap<AppName, Arc<State>>;
 pub struct Checker {
     /// Every application's rollouts, as pushed.
     pushed: BTreeMap<AppName, BTreeMap<u32, Arc<State>>>,
+    /// By which file a person last accepted another history.
+    accepted: Option<BlobId>,
     /// What anchors add, by application: the anchor's resource version, and its rollouts.
     anchored: BTreeMap<AppName, (String, BTreeMap<u32, Arc<State>>)>,
     /// By application and workload: the wanted total as it was last sent, arrived or not.

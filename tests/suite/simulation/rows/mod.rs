@@ -9,7 +9,10 @@ mod repository;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use locktender::core::{cluster::Write, ledger::Event, rollout::labels};
+use locktender::{
+    core::{cluster::Write, ledger::Event, rollout::labels},
+    sandbox::world::World,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -102,20 +105,23 @@ fn each_once(sim: &Sim) {
 
 /// A person changes an object with `kubectl patch`.
 fn person_patches(sim: &Sim, resource: &str, name: &str, body: Value) {
+    sim.cluster.with(|world| person_patches_in(world, resource, name, body));
+}
+
+/// The same, in a world.
+pub fn person_patches_in(world: &mut World, resource: &str, name: &str, body: Value) {
     use locktender::sandbox::api::{PatchKind, PatchRequest, WriteOptions};
-    sim.cluster.with(|world| {
-        let request = PatchRequest {
-            resource: resource.to_owned(),
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-            subresource: None,
-            kind: PatchKind::Merge,
-            body,
-            force: false,
-            options: WriteOptions { manager: "kubectl-edit".to_owned(), ..WriteOptions::default() },
-        };
-        world.api.patch(request).unwrap();
-    });
+    let request = PatchRequest {
+        resource: resource.to_owned(),
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        subresource: None,
+        kind: PatchKind::Merge,
+        body,
+        force: false,
+        options: WriteOptions { manager: "kubectl-edit".to_owned(), ..WriteOptions::default() },
+    };
+    world.api.patch(request).unwrap();
 }
 
 fn pod_name(pod: &Value) -> String {
