@@ -1,5 +1,6 @@
 //! What several suites need to set up the world that they test against.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+pub mod cluster;
 pub mod git;
 pub mod git_servers;
