@@ -1,5 +1,5 @@
 //! A release: a real repository on disk with people who use the real `git` program, a cluster, and the controller
-//! between them, in one of two places.
+//! between them, in one of three places.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,17 +30,19 @@ use locktender::{
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
-        server::{Sandbox, SandboxOptions},
         world::{World, WorldOptions},
     },
 };
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::disk::DiskGit;
+use super::{disk::DiskGit, live::Live};
 use crate::{
     simulation::{cluster::SimCluster, time::VirtualClock},
-    support::git::{Clone, Remote},
+    support::{
+        cluster,
+        git::{Clone, Remote},
+    },
 };
 
 /// Where a history is played.
@@ -50,6 +52,15 @@ pub enum Place {
     Simulation,
     /// The embedded cluster over HTTP, a real mirror of the repository, real time.
     Sandbox,
+    /// The same, on a real control plane.
+    ControlPlane,
+}
+
+impl Place {
+    /// The place in real time: the sandbox, or the control plane that tests run under.
+    pub fn live() -> Self {
+        if cluster::real().is_some() { Self::ControlPlane } else { Self::Sandbox }
+    }
 }
 
 /// The program, run while virtual time stands still.
@@ -75,7 +86,7 @@ impl Renderer for StillRenderer {
 
 enum Ground {
     Simulation { clock: VirtualClock, disk: DiskGit, cluster: SimCluster, world: JoinHandle<()> },
-    Sandbox { sandbox: Sandbox, http: reqwest::Client, files: tempfile::TempDir, mirrors: u32 },
+    Live { place: Place, live: Live, files: tempfile::TempDir, mirrors: u32 },
 }
 
 /// An application's journals, by number.
@@ -215,12 +226,6 @@ pub fn two_units() -> Vec<(String, usize)> {
     vec![("dca".to_owned(), 3), ("dcb".to_owned(), 3)]
 }
 
-/// As quick as the sandbox can be.
-fn quick() -> Pace {
-    let short = Duration::from_millis(10);
-    Pace { pull: short, start: short, stop: short, run: short, load_balancer: short, ..Pace::default() }
-}
-
 impl Release {
     pub async fn new(place: Place, files: &[(&str, &str)]) -> Self {
         Self::on(place, files, two_units(), 10).await
@@ -244,15 +249,13 @@ impl Release {
                 let world = tokio::spawn(cluster.clone().live());
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
-            Place::Sandbox => {
+            Place::Sandbox | Place::ControlPlane => {
                 let files = tempfile::tempdir().unwrap();
-                let kubeconfig = Some(files.path().join("kubeconfig"));
-                let options =
-                    SandboxOptions { units, capacity, kubeconfig, pace: quick(), ..SandboxOptions::default() };
-                let sandbox = Sandbox::start(options).await.unwrap();
-                // Fails where another test was first.
-                let _ = rustls::crypto::ring::default_provider().install_default();
-                Ground::Sandbox { sandbox, http: reqwest::Client::new(), files, mirrors: 0 }
+                let live = match place {
+                    Place::ControlPlane => Live::control_plane(units, capacity).await,
+                    _ => Live::sandbox(files.path().to_owned(), units, capacity).await,
+                };
+                Ground::Live { place, live, files, mirrors: 0 }
             }
         };
         let (sender, _) = watch::channel(Reports::new());
@@ -271,7 +274,7 @@ impl Release {
     pub fn place(&self) -> Place {
         match self.ground {
             Ground::Simulation { .. } => Place::Simulation,
-            Ground::Sandbox { .. } => Place::Sandbox,
+            Ground::Live { place, .. } => place,
         }
     }
 
@@ -289,11 +292,11 @@ impl Release {
                 };
                 (ports, Options::default())
             }
-            Ground::Sandbox { sandbox, files, mirrors, .. } => {
+            Ground::Live { live, files, mirrors, .. } => {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(sandbox.kubeconfig.as_deref(), None, Settings::default()).await.unwrap();
+                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
                 let ports = Ports {
                     repository: Arc::new(GitRepository::open(git).await.unwrap()),
                     cluster: Arc::new(cluster),
@@ -322,7 +325,7 @@ impl Release {
         self.kill().await;
         match &mut self.ground {
             Ground::Simulation { disk, .. } => disk.lose_mirror(),
-            Ground::Sandbox { mirrors, .. } => *mirrors += 1,
+            Ground::Live { mirrors, .. } => *mirrors += 1,
         }
     }
 
@@ -330,7 +333,7 @@ impl Release {
     pub fn git_answers(&self, answers: bool) {
         match &self.ground {
             Ground::Simulation { disk, .. } => disk.trouble(|trouble| trouble.away = !answers),
-            Ground::Sandbox { .. } => {
+            Ground::Live { .. } => {
                 let (here, away) = (self.remote.path(), self.remote.base().join("away.git"));
                 let (from, to) = if answers { (away, here) } else { (here, away) };
                 std::fs::rename::<PathBuf, PathBuf>(from, to).unwrap();
@@ -348,11 +351,11 @@ impl Release {
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         match &self.ground {
             Ground::Simulation { cluster, .. } => cluster.with(|world| change(world.faults())),
-            Ground::Sandbox { sandbox, .. } => sandbox.with_faults(change),
+            Ground::Live { live, .. } => live.faults(change),
         }
     }
 
-    /// The modelled cluster; none on the sandbox.
+    /// The modelled cluster; none on the others.
     pub fn cluster(&self) -> &SimCluster {
         let Ground::Simulation { cluster, .. } = &self.ground else { panic!("only in the simulation") };
         cluster
@@ -397,12 +400,7 @@ impl Release {
     pub async fn list(&self, path: &str, resource: &str) -> Vec<Arc<Value>> {
         match &self.ground {
             Ground::Simulation { cluster, .. } => cluster.with(|world| world.api.list(resource).cloned().collect()),
-            Ground::Sandbox { sandbox, http, .. } => {
-                let url = format!("{}/{path}", sandbox.url);
-                let answer = http.get(url).bearer_auth(&sandbox.token).send().await.unwrap().text().await.unwrap();
-                let list: Value = serde_json::from_str(&answer).unwrap();
-                list["items"].as_array().unwrap().iter().cloned().map(Arc::new).collect()
-            }
+            Ground::Live { live, .. } => live.list(path).await.into_iter().map(Arc::new).collect(),
         }
     }
 
@@ -444,6 +442,7 @@ impl Release {
         let (step, limit) = match self.place() {
             Place::Simulation => (Duration::from_millis(250), Duration::from_secs(3600)),
             Place::Sandbox => (Duration::from_millis(40), Duration::from_secs(60)),
+            Place::ControlPlane => (Duration::from_millis(40), Duration::from_secs(120)),
         };
         let began = Instant::now();
         loop {
@@ -462,7 +461,7 @@ impl Release {
     pub async fn rest(&self) {
         let time = match self.place() {
             Place::Simulation => Duration::from_secs(60),
-            Place::Sandbox => Duration::from_millis(1500),
+            Place::Sandbox | Place::ControlPlane => Duration::from_millis(1500),
         };
         tokio::time::sleep(time).await;
     }

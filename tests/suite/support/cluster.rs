@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use locktender::sandbox::kubelet::PodRange;
+
 /// The kubeconfig of a real control plane, where `LOCKTENDER_TEST_CLUSTER` asks for one.
 pub fn real() -> Option<PathBuf> {
     match std::env::var("LOCKTENDER_TEST_CLUSTER") {
@@ -10,5 +12,13 @@ pub fn real() -> Option<PathBuf> {
         }
         Ok(kind) if kind != "sandbox" => panic!("LOCKTENDER_TEST_CLUSTER is neither sandbox nor controlplane: {kind}"),
         _ => None,
+    }
+}
+
+/// The range of addresses that are local there.
+pub fn pods() -> PodRange {
+    match std::env::var("LOCKTENDER_TEST_PODS") {
+        Ok(range) => range.parse().unwrap(),
+        Err(_) => PodRange::LOOPBACK,
     }
 }
