@@ -276,7 +276,7 @@ impl Api {
         let named = name(&object).to_owned();
         let live = self.store.get(&resource.key, space(&object), &named).cloned();
         let live = live.ok_or_else(|| resource.about(&named).not_found())?;
-        let made = self.changed(&live, object, resource, subresource, options)?;
+        let made = self.changed(&live, object, resource, subresource, options, !decode)?;
         self.commit(live, made, resource, options)
     }
 
@@ -288,8 +288,9 @@ impl Api {
         resource: &Resource,
         subresource: &str,
         options: &WriteOptions,
+        patched: bool,
     ) -> Result<Value, Status> {
-        check_identity(live, &object, resource)?;
+        check_identity(live, &object, resource, patched)?;
         keep_metadata(live, &mut object);
         keep_other_part(live, &mut object, resource, subresource);
         if subresource != "status" {
@@ -378,7 +379,14 @@ impl Api {
                 request.name
             )));
         }
-        self.decode(&mut object, resource, Mode::Object, request.options.validation)?;
+        self.decode(&mut object, resource, Mode::Object, request.options.validation).map_err(|status| {
+            if resource.custom.is_some() || request.options.validation == FieldValidation::Strict {
+                return status;
+            }
+            let message = format!("Invalid value: {:?}: {}", object.to_string(), status.message);
+            let about = super::status::About { group: "", plural: "", kind: "", name: "" };
+            about.invalid(vec![Cause { reason: "FieldValueInvalid", message, field: "patch".into() }])
+        })?;
         self.update_in(resource, object, subresource, &request.options, false)
     }
 }
@@ -415,7 +423,13 @@ pub(super) fn patch_value(object: &mut Value, request: &PatchRequest, resource: 
         PatchKind::Strategic if request.body.is_object() => {
             patch::strategic::apply(object, &request.body, &resource.shape)
         }
-        _ => Err(Status::bad_request("the patch is not an object")),
+        _ => {
+            let found = patch::go_kind(&request.body);
+            let wanted = "map[string]interface {}";
+            Err(Status::bad_request(format!(
+                "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
+            )))
+        }
     }
 }
 

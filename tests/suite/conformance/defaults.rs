@@ -37,7 +37,7 @@ fn pod() -> Value {
             }],
             "volumes": [{"name": "settings", "configMap": {"name": "settings"}}, {"name": "secret", "secret": {"secretName": "s"}}, {"name": "scratch", "emptyDir": {}}],
             "readinessGates": [{"conditionType": "example.com/ready"}],
-            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}],
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}],
         },
     })
 }
@@ -75,7 +75,10 @@ async fn of_services() {
         .see_part(
             "POST",
             path,
-            service("headless", json!({"clusterIP": "None", "ports": [{"port": 80, "targetPort": "http"}]})),
+            service(
+                "headless",
+                json!({"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 80, "targetPort": "http"}]}),
+            ),
             &parts,
         )
         .await;
@@ -97,6 +100,7 @@ async fn of_the_other_kinds() {
         "/spec/podManagementPolicy",
         "/spec/revisionHistoryLimit",
         "/spec/persistentVolumeClaimRetentionPolicy",
+        "/status",
     ];
     server.see_part("POST", "/apis/apps/v1/namespaces/NS/statefulsets?dryRun=All", set.clone(), &parts).await;
     set["kind"] = "DaemonSet".into();
@@ -106,7 +110,7 @@ async fn of_the_other_kinds() {
             "POST",
             "/apis/apps/v1/namespaces/NS/daemonsets?dryRun=All",
             set.clone(),
-            &["/spec/updateStrategy", "/spec/revisionHistoryLimit"],
+            &["/spec/updateStrategy", "/spec/revisionHistoryLimit", "/status"],
         )
         .await;
     set["kind"] = "ReplicaSet".into();

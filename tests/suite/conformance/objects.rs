@@ -82,13 +82,17 @@ async fn names_labels_and_keys_that_are_none_are_refused() {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "1st"}, "spec": {"ports": [{"port": 80}]},
     });
-    server.see("POST", "/api/v1/namespaces/NS/services", service).await;
+    server.see("POST", "/api/v1/namespaces/NS/services", service.clone()).await;
+    let mut long = service;
+    long["metadata"]["name"] = "x".repeat(64).into();
+    server.see("POST", "/api/v1/namespaces/NS/services", long).await;
     matches!(server);
 }
 
 #[tokio::test]
 async fn what_does_not_fit_its_path_is_refused() {
     let mut server = Server::start().await;
+    server.see("GET", "/apis/apps/v1/namespaces/NS/things", Value::Null).await;
     server.see("PUT", &format!("{MAPS}/one"), map("two", json!({}))).await;
     let mut elsewhere = map("one", json!({}));
     elsewhere["metadata"]["namespace"] = "kube-system".into();

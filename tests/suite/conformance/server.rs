@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use locktender::sandbox::server::{Sandbox, SandboxOptions};
 use regex::Regex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::support::cluster;
 
@@ -43,6 +43,7 @@ pub struct Server {
     text: String,
     /// Whether `managedFields` are told.
     owners: bool,
+    wordless: bool,
     _sandbox: Option<(Sandbox, tempfile::TempDir)>,
 }
 
@@ -70,7 +71,8 @@ impl Server {
         let client = kube::Client::try_from(config).unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("conformance-{}-{number}", std::process::id());
-        let mut server = Self { client, namespace, text: String::new(), owners: false, _sandbox: sandbox };
+        let mut server =
+            Self { client, namespace, text: String::new(), owners: false, wordless: false, _sandbox: sandbox };
         let made = server
             .ask(
                 "POST",
@@ -198,12 +200,36 @@ impl Server {
     /// Writes down a value.
     pub fn tell_value(&mut self, name: &str, mut value: Value) {
         normalise(&mut value, self.owners);
+        if value["kind"] == "Status" {
+            self.refusal(&mut value);
+        }
         let text = match &value {
             Value::Object(_) => serde_json::to_string_pretty(&value).unwrap(),
             _ => value.to_string(),
         };
         let name = if name.is_empty() { String::new() } else { format!("{name}: ") };
         let _ = writeln!(self.text, "{name}{text}");
+    }
+
+    /// Leaves out of a refusal what says the same twice: the message of one that lists its causes, causes that stand
+    /// there again, empty details; and the words where they are not the sandbox's aim.
+    fn refusal(&self, status: &mut Value) {
+        let members = status.as_object_mut().unwrap();
+        let causes = members.get_mut("details").and_then(|details| details.get_mut("causes")?.as_array_mut());
+        if let Some(causes) = causes {
+            causes.sort_by_key(Value::to_string);
+            causes.dedup();
+        }
+        let listed = members.get("details").is_some_and(|details| details.get("causes").is_some());
+        if listed && members["reason"] == "Invalid" || self.wordless {
+            members.remove("message");
+        }
+        members.retain(|_, member| member.as_object().is_none_or(|members| !members.is_empty()));
+    }
+
+    /// Tells no words of refusals from now on, only what a client goes by.
+    pub fn leave_words_out(&mut self) {
+        self.wordless = true;
     }
 
     /// The transcript, without what differs from run to run.
@@ -213,6 +239,8 @@ impl Server {
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uid>"),
             (r"10\.96\.\d+\.\d+", "<ip>"),
+            // Go and Rust write the members of an object in different orders.
+            (r#"(Invalid|Unsupported) value: [\[{].*[\]}]: "#, "$1 value: <object>: "),
             (r"(made-)[bcdfghjklmnpqrstvwxz2456789]{5}\b", "${1}<random>"),
         ];
         replaced
@@ -221,7 +249,17 @@ impl Server {
     }
 }
 
-/// Takes out what differs from run to run.
+/// Takes out what admission plugins fill in, which the sandbox does not have.
+fn without_admission(pod: &mut Map<String, Value>) {
+    for name in ["priority", "preemptionPolicy", "serviceAccount", "serviceAccountName"] {
+        pod.remove(name);
+    }
+    if pod.get("tolerations").is_some_and(|tolerations| *tolerations == json!([])) {
+        pod.remove("tolerations");
+    }
+}
+
+/// Takes out what differs from run to run, or on purpose: `docs/sandbox.md` has a table.
 fn normalise(value: &mut Value, owners: bool) {
     match value {
         Value::Object(members) => {
@@ -236,8 +274,15 @@ fn normalise(value: &mut Value, owners: bool) {
                     _ => normalise(member, owners),
                 }
             }
+            if members.contains_key("schedulerName") {
+                without_admission(members);
+            }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| normalise(item, owners)),
+        Value::Array(items) => {
+            // Controllers come in their own time.
+            items.retain(|item| item["tolerationSeconds"] != 300 && item["manager"] != "kube-controller-manager");
+            items.iter_mut().for_each(|item| normalise(item, owners));
+        }
         _ => {}
     }
 }

@@ -355,10 +355,32 @@ impl Release {
         }
     }
 
-    /// The modelled cluster; none on the others.
-    pub fn cluster(&self) -> &SimCluster {
-        let Ground::Simulation { cluster, .. } = &self.ground else { panic!("only in the simulation") };
-        cluster
+    /// One object, by a path like `apis/apps/v1/namespaces/shop/deployments/checkout`; `key`: as in `deployments.apps`.
+    pub async fn get(&self, path: &str, key: &str) -> Option<Arc<Value>> {
+        let mut parts = path.split('/').skip_while(|part| *part != "namespaces").skip(1);
+        let (namespace, name) = (parts.next().unwrap(), parts.nth(1).unwrap());
+        match &self.ground {
+            Ground::Simulation { cluster, .. } => cluster.with(|world| world.api.get(key, namespace, name)),
+            Ground::Live { live, .. } => live.ask("GET", path, Value::Null).await.ok().map(Arc::new),
+        }
+    }
+
+    /// Somebody changes an object in the cluster.
+    pub async fn change(&self, path: &str, key: &str, change: impl Fn(&mut Value)) {
+        loop {
+            let mut object = self.get(path, key).await.unwrap().as_ref().clone();
+            change(&mut object);
+            let written = match &self.ground {
+                Ground::Simulation { cluster, .. } => {
+                    cluster.with(|world| world.api.update(object, None)).map(drop).map_err(|status| status.to_string())
+                }
+                Ground::Live { live, .. } => live.ask("PUT", path, object).await.map(drop),
+            };
+            match written {
+                Ok(()) => return,
+                Err(why) => assert!(why.contains("has been modified"), "{why}"),
+            }
+        }
     }
 
     /// A person with a clone of the repository.
@@ -442,7 +464,7 @@ impl Release {
         let (step, limit) = match self.place() {
             Place::Simulation => (Duration::from_millis(250), Duration::from_secs(3600)),
             Place::Sandbox => (Duration::from_millis(40), Duration::from_secs(60)),
-            Place::ControlPlane => (Duration::from_millis(40), Duration::from_secs(120)),
+            Place::ControlPlane => (Duration::from_millis(40), Duration::from_secs(180)),
         };
         let began = Instant::now();
         loop {
