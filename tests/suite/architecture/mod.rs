@@ -50,7 +50,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("notify", &["adapter/git"]),
     ("notify_debouncer_full", &["adapter/git"]),
     ("backon", &["adapter"]),
-    ("rustls", &["adapter/kube", "cli"]),
+    ("rustls", &["adapter/kube", "cli", "sandbox/kubelet"]),
     // The demo asks pods as anybody would.
     ("reqwest", &["adapter", "cli/demo"]),
     ("clap", &["cli"]),

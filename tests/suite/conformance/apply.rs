@@ -29,26 +29,31 @@ async fn what_was_applied_is_owned_and_what_was_filled_in_is_not() {
     let mut server = Server::start().await;
     server.tell_owners();
     let owners = ["/metadata/managedFields"];
-    let made = server.see_part("PATCH", &by("m"), web(Some(3)), &owners).await;
-    let again = server.ask("PATCH", &by("m"), web(Some(3))).await;
+    // Paused, or its controller would change it all the time.
+    let mut web = web(Some(3));
+    web["spec"]["paused"] = true.into();
+    let made = server.see_part("PATCH", &by("m"), web.clone(), &owners).await;
+    let again = server.ask("PATCH", &by("m"), web).await;
     let of_m = |object: &Value| {
         let entries = object["metadata"]["managedFields"].as_array().unwrap();
         entries.iter().find(|entry| entry["manager"] == "m").cloned()
     };
     assert_eq!(of_m(&again.body), of_m(&made.body), "nothing new was said");
-    server.note("a scale, a status and an update");
+    server.note("a scale and an update");
     server.ask("PATCH", &format!("{WEB}/scale"), json!({"spec": {"replicas": 4}})).await;
-    server
-        .see_patch(
-            "application/merge-patch+json",
-            &format!("{WEB}/status?fieldManager=s"),
-            json!({"status": {"replicas": 4}}),
-            &owners,
-        )
-        .await;
     let mut updated = server.ask("GET", WEB, Value::Null).await.body;
     updated["spec"]["minReadySeconds"] = 5.into();
+    updated["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     server.see_part("PUT", &format!("{WEB}?fieldManager=u"), updated, &owners).await;
+    server.note("a status, of a kind whose controller writes none");
+    let ports =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    server.see_part("PATCH", &format!("{SERVICE}?fieldManager=m"), ports, &owners).await;
+    let condition = json!({
+        "type": "example.com/Seen", "status": "True", "reason": "Looked", "message": "", "lastTransitionTime": "2026-11-21T12:00:00Z",
+    });
+    let seen = json!({"status": {"conditions": [condition]}});
+    server.see_patch("application/merge-patch+json", &format!("{SERVICE}/status?fieldManager=s"), seen, &owners).await;
     matches!(server);
 }
 

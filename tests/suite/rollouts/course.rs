@@ -8,6 +8,7 @@ use locktender::{
 };
 
 use super::*;
+use crate::histories::release::Seen;
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_configuration_alone_goes_through_the_same_batches() {
@@ -113,9 +114,10 @@ async fn a_pause_holds_and_its_removal_goes_on() {
         clone.write("rollouts/checkout/0002/pause.yaml", "");
         clone.write(DEPLOYMENT, &deployment(10, "2.0", ""));
     });
-    told.until("it is paused", |seen| seen.is(2, Activity::Paused)).await;
+    let paused = |seen: &Seen| seen.is(2, Activity::Paused) && seen.pods() == "1.9: 8, 2.0: 2";
+    told.until("it is paused", paused).await;
     told.release.rest().await;
-    told.until("it is paused", |seen| seen.is(2, Activity::Paused)).await;
+    told.until("it is paused", paused).await;
     told.person("go on", |clone| {
         clone.remove("rollouts/checkout/0002/pause.yaml");
     });

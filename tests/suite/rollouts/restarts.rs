@@ -4,6 +4,7 @@ use locktender::core::{ledger::Event, rollout::report::Activity};
 use serde_json::json;
 
 use super::*;
+use crate::histories::release::Seen;
 
 #[tokio::test(start_paused = true)]
 async fn a_reschedule_with_a_restart_in_the_middle() {
@@ -20,7 +21,8 @@ topology:
     told.decide(1, "confirm/beta", "");
     told.waits(1, "batch-1").await;
     told.decide(1, "confirm/batch-1", "");
-    told.until("it is recorded", |seen| seen.has(1, Event::Rescheduled)).await;
+    let moved = |seen: &Seen| seen.units().into_values().eq([6, 4]);
+    told.until("it is recorded", |seen| seen.has(1, Event::Rescheduled) && moved(seen)).await;
     told.restart().await;
     let seen = told.stable(1).await;
     assert_eq!(seen.count(1, Event::Rescheduled), 1);
