@@ -91,7 +91,7 @@ impl Api {
             return Err(resource.about(name(&live)).invalid(causes));
         }
         set_entries(&mut object, entries);
-        self.commit(live, object, resource, &request.options)
+        self.commit(live, object, resource, subresource, &request.options)
     }
 }
 

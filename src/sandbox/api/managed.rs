@@ -71,12 +71,15 @@ fn write(object: &mut Value, managers: Vec<Manager>, untouched: Vec<(Manager, Va
             "manager": manager.name,
             "operation": if manager.applies { "Apply" } else { "Update" },
             "apiVersion": manager.api_version,
-            "time": manager.time,
             "fieldsType": "FieldsV1",
             "fieldsV1": manager.set.to_value(),
         });
         if !manager.subresource.is_empty() {
             entry["subresource"] = manager.subresource.as_str().into();
+        }
+        // What comes through a scale has no time.
+        if manager.subresource != "scale" {
+            entry["time"] = manager.time.as_str().into();
         }
         (manager, entry)
     });

@@ -277,7 +277,7 @@ impl Api {
         let live = self.store.get(&resource.key, space(&object), &named).cloned();
         let live = live.ok_or_else(|| resource.about(&named).not_found())?;
         let made = self.changed(&live, object, resource, subresource, options, !decode)?;
-        self.commit(live, made, resource, options)
+        self.commit(live, made, resource, subresource, options)
     }
 
     /// Returns what `object` makes of `live`: with what cannot be changed as it was, defaults, checks and owners.
@@ -314,9 +314,10 @@ impl Api {
         live: Arc<Value>,
         mut object: Value,
         resource: &Arc<Resource>,
+        subresource: &str,
         options: &WriteOptions,
     ) -> Result<Arc<Value>, Status> {
-        if resource.generation && self.is_new_generation(&live, &object, resource) {
+        if resource.generation && subresource != "status" && self.is_new_generation(&live, &object, resource) {
             let generation = live["metadata"]["generation"].as_i64().unwrap_or(0);
             object["metadata"]["generation"] = (generation + 1).into();
         }

@@ -19,6 +19,7 @@ macro_rules! matches {
 mod apply;
 mod defaults;
 mod deleting;
+mod kubectl;
 mod lists;
 mod objects;
 mod patches;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -44,6 +45,7 @@ pub struct Server {
     /// Whether `managedFields` are told.
     owners: bool,
     wordless: bool,
+    pub kubeconfig: PathBuf,
     _sandbox: Option<(Sandbox, tempfile::TempDir)>,
 }
 
@@ -71,8 +73,15 @@ impl Server {
         let client = kube::Client::try_from(config).unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("conformance-{}-{number}", std::process::id());
-        let mut server =
-            Self { client, namespace, text: String::new(), owners: false, wordless: false, _sandbox: sandbox };
+        let mut server = Self {
+            client,
+            namespace,
+            text: String::new(),
+            owners: false,
+            wordless: false,
+            kubeconfig: file,
+            _sandbox: sandbox,
+        };
         let made = server
             .ask(
                 "POST",
@@ -178,6 +187,11 @@ impl Server {
         let request = Request::get(path.replace("NS", &self.namespace)).body(Vec::new()).unwrap();
         let stream = self.client.request_stream(request).await.unwrap();
         Watch { lines: Box::pin(stream) }
+    }
+
+    /// Writes down text.
+    pub fn tell_text(&mut self, text: &str) {
+        self.text += text;
     }
 
     /// Writes down what happens.
