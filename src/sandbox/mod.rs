@@ -2,9 +2,10 @@
 //!
 //! [`api`] is the API machinery, synchronous and deterministic; [`http`] serves it on loopback; [`schema`] is what
 //! both know of Kubernetes' types. [`world`] is the cluster behind it: [`controllers`] and [`kubelet`] are functions of
-//! what the watch log said ([`cache`]) to the requests that follow ([`mod@write`]); [`faults`] makes them fail on command,
-//! [`pace`] says how long things take.
+//! what the watch log said ([`cache`]) to the requests that follow ([`mod@write`]), held together by [`actors`];
+//! [`faults`] makes them fail on command, [`pace`] says how long things take.
 
+pub mod actors;
 pub mod api;
 pub mod cache;
 pub mod controllers;

@@ -22,7 +22,7 @@ use super::{
     faults::Faults,
     http::{self, Backend},
     kubeconfig,
-    kubelet::ListenerRuntime,
+    kubelet::{ListenerRuntime, PodRange},
     nodes::NodeSpec,
     pace::Pace,
     world::{World, WorldOptions},
@@ -92,7 +92,8 @@ impl Sandbox {
         }
         let nudge = Arc::new(Notify::new());
         // The API server's port is its own on this machine: so are the addresses of its pods.
-        let runtime = ListenerRuntime::new(Handle::current(), nudge.clone(), u64::from(address.port()));
+        let salt = u64::from(address.port());
+        let runtime = ListenerRuntime::new(Handle::current(), nudge.clone(), PodRange::LOOPBACK, salt);
         let units = options.units.iter().map(|(unit, count)| (unit.as_str(), *count));
         let started = (Timestamp::now(), Instant::now());
         let world = World::with_runtime(

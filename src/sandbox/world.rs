@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
+    actors::{Actors, Work},
     api::{Api, ApiOptions, DeleteOptions, EventKind, Propagation, Status},
     cache::{Cache, Key},
-    controllers::{self, Change, Controller, Queue, View},
-    faults::{self, Faults},
+    controllers,
+    faults::Faults,
     kubelet::{Kubelet, ModelRuntime, Runtime},
     nodes::NodeSpec,
     pace::Pace,
@@ -35,20 +36,12 @@ pub struct WorldOptions {
 pub struct World {
     /// The API server. Whoever writes through it calls [`World::advance`] afterwards.
     pub api: Api,
-    cache: Cache,
     seen: u64,
-    controllers: Vec<(Box<dyn Controller>, Queue)>,
-    kubelet: Kubelet,
-    faults: Faults,
-    faults_seen: u64,
-    pace: Pace,
+    actors: Actors,
 }
 
-/// More rounds than this at one instant mean that two controllers undo each other's writes.
-const MOST_ROUNDS: usize = 100_000;
-
-/// After so many keys the others have their turn, whoever else waits.
-const MOST_KEYS: usize = 10_000;
+/// More pieces of work than this at one instant mean that two controllers undo each other's writes.
+const MOST_WORK: usize = 10_000_000;
 
 impl World {
     /// Builds a cluster whose containers are only modelled.
@@ -59,15 +52,11 @@ impl World {
     /// Builds a cluster whose containers run in `runtime`.
     pub fn with_runtime(options: WorldOptions, runtime: Box<dyn Runtime>) -> Self {
         let WorldOptions { seed, now, nodes, pace } = options;
+        let kubelet = Kubelet::new(nodes, pace.clone(), runtime);
         let mut world = Self {
             api: Api::new(ApiOptions { seed, now }),
-            cache: Cache::default(),
             seen: 0,
-            controllers: controllers::all().into_iter().map(|it| (it, Queue::default())).collect(),
-            kubelet: Kubelet::new(nodes, pace.clone(), runtime),
-            faults: Faults::default(),
-            faults_seen: 0,
-            pace,
+            actors: Actors::new(controllers::all(), kubelet, pace),
         };
         world.advance(now);
         world
@@ -75,12 +64,12 @@ impl World {
 
     /// Returns the faults, to be changed. [`World::advance`] makes them felt.
     pub fn faults(&mut self) -> &mut Faults {
-        &mut self.faults
+        self.actors.faults()
     }
 
     /// Returns what the controllers know: everything up to the last [`World::advance`].
     pub fn cache(&self) -> &Cache {
-        &self.cache
+        self.actors.cache()
     }
 
     /// Lets controllers and kubelet react to everything until `now`; returns when something is next due on its own.
@@ -88,7 +77,7 @@ impl World {
     pub fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
         loop {
             self.settle();
-            match self.next_due() {
+            match self.actors.next_due(self.api.now()) {
                 Some(due) if due <= now => {
                     let at = due.max(self.api.now());
                     self.api.set_time(at);
@@ -102,58 +91,33 @@ impl World {
         }
     }
 
-    fn next_due(&self) -> Option<Timestamp> {
-        let now = self.api.now();
-        let active = self.controllers.iter().filter(|(controller, _)| !controller.is_stopped(&self.faults));
-        active.filter_map(|(_, queue)| queue.next_due(now)).chain(self.kubelet.next_due()).min()
-    }
-
     /// Does everything that is to be done at this instant.
     fn settle(&mut self) {
         let now = self.api.now();
-        self.notice_faults();
-        for _ in 0..MOST_ROUNDS {
+        self.notice_faults(now);
+        for _ in 0..MOST_WORK {
             self.take_in_events();
-            if self.kubelet.next_due().is_some_and(|due| due <= now) || self.kubelet.has_answers() {
-                let writes = self.kubelet.advance(now, &self.faults);
-                self.write_for_kubelet(writes, now);
-                continue;
-            }
-            // Each controller works off what it has before the next one looks: fewer looks at half of a change.
-            let idle = (0..self.controllers.len()).all(|at| self.work_off(at, now) == 0);
-            if idle {
-                return;
-            }
+            let Some(work) = self.actors.work(now) else { return };
+            self.carry_out(work, now);
         }
         tracing::error!("the sandbox's controllers do not come to rest; time goes on");
     }
 
-    /// Lets one controller look at every key that is due, and returns how many there were.
-    fn work_off(&mut self, at: usize, now: Timestamp) -> usize {
-        let mut done = 0;
-        while let Some((controller, queue)) = self.controllers.get_mut(at)
-            && !controller.is_stopped(&self.faults)
-            && done < MOST_KEYS
-            && let Some(key) = queue.pop(now)
-        {
-            self.reconcile(at, &key, now);
-            self.take_in_events();
-            done += 1;
+    fn notice_faults(&mut self, now: Timestamp) {
+        if let Some(work) = self.actors.notice_faults(now) {
+            self.carry_out(work, now);
         }
-        done
     }
 
-    fn notice_faults(&mut self) {
-        if self.faults.revision() == self.faults_seen {
-            return;
+    fn carry_out(&mut self, work: Work, now: Timestamp) {
+        let mut refused = Vec::new();
+        for write in work.writes {
+            if let Err(reason) = self.write(&write) {
+                tracing::debug!(by = ?work.by, reason, "a write was refused");
+                refused.push(write);
+            }
         }
-        self.faults_seen = self.faults.revision();
-        for (controller, queue) in &mut self.controllers {
-            controller.concerned_by_faults(&self.cache).into_iter().for_each(|key| queue.add(key));
-        }
-        let now = self.api.now();
-        let writes = self.kubelet.advance(now, &self.faults);
-        self.write_for_kubelet(writes, now);
+        self.actors.done(work.by, &refused, now);
     }
 
     fn take_in_events(&mut self) {
@@ -169,57 +133,9 @@ impl World {
         let now = self.api.now();
         for event in events {
             self.seen = event.revision;
-            let before = self.cache.at(&Key::of(&event.resource, &event.object)).cloned();
-            let after = (event.kind != EventKind::Deleted).then_some(event.object);
-            self.cache.apply(&event.resource, before.as_ref(), after.as_ref());
-            let change = Change { resource: &event.resource, before: before.as_ref(), now: after.as_ref() };
-            for (controller, queue) in &mut self.controllers {
-                controller.concerns(&change, &self.cache).into_iter().for_each(|key| queue.add(key));
-            }
-            self.kubelet.observe(&event.resource, before.as_ref(), after.as_ref(), now);
-            self.notice_command(&change);
-        }
-    }
-
-    fn notice_command(&mut self, change: &Change<'_>) {
-        let (namespace, name) = faults::CONFIG_MAP;
-        let is_command = |object: &Value| value::namespace(object) == namespace && value::name(object) == name;
-        if change.is("configmaps") && change.states().any(|object| is_command(object)) {
-            self.faults.command(change.now.map(AsRef::as_ref));
-            self.notice_faults();
-        }
-    }
-
-    fn reconcile(&mut self, at: usize, key: &Key, now: Timestamp) {
-        let Some((controller, _)) = self.controllers.get_mut(at) else { return };
-        let view = View { cache: &self.cache, now, faults: &self.faults, pace: &self.pace };
-        let outcome = controller.reconcile(key, &view);
-        let mut refused = false;
-        for write in &outcome.writes {
-            if let Err(reason) = self.write(write) {
-                tracing::debug!(key = ?key, reason, "a controller's write was refused");
-                refused = true;
-            }
-        }
-        let Some((_, queue)) = self.controllers.get_mut(at) else { return };
-        if refused {
-            let failures = queue.failed(key);
-            let wait = std::time::Duration::from_millis(100).saturating_mul(2_u32.saturating_pow(failures.min(10)));
-            queue.add_at(key.clone(), now + wait);
-        } else {
-            queue.succeeded(key);
-        }
-        if let Some(wake) = outcome.wake {
-            queue.add_at(key.clone(), wake);
-        }
-    }
-
-    fn write_for_kubelet(&mut self, writes: Vec<Write>, now: Timestamp) {
-        for write in writes {
-            if let Err(reason) = self.write(&write) {
-                tracing::debug!(reason, "a kubelet's write was refused");
-                self.kubelet.refused(&write, now);
-            }
+            let after = (event.kind != EventKind::Deleted).then_some(&event.object);
+            self.actors.observe(&event.resource, &event.object, after, now);
+            self.notice_faults(now);
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod conformance;
 mod demo;
 mod git;
 mod histories;

@@ -12,7 +12,7 @@ use super::{
     validate,
     write::{FieldValidation, PatchRequest, WriteOptions, name},
 };
-use crate::sandbox::schema::decode::Mode;
+use crate::sandbox::schema::decode::{self, Mode};
 
 impl Api {
     pub(super) fn apply_in(
@@ -27,7 +27,9 @@ impl Api {
         if given(&config, "kind").as_deref() != Some(resource.kind.as_str())
             || given(&config, "apiVersion").as_deref() != Some(resource.api_version.as_str())
         {
-            return Err(Status::bad_request("invalid object type: apiVersion and kind must be those of the request"));
+            let given = |name: &str| given(&config, name).unwrap_or_default();
+            let (version, kind) = (given("apiVersion"), given("kind"));
+            return Err(Status::bad_request(format!("invalid object type: {version}, Kind={kind}")));
         }
         if !config["metadata"].is_object() {
             config["metadata"] = json!({});
@@ -45,11 +47,10 @@ impl Api {
         if config["metadata"].get("managedFields").is_some_and(|sent| !sent.is_null()) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
+        typed(&config, resource)?;
         self.decode(&mut config, resource, Mode::Applied, request.options.validation)?;
         self.settle_namespace(&mut config, resource, Some(&request.namespace), live.is_none())?;
         let writer = self.writer(resource, subresource, &request.options);
-        let missing_key = |why: String| Status::new(500, "InternalError", why);
-        managed::check_keys(&config, &resource.shape).map_err(missing_key)?;
         let Some(live) = live else {
             if !subresource.is_empty() {
                 return Err(resource.about(&request.name).not_found());
@@ -67,7 +68,7 @@ impl Api {
             let options = WriteOptions { validation: FieldValidation::Ignore, ..request.options };
             return self.create_in(resource, config, Some(&request.namespace), &options, Some(entries));
         };
-        check_identity(&live, &config, resource)?;
+        check_identity(&live, &config, resource, true)?;
         if let Some(metadata) = config["metadata"].as_object_mut() {
             for name in ["uid", "resourceVersion"] {
                 metadata.remove(name);
@@ -90,6 +91,27 @@ impl Api {
             return Err(resource.about(name(&live)).invalid(causes));
         }
         set_entries(&mut object, entries);
-        self.commit(live, object, resource, &request.options)
+        self.commit(live, object, resource, subresource, &request.options)
     }
+}
+
+/// Refuses what structured-merge-diff cannot read: fields that are in no schema, items without their key or with one
+/// that another has.
+fn typed(config: &Value, resource: &Resource) -> Result<(), Status> {
+    let mut problems: Vec<String> = decode::decode(&mut config.clone(), &resource.shape, Mode::Applied)
+        .unknown
+        .iter()
+        .map(|path| format!(".{path}: field not declared in schema"))
+        .collect();
+    managed::check_keys(config, &resource.shape, &mut problems);
+    let what = match problems.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (space, named) = (text(&config["metadata"]["namespace"]), name(config));
+    let (version, kind) = (&resource.api_version, &resource.kind);
+    let message = format!("failed to create typed patch object ({space}/{named}; {version}, Kind={kind}): {what}");
+    Err(Status::new(500, "", message))
 }

@@ -6,7 +6,13 @@ use serde_json::{Map, Value, json};
 /// Fills in what is absent in an object of `kind`.
 pub fn fill(object: &mut Value, kind: &str) {
     match kind {
-        "Pod" => pod_spec(&mut object["spec"]),
+        "Pod" => {
+            let spec = &mut object["spec"];
+            pod_spec(spec);
+            // Templates have neither: `SetDefaults_Pod`.
+            set(spec, "enableServiceLinks", || true.into());
+            ["containers", "initContainers"].iter().for_each(|list| each(spec, list, requests));
+        }
         "Deployment" => deployment(object),
         "ReplicaSet" | "ReplicationController" => {
             set(&mut object["spec"], "replicas", || 1.into());
@@ -38,7 +44,12 @@ pub fn fill(object: &mut Value, kind: &str) {
             let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
             set(&mut object["spec"], "policyTypes", || types);
         }
-        "HorizontalPodAutoscaler" => set(&mut object["spec"], "minReplicas", || 1.into()),
+        "HorizontalPodAutoscaler" => {
+            set(&mut object["spec"], "minReplicas", || 1.into());
+            let target = json!({"type": "Utilization", "averageUtilization": 80});
+            let cpu = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
+            set(&mut object["spec"], "metrics", || cpu);
+        }
         "PersistentVolumeClaim" => set(&mut object["spec"], "volumeMode", || "Filesystem".into()),
         "EndpointSlice" => each(object, "ports", |port| {
             set(port, "name", || "".into());
@@ -217,6 +228,10 @@ fn container(container: &mut Value, host_network: bool) {
             }
         }
     }
+}
+
+/// What is limited and not requested is requested.
+fn requests(container: &mut Value) {
     let resources = &mut container["resources"];
     if let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() {
         set(resources, "requests", || Value::Object(Map::new()));

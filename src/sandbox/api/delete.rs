@@ -53,8 +53,7 @@ impl Api {
         let namespace = if resource.namespaced { namespace } else { "" };
         let live = self.store.get(&resource.key, namespace, name).cloned();
         let live = live.ok_or_else(|| resource.about(name).not_found())?;
-        precondition(&live, &resource, options.uid.as_deref(), "uid", "UID")?;
-        precondition(&live, &resource, options.resource_version.as_deref(), "resourceVersion", "ResourceVersion")?;
+        preconditions(&live, &resource, &options)?;
         if resource.kind == "Namespace" && resource.custom.is_none() {
             return self.delete_namespace(live, &resource, &options);
         }
@@ -132,21 +131,26 @@ impl Api {
     }
 }
 
-fn precondition(
-    live: &Value,
-    resource: &Resource,
-    wanted: Option<&str>,
-    field: &str,
-    word: &str,
-) -> Result<(), Status> {
-    let found = live["metadata"][field].as_str().unwrap_or_default();
-    match wanted {
-        Some(wanted) if wanted != found => {
-            let why = format!("Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {found}");
-            Err(resource.about(super::write::name(live)).conflict(&why))
-        }
-        _ => Ok(()),
+fn preconditions(live: &Value, resource: &Resource, options: &DeleteOptions) -> Result<(), Status> {
+    let (name, metadata) = (super::write::name(live), &live["metadata"]);
+    let found = |field: &str| metadata[field].as_str().unwrap_or_default();
+    // Kubernetes names the kind here where it names the resource elsewhere.
+    let about = super::status::About { plural: &resource.kind, ..resource.about(name) };
+    if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != found("uid")) {
+        return Err(about.conflict(&format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            found("uid")
+        )));
     }
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != found("resourceVersion")) {
+        return Err(about.conflict(&format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({}). The \
+             object might have been modified",
+            found("resourceVersion")
+        )));
+    }
+    Ok(())
 }
 
 /// Only pods stop gracefully, and only those that a kubelet has.

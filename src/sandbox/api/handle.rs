@@ -164,11 +164,8 @@ impl Request {
             None | Some("") => false,
             Some("All") => true,
             Some(other) => {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""),
-                ));
+                let message = format!("Unsupported value: [{other:?}]: supported values: \"All\"");
+                return Err(Status::wrong_option(self.options_kind(), "dryRun", "FieldValueNotSupported", message));
             }
         };
         let validation = match self.parameter("fieldValidation") {
@@ -176,13 +173,10 @@ impl Request {
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(other) => {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""
-                    ),
-                ));
+                let message =
+                    format!("Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\"");
+                let reason = "FieldValueNotSupported";
+                return Err(Status::wrong_option(self.options_kind(), "fieldValidation", reason, message));
             }
         };
         let agent = self.user_agent.split('/').next().unwrap_or_default();
@@ -194,6 +188,16 @@ impl Request {
         Ok(WriteOptions { manager, dry_run, validation })
     }
 
+    /// Returns what the options of such a request are called.
+    fn options_kind(&self) -> &'static str {
+        match self.method.as_str() {
+            "POST" => "CreateOptions",
+            "PUT" => "UpdateOptions",
+            "PATCH" => "PatchOptions",
+            _ => "DeleteOptions",
+        }
+    }
+
     fn delete_options(&self) -> Result<DeleteOptions, Status> {
         let body = if self.body.is_empty() { json!({}) } else { self.json_body()? };
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -203,14 +207,11 @@ impl Request {
             Some("Background") => Some(Propagation::Background),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(other) => {
-                return Err(Status::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: \
-                     supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-                    ),
-                ));
+                let message = format!(
+                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                );
+                let reason = "FieldValueNotSupported";
+                return Err(Status::wrong_option("DeleteOptions", "propagationPolicy", reason, message));
             }
             None if body["orphanDependents"] == true => Some(Propagation::Orphan),
             None if body["orphanDependents"] == false => Some(Propagation::Background),
@@ -265,8 +266,21 @@ impl Api {
         if let Some(answer) = review(path, request)? {
             return Ok(answer);
         }
-        let target = self.target(path).ok_or_else(Status::no_path)?;
-        self.verb(request, &target)
+        match self.target(path) {
+            Some(target) => self.verb(request, &target),
+            None if self.serves(path) => Err(Status::no_path()),
+            None => Ok(Response { status: 404, ..Response::text("404 page not found\n") }),
+        }
+    }
+
+    /// Returns whether a path is below a group and version that is served.
+    fn serves(&self, path: &str) -> bool {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        let (group, version) = match segments.next() {
+            Some("api") => (Some(""), segments.next()),
+            _ => (segments.next(), segments.next()),
+        };
+        group.zip(version).is_some_and(|(group, version)| self.registry.has_version(group, version))
     }
 
     /// Finds what a path is about.
@@ -353,16 +367,47 @@ impl Api {
     }
 
     fn answer_create(&mut self, request: &Request, target: &Target, form: Form) -> Result<Response, Status> {
-        let object = incoming(request.json_body()?, &target.resource);
+        let mut object = incoming(request.json_body()?, &target.resource);
         let options = request.options()?;
         let resource = self.stored_resource(&target.resource);
-        check_kind(&object, &resource)?;
+        self.check_kind(&mut object, &resource)?;
         if resource.namespaced && target.namespace.is_empty() {
             return Err(Status::method_not_allowed());
         }
         let namespace = resource.namespaced.then_some(target.namespace.as_str());
         let made = self.create_in(&resource, object, namespace, &options, None)?;
         Ok(self.one(201, &made, target, form, request))
+    }
+
+    /// Checks that an object is of the kind that its path is for; what does not say so is taken for it.
+    fn check_kind(&self, object: &mut Value, resource: &Resource) -> Result<(), Status> {
+        if let Value::Object(members) = object {
+            for (name, own) in [("apiVersion", &resource.api_version), ("kind", &resource.kind)] {
+                members.entry(name).or_insert_with(|| own.as_str().into());
+            }
+        }
+        let text = |name: &str| object[name].as_str().unwrap_or_default();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        if version != resource.api_version {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({})",
+                resource.api_version
+            )));
+        }
+        if kind != resource.kind {
+            let known = self.registry.of_kind(version, kind).is_some();
+            let group = resource.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+            let why = if known {
+                format!("converting ({}.{kind}) to ({group}.{}): unknown conversion", resource.version, resource.kind)
+            } else {
+                format!("no kind {kind:?} is registered for version {version:?}")
+            };
+            return Err(Status::bad_request(format!(
+                "{kind} in version {:?} cannot be handled as a {}: {why}",
+                resource.version, resource.kind
+            )));
+        }
+        Ok(())
     }
 
     fn answer_patch(
@@ -380,18 +425,12 @@ impl Api {
         })?;
         let manager = request.parameter("fieldManager").unwrap_or_default();
         if kind == PatchKind::Apply && manager.is_empty() {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
+            let message = "Required value: is required for apply patch".to_owned();
+            return Err(Status::wrong_option("PatchOptions", "fieldManager", "FieldValueRequired", message));
         }
         if kind != PatchKind::Apply && request.flag("force") {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
-            ));
+            let message = "Forbidden: may not be specified for non-apply patch".to_owned();
+            return Err(Status::wrong_option("PatchOptions", "force", "FieldValueForbidden", message));
         }
         let resource = self.stored_resource(&target.resource);
         let existed = self.store.get(&resource.key, &target.namespace, name).is_some();
@@ -426,11 +465,14 @@ impl Api {
             Some(held) => Ok(self.one(200, &held, target, form, request)),
             None => {
                 let uid = live.map(|live| live["metadata"]["uid"].clone()).unwrap_or_default();
+                let mut details = json!({"name": name, "kind": resource.plural, "uid": uid});
+                if !resource.group.is_empty() {
+                    details["group"] = resource.group.as_str().into();
+                }
                 Ok(Response::json(
                     200,
                     json!({
-                        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-                        "details": {"name": name, "group": resource.group, "kind": resource.plural, "uid": uid},
+                        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
                     }),
                 ))
             }
@@ -460,7 +502,8 @@ impl Api {
         let mut pod = Value::clone(&*live.ok_or_else(|| target.resource.about(name).not_found())?);
         if let Some(node) = pod["spec"]["nodeName"].as_str() {
             let why = format!("pod {name} is already assigned to node {node:?}");
-            return Err(target.resource.about(name).conflict(&why));
+            let binding = super::status::About { group: "", plural: "pods/binding", kind: "Pod", name };
+            return Err(binding.conflict(&why));
         }
         pod["spec"]["nodeName"] = binding["target"]["name"].clone();
         self.update_in(&target.resource, pod, "binding", &options, true)?;
@@ -519,27 +562,6 @@ fn review(path: &str, request: &Request) -> Result<Option<Response>, Status> {
         return Err(Status::method_not_allowed());
     }
     Ok(Some(Response::json(201, answer)))
-}
-
-fn check_kind(object: &Value, resource: &Resource) -> Result<(), Status> {
-    let text = |name: &str| object[name].as_str().unwrap_or_default();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    if kind.is_empty() && version.is_empty() {
-        return Err(Status::bad_request("Object 'Kind' is missing in the body of the request"));
-    }
-    if version != resource.api_version {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({})",
-            resource.api_version
-        )));
-    }
-    if kind != resource.kind {
-        return Err(Status::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {}: no kind {kind:?} is registered for version {version:?}",
-            resource.version, resource.kind
-        )));
-    }
-    Ok(())
 }
 
 fn fit_to_path(object: &mut Value, target: &Target, wanted: &str) -> Result<(), Status> {

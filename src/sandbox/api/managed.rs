@@ -71,12 +71,15 @@ fn write(object: &mut Value, managers: Vec<Manager>, untouched: Vec<(Manager, Va
             "manager": manager.name,
             "operation": if manager.applies { "Apply" } else { "Update" },
             "apiVersion": manager.api_version,
-            "time": manager.time,
             "fieldsType": "FieldsV1",
             "fieldsV1": manager.set.to_value(),
         });
         if !manager.subresource.is_empty() {
             entry["subresource"] = manager.subresource.as_str().into();
+        }
+        // What comes through a scale has no time.
+        if manager.subresource != "scale" {
+            entry["time"] = manager.time.as_str().into();
         }
         (manager, entry)
     });
@@ -279,26 +282,50 @@ fn refused(conflicts: &[(&Manager, Set)]) -> Status {
 /// # Errors
 ///
 /// Says which item lacks which key, in the API server's words.
-pub fn check_keys(value: &Value, shape: &Shape) -> Result<(), String> {
-    check_keys_at(value, shape, "")
+pub fn check_keys(value: &Value, shape: &Shape, problems: &mut Vec<String>) {
+    check_keys_at(value, shape, "", problems);
 }
 
-fn check_keys_at(value: &Value, shape: &Shape, path: &str) -> Result<(), String> {
+fn check_keys_at(value: &Value, shape: &Shape, path: &str, problems: &mut Vec<String>) {
     match (value, shape) {
-        (Value::Object(members), _) => members.iter().try_for_each(|(name, member)| match shape.member(name) {
-            Some(of) => check_keys_at(member, of, &format!("{path}.{name}")),
-            None => Ok(()),
-        }),
-        (Value::Array(items), Shape::List { of, kind }) => items.iter().enumerate().try_for_each(|(index, item)| {
-            if let (ListKind::Map(keys), None) = (kind, item_step(item, of, kind)) {
-                let key = keys.iter().find(|key| item.get(*key).is_none()).map_or("", String::as_str);
-                return Err(format!(
-                    "failed to create typed patch object: {path}: element {index}: associative list with keys has \
-                         an element that omits key field {key:?} (and doesn't have default value)"
-                ));
+        (Value::Object(members), _) => {
+            for (name, member) in members {
+                if let Some(of) = shape.member(name) {
+                    check_keys_at(member, of, &format!("{path}.{name}"), problems);
+                }
             }
-            check_keys_at(item, of, &format!("{path}[{index}]"))
-        }),
-        _ => Ok(()),
+        }
+        (Value::Array(items), Shape::List { of, kind }) => {
+            let mut steps: Vec<String> = Vec::new();
+            for (index, item) in items.iter().enumerate() {
+                match (kind, item_step(item, of, kind)) {
+                    (ListKind::Map(keys), None) => {
+                        let key = keys.iter().find(|key| item.get(*key).is_none()).map_or("", String::as_str);
+                        problems.push(format!(
+                            "{path}: element {index}: associative list with keys has an element that omits key field \
+                             {key:?} (and doesn't have default value)"
+                        ));
+                    }
+                    (_, Some(step)) if steps.contains(&step) => {
+                        problems.push(format!("{path}: duplicate entries for key {}", written(&step)));
+                    }
+                    (_, step) => steps.extend(step),
+                }
+                check_keys_at(item, of, &format!("{path}[{index}]"), problems);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns a step into a list as errors write it, `[name="web"]`.
+fn written(step: &str) -> String {
+    let keys: Value = step.strip_prefix("k:").and_then(|keys| serde_json::from_str(keys).ok()).unwrap_or_default();
+    match keys.as_object() {
+        Some(keys) => {
+            let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            format!("[{}]", keys.join(","))
+        }
+        None => format!("[={}]", step.trim_start_matches("v:")),
     }
 }

@@ -41,6 +41,7 @@ use serde_json::{Value, json};
 pub use self::{
     delete::{DeleteOptions, Propagation},
     handle::{Body, Request, Response},
+    parts::qos_class,
     patch::PatchKind,
     selector::Labels,
     status::{Cause, Status},

@@ -13,28 +13,65 @@ pub fn written_shape(resource: &Resource) -> crate::sandbox::schema::Shape {
     resource.shape.member("status").cloned().unwrap_or(crate::sandbox::schema::Shape::Any { atomic: false })
 }
 
-pub fn initial_status(resource: &Resource) -> Option<Value> {
+pub fn initial_status(object: &Value, resource: &Resource) -> Option<Value> {
     match (resource.kind.as_str(), &resource.custom) {
-        ("Pod", None) => Some(json!({"phase": "Pending", "qosClass": "BestEffort"})),
+        ("Pod", None) => Some(json!({"phase": "Pending", "qosClass": qos_class(object)})),
+        // What Go writes of an empty status.
+        ("ReplicaSet", None) => Some(json!({"replicas": 0})),
+        ("StatefulSet", None) => Some(json!({"replicas": 0, "availableReplicas": 0})),
+        ("DaemonSet", None) => Some(json!({
+            "currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0,
+        })),
+        ("PodDisruptionBudget", None) => Some(json!({
+            "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
+        })),
         ("Namespace", None) => Some(json!({"phase": "Active"})),
         ("PersistentVolumeClaim", None) => Some(json!({"phase": "Pending"})),
         _ => None,
     }
 }
 
-/// Refuses what was decided on another object, or on an older one.
-pub fn check_identity(live: &Value, object: &Value, resource: &Resource) -> Result<(), Status> {
+/// Refuses what was decided on another object, or on an older one. To a patch another UID is a change of the UID.
+pub fn check_identity(live: &Value, object: &Value, resource: &Resource, patched: bool) -> Result<(), Status> {
     let text = |of: &'_ Value, name: &str| of["metadata"][name].as_str().unwrap_or_default().to_owned();
     let (have, given) = (text(live, "uid"), text(object, "uid"));
-    if !given.is_empty() && given != have {
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {have}");
-        return Err(resource.about(name(live)).conflict(&why));
+    let version = text(object, "resourceVersion");
+    let other = !given.is_empty() && given != have;
+    if other && !patched {
+        let (plural, space, name) = (&resource.plural, text(live, "namespace"), name(live));
+        let key = ["/registry", plural, &space, name].join("/").replace("//", "/");
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+             failed: UID in precondition: {given}, UID in object meta: {have}"
+        );
+        return Err(resource.about(name).conflict(&why));
     }
-    let given = text(object, "resourceVersion");
-    if !given.is_empty() && given != "0" && given != text(live, "resourceVersion") {
+    if !version.is_empty() && version != "0" && version != text(live, "resourceVersion") {
         return Err(resource.about(name(live)).modified());
     }
-    Ok(())
+    if other { Err(resource.about(name(live)).immutable("metadata.uid", &given)) } else { Ok(()) }
+}
+
+/// Returns a pod's quality of service, from what its containers request and are limited to.
+pub fn qos_class(pod: &Value) -> &'static str {
+    let containers = || {
+        let of = |list: &str| pod["spec"][list].as_array().into_iter().flatten();
+        of("containers").chain(of("initContainers"))
+    };
+    let of = |container: &Value, part: &str, name: &str| container["resources"][part].get(name).cloned();
+    let names = ["cpu", "memory"];
+    let any = containers()
+        .any(|it| ["requests", "limits"].iter().any(|part| names.iter().any(|name| of(it, part, name).is_some())));
+    if !any {
+        return "BestEffort";
+    }
+    let guaranteed = containers().all(|it| {
+        names.iter().all(|name| {
+            of(it, "limits", name).is_some()
+                && of(it, "requests", name).is_none_or(|r| Some(r) == of(it, "limits", name))
+        })
+    });
+    if guaranteed { "Guaranteed" } else { "Burstable" }
 }
 
 /// Puts back what only the server writes.
@@ -75,9 +112,14 @@ pub fn keep_other_part(live: &Value, object: &mut Value, resource: &Resource, su
                 .filter(|name| !matches!(name.as_str(), "status" | "metadata" | "apiVersion" | "kind"))
                 .collect();
             names.iter().for_each(|name| restore(object, name));
-            // Labels, annotations and finalizers belong to the main resource of everything but nodes and pods.
-            let fields = ["labels", "annotations", "finalizers", "ownerReferences"];
-            for name in fields.into_iter().filter(|_| !matches!(resource.kind.as_str(), "Node" | "Pod")) {
+            // Each strategy of Kubernetes' registry has its own list.
+            let fields: &[&str] = match (&resource.custom, resource.kind.as_str()) {
+                (Some(_), _) => &["labels", "annotations", "finalizers", "ownerReferences"],
+                (None, "Deployment") => &["labels"],
+                (None, "Pod") => &["ownerReferences"],
+                (None, _) => &[],
+            };
+            for name in fields.iter().copied() {
                 let Some(metadata) = object["metadata"].as_object_mut() else { continue };
                 match live["metadata"].get(name) {
                     Some(value) => drop(metadata.insert(name.to_owned(), value.clone())),

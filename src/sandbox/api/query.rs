@@ -125,17 +125,15 @@ impl Api {
             && text.is_empty()
             && !request.flag("sendInitialEvents")
         {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ));
+            let message = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".to_owned();
+            let reason = "FieldValueForbidden";
+            return Err(Status::wrong_option("ListOptions", "resourceVersionMatch", reason, message));
         }
         match text {
             "" | "0" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
                 Status::bad_request(format!(
-                    "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                    "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
                 ))
             }),
         }

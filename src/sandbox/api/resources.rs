@@ -193,6 +193,11 @@ impl Registry {
         self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned())).map(|index| &self.served[*index])
     }
 
+    /// Returns whether anything is served in a group and version.
+    pub fn has_version(&self, group: &str, version: &str) -> bool {
+        self.served.iter().any(|resource| resource.group == group && resource.version == version)
+    }
+
     /// Returns the resource of `apiVersion` and `kind`.
     pub fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
         self.by_kind.get(&(api_version.to_owned(), kind.to_owned())).map(|index| &self.served[*index])

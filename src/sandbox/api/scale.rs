@@ -24,11 +24,15 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
             "name": metadata["name"], "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
         },
-        "spec": {"replicas": at(object, &paths.spec).cloned().unwrap_or_else(|| 0.into())},
+        "spec": {},
         "status": {"replicas": at(object, &paths.status).cloned().unwrap_or_else(|| 0.into())},
     });
     if let Some(namespace) = metadata["namespace"].as_str() {
         made["metadata"]["namespace"] = namespace.into();
+    }
+    // Go leaves a wanted 0 out.
+    if let Some(replicas) = at(object, &paths.spec).filter(|replicas| replicas.as_i64() != Some(0)) {
+        made["spec"]["replicas"] = replicas.clone();
     }
     let selector = paths.selector.as_ref().and_then(|path| at(object, path));
     let text = match selector {

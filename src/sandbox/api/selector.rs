@@ -178,13 +178,11 @@ impl Fields {
                 return Err(Status::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
             if !is_selectable(resource, field) {
-                let message = match resource.custom {
-                    Some(_) => format!("field label not supported: {field}"),
-                    None => format!(
-                        "Unable to find \"{}\" that match label selector \"\", field selector \"{text}\": \
-                             field label not supported: {field}",
-                        resource.group_version_resource()
-                    ),
+                // Kinds that nobody registered fields for are refused in other words.
+                let message = if resource.custom.is_some() || !selectable(resource).is_empty() {
+                    format!("field label not supported: {field}")
+                } else {
+                    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
                 };
                 return Err(Status::bad_request(message));
             }
@@ -215,10 +213,12 @@ impl Fields {
 
 /// Per kind, as the conversions of Kubernetes register them.
 fn is_selectable(resource: &Resource, field: &str) -> bool {
-    if matches!(field, "metadata.name" | "metadata.namespace") {
-        return true;
-    }
-    let fields: &[&str] = match &*resource.key {
+    matches!(field, "metadata.name" | "metadata.namespace") || selectable(resource).contains(&field)
+}
+
+/// Returns the fields besides name and namespace.
+fn selectable(resource: &Resource) -> &'static [&'static str] {
+    match &*resource.key {
         "pods" => &[
             "spec.nodeName",
             "spec.restartPolicy",
@@ -249,8 +249,7 @@ fn is_selectable(resource: &Resource, field: &str) -> bool {
         "replicasets.apps" | "replicationcontrollers" => &["status.replicas"],
         "jobs.batch" => &["status.successful"],
         _ => &[],
-    };
-    fields.contains(&field)
+    }
 }
 
 #[cfg(test)]

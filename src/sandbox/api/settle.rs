@@ -42,9 +42,10 @@ impl Api {
                 metadata.insert("generation".into(), 1.into());
             }
         }
+        let status = initial_status(object, resource);
         if let (true, Some(members)) = (resource.has("status"), object.as_object_mut()) {
             let written = resource.shape.as_type().and_then(|of| of.fields.get("status"));
-            match initial_status(resource) {
+            match status {
                 Some(status) => drop(members.insert("status".into(), status)),
                 None if written.is_some_and(|field| field.always_written) => {
                     members.insert("status".into(), json!({}));
@@ -63,8 +64,10 @@ impl Api {
         if !causes.is_empty() {
             return Err(resource.about(&named).invalid(causes));
         }
-        if self.store.get(&resource.key, space(object), &named).is_some() {
-            return Err(resource.about(&named).already_exists());
+        if let Some(found) = self.store.get(&resource.key, space(object), &named) {
+            let going = found["metadata"].get("deletionTimestamp").is_some();
+            let about = resource.about(&named);
+            return Err(if going { about.being_deleted() } else { about.already_exists() });
         }
         match owners {
             Some(entries) => set_entries(object, entries),

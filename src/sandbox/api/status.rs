@@ -87,6 +87,13 @@ impl About<'_> {
         self.status(409, "AlreadyExists", format!("{} \"{}\" already exists", self.qualified(self.plural), self.name))
     }
 
+    /// 409 of a creation while the object of that name is being deleted.
+    pub fn being_deleted(&self) -> Status {
+        let mut status = self.already_exists();
+        status.message = format!("object is being deleted: {}", status.message);
+        status
+    }
+
     /// 409 of a write.
     pub fn conflict(&self, why: &str) -> Status {
         let what = self.qualified(self.plural);
@@ -102,6 +109,12 @@ impl About<'_> {
     pub fn forbidden(&self, why: &str) -> Status {
         let what = self.qualified(self.plural);
         self.status(403, "Forbidden", format!("{what} \"{}\" is forbidden: {why}", self.name))
+    }
+
+    /// 422: what may not change was to change.
+    pub fn immutable(&self, field: &str, value: &str) -> Status {
+        let message = format!("Invalid value: {value:?}: field is immutable");
+        self.invalid(vec![Cause { reason: "FieldValueInvalid", message, field: field.to_owned() }])
     }
 
     /// 422 with everything that is wrong.
@@ -128,6 +141,12 @@ impl Status {
     /// 400.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
+    }
+
+    /// 422 of a request's own options, `kind` like `DeleteOptions`.
+    pub fn wrong_option(kind: &str, field: &str, reason: &'static str, message: String) -> Self {
+        let about = About { group: "meta.k8s.io", plural: "", kind, name: "" };
+        about.invalid(vec![Cause { reason, message, field: field.to_owned() }])
     }
 
     /// 404 of a path.

@@ -56,18 +56,15 @@ pub fn object(object: &Value, resource: &Resource) -> Vec<Cause> {
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(object, resource, &mut problems),
         "Job" => pod_spec(&spec["template"]["spec"], "spec.template.spec", &mut problems),
         "Service" => service(spec, &mut problems),
-        "HorizontalPodAutoscaler" if spec["minReplicas"].as_i64().is_some_and(|count| count < 1) => {
-            problems.invalid("spec.minReplicas", &spec["minReplicas"], "must be greater than or equal to 1");
-        }
-        "PodDisruptionBudget" if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() => {
-            let why = "minAvailable and maxUnavailable cannot be both set";
-            problems.invalid("spec", &json!({}), why);
-        }
+        "HorizontalPodAutoscaler" => autoscaler(spec, &mut problems),
+        "PodDisruptionBudget" => budget(spec, &mut problems),
         "ConfigMap" | "Secret" => {
             for list in ["data", "binaryData"] {
                 for key in object[list].as_object().into_iter().flatten().map(|(key, _)| key) {
                     if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-                        let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
+                        let why = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' \
+                                   (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
+                                   '[-._a-zA-Z0-9]+')";
                         problems.invalid(&format!("{list}[{key}]"), &json!(key), why);
                     }
                 }
@@ -134,7 +131,8 @@ pub fn change(old: &Value, new: &Value, resource: &Resource, subresource: &str) 
         }
         "Service" => {
             let had = old["spec"]["clusterIP"].as_str().is_some_and(|ip| !ip.is_empty());
-            if had && new["spec"]["type"] != "ExternalName" && !same("/spec/clusterIP") {
+            let given = new["spec"]["type"] != "ExternalName" && !same("/spec/clusterIP");
+            if had && given {
                 problems.invalid("spec.clusterIPs[0]", &json!([new["spec"]["clusterIP"]]), "may not change once set");
             }
         }
@@ -271,17 +269,34 @@ fn metadata(metadata: &Value, resource: &Resource, problems: &mut Problems) {
         let message = "Too long: may not be more than 262144 bytes".to_owned();
         problems.add("FieldValueTooLong", "metadata.annotations", message);
     }
-    for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
+    for (index, finalizer) in metadata["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
+        let standard = ["orphan", "foregroundDeletion", "kubernetes"];
+        if !standard.contains(&text) && !text.contains('/') {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            problems.invalid(&format!("metadata.finalizers[{index}]"), finalizer, why);
+        }
+    }
+    for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
         for name in ["apiVersion", "kind", "name", "uid"] {
             if owner[name].as_str().is_none_or(str::is_empty) {
-                problems.invalid(&format!("metadata.ownerReferences[{index}].{name}"), &json!(""), "must not be empty");
+                problems.invalid(&format!("metadata.ownerReferences.{name}"), &json!(""), "must not be empty");
             }
         }
     }
     let owners = metadata["ownerReferences"].as_array();
-    if owners.is_some_and(|owners| owners.iter().filter(|owner| owner["controller"] == true).count() > 1) {
-        let why = "Only one reference can have Controller set to true.";
-        problems.invalid("metadata.ownerReferences", &metadata["ownerReferences"], why);
+    let mut controllers = owners.into_iter().flatten().filter(|owner| owner["controller"] == true);
+    if let (Some(first), Some(second)) = (controllers.next(), controllers.next()) {
+        let named = |owner: &Value| {
+            let text = |name: &str| owner[name].as_str().unwrap_or_default().to_owned();
+            format!("{}/{}", text("kind"), text("name"))
+        };
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+            named(first),
+            named(second)
+        );
+        problems.invalid("metadata.ownerReferences", &metadata["ownerReferences"], &why);
     }
 }
 
@@ -307,7 +322,7 @@ fn wrong_name(name: &str, kind: &str) -> Option<String> {
     let is_label = matches!(kind, "Namespace" | "Service");
     let most = if is_label { 63 } else { 253 };
     if name.len() > most {
-        return Some(format!("must be no more than {most} bytes"));
+        return Some(format!("must be no more than {most} characters"));
     }
     if is_label {
         return (!is_dns_label(name)).then(|| LABEL.to_owned());
@@ -371,7 +386,12 @@ fn by_schema(value: &Value, shape: &Shape, path: &Path<'_>, problems: &mut Probl
                 let place = Path::Field(path, name);
                 if !field.values.is_empty() && !field.values.iter().any(|value| found == value.as_str()) {
                     // What is required and empty was said to be missing already.
-                    if !(field.required && found == "") {
+                    let named = !(field.required && found == "");
+                    if named && of.name.ends_with("DeploymentStrategy") {
+                        // Refused as a whole.
+                        let shown = json!({"Type": found, "RollingUpdate": members.get("rollingUpdate")});
+                        problems.unsupported(&path.to_string(), &shown, &field.values);
+                    } else if named {
                         problems.unsupported(&place.to_string(), found, &field.values);
                     }
                 }
@@ -424,7 +444,10 @@ const COUNTS: [&str; 14] = [
 fn workload(object: &Value, resource: &Resource, problems: &mut Problems) {
     let spec = &object["spec"];
     let (selector, labels) = (&spec["selector"], &spec["template"]["metadata"]["labels"]);
-    if let Some(parsed) = Labels::of(selector).filter(|_| selector.is_object()) {
+    // No selector selects nothing.
+    if selector.is_null() {
+        problems.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`");
+    } else if let Some(parsed) = Labels::of(selector).filter(|_| selector.is_object()) {
         if parsed.is_empty() {
             let why = format!("empty selector is invalid for {}", resource.singular);
             problems.invalid("spec.selector", selector, &why);
@@ -496,12 +519,60 @@ fn service(spec: &Value, problems: &mut Problems) {
     if ports.is_none_or(Vec::is_empty) && spec["type"] != "ExternalName" && !headless {
         problems.required("spec.ports");
     }
+    let address = spec["clusterIP"].as_str().unwrap_or_default();
+    if !matches!(address, "" | "None") && address.parse::<std::net::IpAddr>().is_err() {
+        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        problems.invalid("spec.clusterIPs[0]", &spec["clusterIP"], why);
+    }
     let several = ports.is_some_and(|ports| ports.len() > 1);
     for (index, port) in ports.into_iter().flatten().enumerate() {
         port_number(&port["port"], &format!("spec.ports[{index}].port"), problems);
+        port_number(&port["targetPort"], &format!("spec.ports[{index}].targetPort"), problems);
+        let name = &port["name"];
+        let named = name.as_str().is_some_and(|name| !name.is_empty());
+        if named && ports.into_iter().flatten().take(index).any(|before| before["name"] == *name) {
+            let message = format!("Duplicate value: {name}");
+            problems.add("FieldValueDuplicate", &format!("spec.ports[{index}].name"), message);
+        }
         if several && port["name"].as_str().is_none_or(str::is_empty) {
             problems.required(&format!("spec.ports[{index}].name"));
         }
+    }
+}
+
+fn budget(spec: &Value, problems: &mut Problems) {
+    if spec.get("minAvailable").is_some() && spec.get("maxUnavailable").is_some() {
+        let shown = json!({
+            "MinAvailable": spec["minAvailable"], "Selector": spec["selector"],
+            "MaxUnavailable": spec["maxUnavailable"], "UnhealthyPodEvictionPolicy": spec["unhealthyPodEvictionPolicy"],
+        });
+        problems.invalid("spec", &shown, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for name in ["minAvailable", "maxUnavailable"] {
+        let (field, value) = (format!("spec.{name}"), &spec[name]);
+        let percent = value.as_str().and_then(|text| text.strip_suffix('%')?.parse::<i64>().ok());
+        if value.as_i64().is_some_and(|count| count < 0) {
+            problems.invalid(&field, value, "must be greater than or equal to 0");
+        } else if percent.is_some_and(|percent| percent > 100) {
+            problems.invalid(&field, value, "must not be greater than 100%");
+        }
+    }
+}
+
+fn autoscaler(spec: &Value, problems: &mut Problems) {
+    let (least, most) = (spec["minReplicas"].as_i64(), spec["maxReplicas"].as_i64());
+    if least.is_some_and(|least| least < 1) {
+        problems.invalid("spec.minReplicas", &spec["minReplicas"], "must be greater than or equal to 1");
+    }
+    if least == Some(0) {
+        let outside = |metric: &Value| matches!(metric["type"].as_str(), Some("Object" | "External"));
+        if !spec["metrics"].as_array().is_some_and(|metrics| metrics.iter().any(outside)) {
+            let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+            problems.forbidden("spec.metrics", why);
+        }
+    }
+    if most.zip(least).is_some_and(|(most, least)| most < least) {
+        problems.invalid("spec.maxReplicas", &spec["maxReplicas"], "must be greater than or equal to `minReplicas`");
     }
 }
 

@@ -276,8 +276,8 @@ impl Api {
         let named = name(&object).to_owned();
         let live = self.store.get(&resource.key, space(&object), &named).cloned();
         let live = live.ok_or_else(|| resource.about(&named).not_found())?;
-        let made = self.changed(&live, object, resource, subresource, options)?;
-        self.commit(live, made, resource, options)
+        let made = self.changed(&live, object, resource, subresource, options, !decode)?;
+        self.commit(live, made, resource, subresource, options)
     }
 
     /// Returns what `object` makes of `live`: with what cannot be changed as it was, defaults, checks and owners.
@@ -288,8 +288,9 @@ impl Api {
         resource: &Resource,
         subresource: &str,
         options: &WriteOptions,
+        patched: bool,
     ) -> Result<Value, Status> {
-        check_identity(live, &object, resource)?;
+        check_identity(live, &object, resource, patched)?;
         keep_metadata(live, &mut object);
         keep_other_part(live, &mut object, resource, subresource);
         if subresource != "status" {
@@ -313,9 +314,10 @@ impl Api {
         live: Arc<Value>,
         mut object: Value,
         resource: &Arc<Resource>,
+        subresource: &str,
         options: &WriteOptions,
     ) -> Result<Arc<Value>, Status> {
-        if resource.generation && self.is_new_generation(&live, &object, resource) {
+        if resource.generation && subresource != "status" && self.is_new_generation(&live, &object, resource) {
             let generation = live["metadata"]["generation"].as_i64().unwrap_or(0);
             object["metadata"]["generation"] = (generation + 1).into();
         }
@@ -378,7 +380,14 @@ impl Api {
                 request.name
             )));
         }
-        self.decode(&mut object, resource, Mode::Object, request.options.validation)?;
+        self.decode(&mut object, resource, Mode::Object, request.options.validation).map_err(|status| {
+            if resource.custom.is_some() || request.options.validation == FieldValidation::Strict {
+                return status;
+            }
+            let message = format!("Invalid value: {:?}: {}", object.to_string(), status.message);
+            let about = super::status::About { group: "", plural: "", kind: "", name: "" };
+            about.invalid(vec![Cause { reason: "FieldValueInvalid", message, field: "patch".into() }])
+        })?;
         self.update_in(resource, object, subresource, &request.options, false)
     }
 }
@@ -415,7 +424,13 @@ pub(super) fn patch_value(object: &mut Value, request: &PatchRequest, resource: 
         PatchKind::Strategic if request.body.is_object() => {
             patch::strategic::apply(object, &request.body, &resource.shape)
         }
-        _ => Err(Status::bad_request("the patch is not an object")),
+        _ => {
+            let found = patch::go_kind(&request.body);
+            let wanted = "map[string]interface {}";
+            Err(Status::bad_request(format!(
+                "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
+            )))
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The runtime of the sandbox that people use: every container listens on its pod's own loopback address.
+//! The runtime of the sandbox that people use: every container listens on its pod's own address.
 //!
 //! Any path is answered with JSON that names application, version, image, pod, unit and node; `/healthz`, `/readyz`
 //! and `/health` say whether it is well, `/metrics` counts requests. Connections end with the container.
@@ -24,17 +24,21 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use super::runtime::{ContainerSpec, HttpGet, Manner, ProbeId, Runtime};
+use super::{
+    range::PodRange,
+    runtime::{ContainerSpec, HttpGet, Manner, ProbeId, Runtime},
+};
 
 const LONGEST_LINE: u64 = 16 << 10;
 const LONGEST_BODY: u64 = 4 << 20;
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Runs containers as listeners on loopback addresses.
+/// Runs containers as listeners on addresses of this machine.
 pub struct ListenerRuntime {
     handle: Handle,
     answered: Arc<Notify>,
     answers: Arc<Mutex<Vec<(ProbeId, bool)>>>,
+    range: PodRange,
     salt: u64,
     addresses: BTreeMap<String, Ipv4Addr>,
     running: BTreeMap<(String, String), Vec<Listening>>,
@@ -55,13 +59,14 @@ impl Drop for Listening {
 }
 
 impl ListenerRuntime {
-    /// Makes a runtime whose listeners run on `handle`. `answered` is told when an answer to a probe is there; `salt`
-    /// keeps the addresses of two sandboxes on one machine apart.
-    pub fn new(handle: Handle, answered: Arc<Notify>, salt: u64) -> Self {
+    /// Makes a runtime whose listeners run on `handle`, on addresses of `range`. `answered` is told when an answer to a
+    /// probe is there; `salt` keeps the addresses of two sandboxes on one machine apart.
+    pub fn new(handle: Handle, answered: Arc<Notify>, range: PodRange, salt: u64) -> Self {
         Self {
             handle,
             answered,
             answers: Arc::default(),
+            range,
             salt,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -96,8 +101,8 @@ impl Runtime for ListenerRuntime {
         let mut attempt = 0_u32;
         let address = loop {
             let digest = Sha256::digest(format!("{}/{attempt}/{pod_uid}", self.salt).as_bytes());
-            // 127.0.0.0/15 is left to others; no address ends in 0 or 255.
-            let address = Ipv4Addr::new(127, 2 + digest[0] % 250, digest[1], 1 + digest[2] % 254);
+            let place = digest.iter().take(8).fold(0_u64, |place, byte| place << 8 | u64::from(*byte));
+            let address = self.range.at(place);
             if !self.addresses.values().any(|used| *used == address) {
                 break address;
             }

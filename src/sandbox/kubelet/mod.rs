@@ -2,14 +2,16 @@
 //!
 //! It is a state machine. It is shown pods and nodes ([`Kubelet::observe`]), is advanced to a time
 //! ([`Kubelet::advance`]) and answers with writes and the time when it wants to be advanced again. So it runs under a
-//! virtual clock as well as under a real one, and against whatever API server its owner talks to. What a container
-//! is stands behind [`Runtime`].
+//! virtual clock as well as under a real one, and against whatever API server its owner talks to: the sandbox's own, or
+//! any other by [`Remote`]. What a container is stands behind [`Runtime`].
 
 mod container;
 mod listener;
 mod model;
 mod pod;
 mod probe;
+mod range;
+mod remote;
 mod runtime;
 mod status;
 
@@ -27,6 +29,8 @@ use super::{controllers::pods, faults::Faults, nodes::NodeSpec, pace::Pace, valu
 
 pub use listener::ListenerRuntime;
 pub use model::ModelRuntime;
+pub use range::PodRange;
+pub use remote::{Remote, RemoteError, RemoteOptions};
 pub use runtime::{ContainerSpec, HttpGet, Manner, ProbeId, ProbeKind, Runtime};
 
 /// The namespace of the nodes' leases.

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::container::{Container, Ended, Role, State, back_off_shown};
 use crate::sandbox::{
+    api::qos_class,
     controllers::pods::{condition, set_condition},
     faults::Behaviour,
     nodes::NodeSpec,
@@ -255,22 +256,4 @@ fn image_id(image: &str) -> String {
     }
     let name = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(image, |(name, _)| name);
     format!("{name}@sha256:{}", hex(image))
-}
-
-fn qos_class(pod: &Value) -> &'static str {
-    let containers = || ["containers", "initContainers"].into_iter().flat_map(|it| value::items(pod, &["spec", it]));
-    let of = |container: &Value, part: &str, name: &str| value::at(container, &["resources", part, name]).cloned();
-    let names = ["cpu", "memory"];
-    let any = containers()
-        .any(|it| ["requests", "limits"].iter().any(|part| names.iter().any(|name| of(it, part, name).is_some())));
-    if !any {
-        return "BestEffort";
-    }
-    let guaranteed = containers().all(|it| {
-        names.iter().all(|name| {
-            of(it, "limits", name).is_some()
-                && of(it, "requests", name).is_none_or(|r| Some(r) == of(it, "limits", name))
-        })
-    });
-    if guaranteed { "Guaranteed" } else { "Burstable" }
 }

@@ -82,27 +82,25 @@ impl Reader {
 
     fn members(&mut self, members: &mut Map<String, Value>, of: &Type, path: &Path<'_>) {
         let owner = of.name.rsplit('.').next().unwrap_or(&of.name);
-        let report = &mut self.report;
-        members.retain(|name, value| {
-            let known = of.open || of.fields.contains_key(name);
-            if !known {
-                report.unknown.push(Path::Field(path, name).to_string());
-            }
-            known && !value.is_null()
-        });
         // Custom resources have their defaults in their schema; Kubernetes' own are code (`api::defaults`).
         if self.mode == Mode::Object && of.name.is_empty() {
             for (name, field) in &of.fields {
-                if let (Some(default), false) = (&field.default, members.contains_key(name)) {
+                if let (Some(default), true) = (&field.default, members.get(name).is_none_or(Value::is_null)) {
                     members.insert(name.clone(), default.clone());
                 }
             }
         }
-        for (name, value) in members.iter_mut() {
-            if let Some(field) = of.fields.get(name) {
+        members.retain(|name, value| {
+            let field = of.fields.get(name);
+            if let Some(field) = field.filter(|_| !value.is_null()) {
                 self.value(value, &field.shape, &Path::Field(path, name), owner);
             }
-        }
+            let known = of.open || field.is_some();
+            if !known {
+                self.report.unknown.push(Path::Field(path, name).to_string());
+            }
+            known && !value.is_null()
+        });
         if self.mode == Mode::Object {
             members.retain(|name, value| of.fields.get(name).is_none_or(|field| !is_left_out(value, field)));
             for (name, field) in of.fields.iter().filter(|(_, field)| field.always_written) {

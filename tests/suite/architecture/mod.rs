@@ -52,7 +52,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("rustix", &["adapter"]),
     ("notify_debouncer_full", &["adapter/git"]),
     ("backon", &["adapter"]),
-    ("rustls", &["adapter/kube", "cli"]),
+    ("rustls", &["adapter/kube", "cli", "sandbox/kubelet"]),
     // The demo asks pods as anybody would.
     ("reqwest", &["adapter", "cli/demo"]),
     ("clap", &["cli"]),

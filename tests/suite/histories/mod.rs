@@ -1,5 +1,5 @@
 //! Git histories that must come out right: made with the real `git` program, played on the simulation and on the
-//! sandbox, and compared with what the design says.
+//! sandbox, or on a real control plane where `LOCKTENDER_TEST_CLUSTER` says so, and compared with what the design says.
 //!
 //! Each history is written once, over a [`release::Release`]; `play!` makes the two tests of it.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -7,6 +7,7 @@
 mod checkout;
 mod disk;
 mod judge;
+mod live;
 pub mod release;
 
 /// Makes a test in each place of every history named.
@@ -20,11 +21,11 @@ macro_rules! play {
                 }
             )+
         }
-        mod sandbox {
+        mod live {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $history() {
-                    super::$history($crate::histories::release::Place::Sandbox).await;
+                    super::$history($crate::histories::release::Place::live()).await;
                 }
             )+
         }

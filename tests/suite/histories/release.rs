@@ -1,5 +1,5 @@
 //! A release: a real repository on disk with people who use the real `git` program, a cluster, and the controller
-//! between them, in one of two places.
+//! between them, in one of three places.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,16 +21,17 @@ use locktender::{
     },
     controller::{self, Options, Ports, Reports},
     core::{
+        cluster::Cluster,
         ledger::{Event, Record, journal},
         names::AppName,
         render::{Files, RenderError, Renderer},
+        repository::Repository,
         rollout::report::{Activity, Reason, Report},
     },
     sandbox::{
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
-        server::{Sandbox, SandboxOptions},
         world::{World, WorldOptions},
     },
 };
@@ -40,10 +41,14 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use super::{
     disk::DiskGit,
     judge::{JudgedCluster, JudgedGit, SandboxCourt},
+    live::Live,
 };
 use crate::{
     simulation::{cluster::SimCluster, time::VirtualClock},
-    support::git::{Clone, Remote},
+    support::{
+        cluster,
+        git::{Clone, Remote},
+    },
 };
 
 /// Where a history is played.
@@ -53,6 +58,15 @@ pub enum Place {
     Simulation,
     /// The embedded cluster over HTTP, a real mirror of the repository, real time.
     Sandbox,
+    /// The same, on a real control plane.
+    ControlPlane,
+}
+
+impl Place {
+    /// The place in real time: the sandbox, or the control plane that tests run under.
+    pub fn live() -> Self {
+        if cluster::real().is_some() { Self::ControlPlane } else { Self::Sandbox }
+    }
 }
 
 /// The program, run while virtual time stands still.
@@ -83,10 +97,11 @@ enum Ground {
         cluster: SimCluster,
         world: JoinHandle<()>,
     },
-    Sandbox {
-        sandbox: Arc<Sandbox>,
-        court: SandboxCourt,
-        http: reqwest::Client,
+    /// Only the sandbox has a log that a court can read.
+    Live {
+        place: Place,
+        live: Live,
+        court: Option<SandboxCourt>,
         files: tempfile::TempDir,
         mirrors: u32,
     },
@@ -117,7 +132,7 @@ impl Drop for Release {
                 world.abort();
                 cluster.state.lock().unwrap().checker.lock().unwrap().take()
             }
-            Ground::Sandbox { court, .. } => court.judge(),
+            Ground::Live { court, .. } => court.as_ref().map(SandboxCourt::judge).unwrap_or_default(),
         };
         if !std::thread::panicking() {
             assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
@@ -242,12 +257,6 @@ pub fn two_units() -> Vec<(String, usize)> {
     vec![("dca".to_owned(), 3), ("dcb".to_owned(), 3)]
 }
 
-/// As quick as the sandbox can be.
-fn quick() -> Pace {
-    let short = Duration::from_millis(10);
-    Pace { pull: short, start: short, stop: short, run: short, load_balancer: short, ..Pace::default() }
-}
-
 impl Release {
     pub async fn new(place: Place, files: &[(&str, &str)]) -> Self {
         Self::on(place, files, two_units(), 10).await
@@ -271,16 +280,14 @@ impl Release {
                 let world = tokio::spawn(cluster.clone().live());
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
-            Place::Sandbox => {
+            Place::Sandbox | Place::ControlPlane => {
                 let files = tempfile::tempdir().unwrap();
-                let kubeconfig = Some(files.path().join("kubeconfig"));
-                let options =
-                    SandboxOptions { units, capacity, kubeconfig, pace: quick(), ..SandboxOptions::default() };
-                let sandbox = Arc::new(Sandbox::start(options).await.unwrap());
-                let court = SandboxCourt::new(sandbox.clone());
-                // Fails where another test was first.
-                let _ = rustls::crypto::ring::default_provider().install_default();
-                Ground::Sandbox { sandbox, court, http: reqwest::Client::new(), files, mirrors: 0 }
+                let live = match place {
+                    Place::ControlPlane => Live::control_plane(units, capacity).await,
+                    _ => Live::sandbox(files.path().to_owned(), units, capacity).await,
+                };
+                let court = live.log().map(SandboxCourt::new);
+                Ground::Live { place, live, court, files, mirrors: 0 }
             }
         };
         let (sender, _) = watch::channel(Reports::new());
@@ -299,7 +306,7 @@ impl Release {
     pub fn place(&self) -> Place {
         match self.ground {
             Ground::Simulation { .. } => Place::Simulation,
-            Ground::Sandbox { .. } => Place::Sandbox,
+            Ground::Live { place, .. } => place,
         }
     }
 
@@ -317,18 +324,23 @@ impl Release {
                 };
                 (ports, Options::default())
             }
-            Ground::Sandbox { sandbox, court, files, mirrors, .. } => {
-                court.forget();
+            Ground::Live { live, court, files, mirrors, .. } => {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(sandbox.kubeconfig.as_deref(), None, Settings::default()).await.unwrap();
+                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
+                let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
+                let judged: Arc<dyn Cluster> = match court {
+                    Some(court) => {
+                        court.forget();
+                        repository = Arc::new(JudgedGit { inner: repository, court: Arc::new(court.clone()) });
+                        Arc::new(JudgedCluster { inner: cluster, court: court.clone() })
+                    }
+                    None => Arc::new(cluster),
+                };
                 let ports = Ports {
-                    repository: Arc::new(JudgedGit {
-                        inner: Arc::new(GitRepository::open(git).await.unwrap()),
-                        court: Arc::new(court.clone()),
-                    }),
-                    cluster: Arc::new(JudgedCluster { inner: cluster, court: court.clone() }),
+                    repository,
+                    cluster: judged,
                     renderer: Arc::new(KustomizeRenderer::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
@@ -354,7 +366,7 @@ impl Release {
         self.kill().await;
         match &mut self.ground {
             Ground::Simulation { disk, .. } => disk.lose_mirror(),
-            Ground::Sandbox { mirrors, .. } => *mirrors += 1,
+            Ground::Live { mirrors, .. } => *mirrors += 1,
         }
     }
 
@@ -362,7 +374,7 @@ impl Release {
     pub fn git_answers(&self, answers: bool) {
         match &self.ground {
             Ground::Simulation { disk, .. } => disk.trouble(|trouble| trouble.away = !answers),
-            Ground::Sandbox { .. } => {
+            Ground::Live { .. } => {
                 let (here, away) = (self.remote.path(), self.remote.base().join("away.git"));
                 let (from, to) = if answers { (away, here) } else { (here, away) };
                 std::fs::rename::<PathBuf, PathBuf>(from, to).unwrap();
@@ -380,17 +392,45 @@ impl Release {
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         match &self.ground {
             Ground::Simulation { cluster, .. } => cluster.with(|world| change(world.faults())),
-            Ground::Sandbox { sandbox, .. } => sandbox.with_faults(change),
+            Ground::Live { live, .. } => live.faults(change),
         }
     }
 
-    /// How clients reach the sandbox.
-    pub fn kubeconfig(&self) -> PathBuf {
-        let Ground::Sandbox { sandbox, .. } = &self.ground else { panic!("only on the sandbox") };
-        sandbox.kubeconfig.clone().unwrap()
+    /// One object, by a path like `apis/apps/v1/namespaces/shop/deployments/checkout`; `key`: as in `deployments.apps`.
+    pub async fn get(&self, path: &str, key: &str) -> Option<Arc<Value>> {
+        let mut parts = path.split('/').skip_while(|part| *part != "namespaces").skip(1);
+        let (namespace, name) = (parts.next().unwrap(), parts.nth(1).unwrap());
+        match &self.ground {
+            Ground::Simulation { cluster, .. } => cluster.with(|world| world.api.get(key, namespace, name)),
+            Ground::Live { live, .. } => live.ask("GET", path, Value::Null).await.ok().map(Arc::new),
+        }
     }
 
-    /// The modelled cluster; none on the sandbox.
+    /// Somebody changes an object in the cluster.
+    pub async fn change(&self, path: &str, key: &str, change: impl Fn(&mut Value)) {
+        loop {
+            let mut object = self.get(path, key).await.unwrap().as_ref().clone();
+            change(&mut object);
+            let written = match &self.ground {
+                Ground::Simulation { cluster, .. } => {
+                    cluster.with(|world| world.api.update(object, None)).map(drop).map_err(|status| status.to_string())
+                }
+                Ground::Live { live, .. } => live.ask("PUT", path, object).await.map(drop),
+            };
+            match written {
+                Ok(()) => return,
+                Err(why) => assert!(why.contains("has been modified"), "{why}"),
+            }
+        }
+    }
+
+    /// How clients reach a cluster in real time.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        live.kubeconfig.clone()
+    }
+
+    /// The modelled cluster; only in the simulation.
     pub fn cluster(&self) -> &SimCluster {
         let Ground::Simulation { cluster, .. } = &self.ground else { panic!("only in the simulation") };
         cluster
@@ -435,12 +475,7 @@ impl Release {
     pub async fn list(&self, path: &str, resource: &str) -> Vec<Arc<Value>> {
         match &self.ground {
             Ground::Simulation { cluster, .. } => cluster.with(|world| world.api.list(resource).cloned().collect()),
-            Ground::Sandbox { sandbox, http, .. } => {
-                let url = format!("{}/{path}", sandbox.url);
-                let answer = http.get(url).bearer_auth(&sandbox.token).send().await.unwrap().text().await.unwrap();
-                let list: Value = serde_json::from_str(&answer).unwrap();
-                list["items"].as_array().unwrap().iter().cloned().map(Arc::new).collect()
-            }
+            Ground::Live { live, .. } => live.list(path).await.into_iter().map(Arc::new).collect(),
         }
     }
 
@@ -485,6 +520,7 @@ impl Release {
         let (step, limit) = match self.place() {
             Place::Simulation => (Duration::from_millis(250), Duration::from_secs(3600)),
             Place::Sandbox => (Duration::from_millis(40), Duration::from_secs(60)),
+            Place::ControlPlane => (Duration::from_millis(40), Duration::from_secs(180)),
         };
         let began = Instant::now();
         loop {
@@ -503,7 +539,7 @@ impl Release {
     pub async fn rest(&self) {
         let time = match self.place() {
             Place::Simulation => Duration::from_secs(60),
-            Place::Sandbox => Duration::from_millis(1500),
+            Place::Sandbox | Place::ControlPlane => Duration::from_millis(1500),
         };
         tokio::time::sleep(time).await;
     }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use locktender::core::{ledger::Event, rollout::report::Activity};
+use locktender::{
+    core::{ledger::Event, rollout::report::Activity},
+    sandbox::faults::{Fault, Target},
+};
 
 use super::*;
+use crate::histories::release::Seen;
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_configuration_alone_goes_through_the_same_batches() {
@@ -22,19 +26,18 @@ async fn a_change_of_configuration_alone_goes_through_the_same_batches() {
         clone.write(file, &settings("green"));
     });
     told.waits(2, "beta").await;
-    let maps = |told: &Transcript| {
-        told.release.cluster().with(|world| {
-            let maps = world.api.list("configmaps").filter(|map| map["metadata"]["namespace"] == "shop");
-            let colours = maps.filter_map(|map| Some(map["data"]["colour"].as_str()?.to_owned()));
-            let mut colours: Vec<String> = colours.collect();
-            colours.sort();
-            colours
-        })
+    let maps = async |told: &Transcript| {
+        let maps = told.release.list("api/v1/configmaps", "configmaps").await;
+        let ours = maps.iter().filter(|map| map["metadata"]["namespace"] == "shop");
+        let mut colours: Vec<String> =
+            ours.filter_map(|map| Some(map["data"]["colour"].as_str()?.to_owned())).collect();
+        colours.sort();
+        colours
     };
-    assert_eq!(maps(&told), ["blue", "green"], "each version has its own");
+    assert_eq!(maps(&told).await, ["blue", "green"], "each version has its own");
     told.complete(2).await;
     told.release.rest().await;
-    assert_eq!(maps(&told), ["green"], "the old one went with the last pod that read it");
+    assert_eq!(maps(&told).await, ["green"], "the old one went with the last pod that read it");
     told!(told);
 }
 
@@ -58,21 +61,19 @@ async fn in_one_unit_the_handle_lets_go_and_takes_back_and_no_pod_restarts_for_i
         .filter(|line| !line.contains("topology"))
         .fold(String::new(), |text, line| text + line + "\n");
     let mut told = installed(&one).await;
-    let handle = |told: &Transcript| {
-        told.release.cluster().with(|world| {
-            let handle = world.api.get("deployments.apps", "shop", "checkout").unwrap();
-            (handle["spec"]["paused"] == true, handle["status"]["readyReplicas"].as_u64().unwrap_or(0))
-        })
+    let handle = async |told: &Transcript| {
+        let handle = told.release.get(HANDLE, "deployments.apps").await.unwrap();
+        (handle["spec"]["paused"] == true, handle["status"]["readyReplicas"].as_u64().unwrap_or(0))
     };
     told.release.rest().await;
-    assert_eq!(handle(&told), (false, 10), "at rest it is a Deployment like any other");
+    assert_eq!(handle(&told).await, (false, 10), "at rest it is a Deployment like any other");
     let before = told.release.seen("checkout").await.identities();
     told.merge("2.0");
     told.waits(2, "beta").await;
-    assert!(handle(&told).0, "while we stage it owns nothing");
+    assert!(handle(&told).await.0, "while we stage it owns nothing");
     let seen = told.complete(2).await;
     told.release.rest().await;
-    assert_eq!(handle(&told), (false, 10));
+    assert_eq!(handle(&told).await, (false, 10));
     assert_eq!(seen.identities(), before);
     let restarts: Vec<_> =
         seen.pods.iter().map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].clone()).collect();
@@ -113,9 +114,10 @@ async fn a_pause_holds_and_its_removal_goes_on() {
         clone.write("rollouts/checkout/0002/pause.yaml", "");
         clone.write(DEPLOYMENT, &deployment(10, "2.0", ""));
     });
-    told.until("it is paused", |seen| seen.is(2, Activity::Paused)).await;
+    let paused = |seen: &Seen| seen.is(2, Activity::Paused) && seen.pods() == "1.9: 8, 2.0: 2";
+    told.until("it is paused", paused).await;
     told.release.rest().await;
-    told.until("it is paused", |seen| seen.is(2, Activity::Paused)).await;
+    told.until("it is paused", paused).await;
     told.person("go on", |clone| {
         clone.remove("rollouts/checkout/0002/pause.yaml");
     });
@@ -129,16 +131,13 @@ async fn a_rollout_that_stopped_goes_on_by_retry() {
     told.note("2.0 cannot be pulled");
     let fault = {
         let mut id = None;
-        told.release.cluster().with(|world| {
-            let target = locktender::sandbox::faults::Target::image("*:2.0");
-            id = Some(world.faults().add(target, locktender::sandbox::faults::Fault::BadImage));
-        });
+        told.release.faults(|faults| id = Some(faults.add(Target::image("*:2.0"), Fault::BadImage)));
         id.unwrap()
     };
     told.merge("2.0");
     told.until("it stops", |seen| seen.is(2, Activity::Stopped) && seen.has(2, Event::Stopped)).await;
     told.note("2.0 can be pulled");
-    told.release.cluster().with(|world| world.faults().remove(fault));
+    told.release.faults(|faults| faults.remove(fault));
     told.decide(2, "retry", "");
     told.waits(2, "beta").await;
     told!(told);
@@ -231,14 +230,7 @@ async fn a_change_without_stages_is_put_in_place_also_where_drift_is_only_report
     });
     told.until("twelve", |seen| seen.pods.len() == 12 && seen.is(1, Activity::Stable)).await;
     told.note("somebody scales it to three");
-    let scale = |told: &Transcript, replicas: u32| {
-        told.release.cluster().with(|world| {
-            let mut handle = world.api.get("deployments.apps", "shop", "checkout").unwrap().as_ref().clone();
-            handle["spec"]["replicas"] = replicas.into();
-            world.api.update(handle, None).unwrap();
-        });
-    };
-    scale(&told, 3);
+    told.release.change(HANDLE, "deployments.apps", |handle| handle["spec"]["replicas"] = 3.into()).await;
     told.until("it is reported", |seen| seen.reasons().contains("drifted: Deployment/checkout")).await;
     told.release.rest().await;
     let seen = told.until("it is reported", |seen| seen.reasons().contains("drifted: Deployment/checkout")).await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::*;
-use crate::histories::release::{Place, Release};
 
 fn stages(transcript: &Transcript, number: u32) -> String {
     let plan = transcript.release.remote.read(&format!("rollouts/checkout/{number:04}/plan.yaml")).unwrap();
@@ -47,7 +46,7 @@ topology:
     let (policy, app, manifest) = (policy("", topology), app(""), deployment(10, "1.9", ""));
     let files = [(POLICY_FILE, policy.as_str()), (APP_FILE, &app), (DEPLOYMENT, &manifest)];
     let units = ["a", "b", "c"].map(|unit| (unit.to_owned(), 2)).to_vec();
-    let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 10).await);
+    let mut told = Transcript::on("checkout", &files, units, 10).await;
     told.complete(1).await;
     told!(told);
 }
@@ -95,7 +94,7 @@ topology:
     let files = [(POLICY_FILE, policy.as_str()), (APP_FILE, &app), (DEPLOYMENT, &manifest)];
     // Four pods a node: dcb has one node only.
     let units = vec![("dca".to_owned(), 3), ("dcb".to_owned(), 1)];
-    let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 4).await);
+    let mut told = Transcript::on("checkout", &files, units, 4).await;
     let seen = told.complete(1).await;
     assert_eq!(seen.units().into_values().collect::<Vec<_>>(), [6, 4]);
     assert_eq!(seen.count(1, locktender::core::ledger::Event::Rescheduled), 1);
@@ -112,7 +111,7 @@ topology:
     let (policy, app, manifest) = (policy("", topology), app(""), deployment(10, "1.9", ""));
     let files = [(POLICY_FILE, policy.as_str()), (APP_FILE, &app), (DEPLOYMENT, &manifest)];
     let units = vec![("dca".to_owned(), 3), ("dcb".to_owned(), 1)];
-    let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 5).await);
+    let mut told = Transcript::on("checkout", &files, units, 5).await;
     told.complete(1).await;
     told.forget();
     told.person("fourteen", |clone| {

@@ -1,4 +1,5 @@
-//! Whole rollouts as golden transcripts: `golden/` has what is expected, one file a test.
+//! Whole rollouts as golden transcripts: `golden/` has what is expected, one file a test: of the simulation, and of a
+//! real control plane where `LOCKTENDER_TEST_CLUSTER` says so.
 //!
 //! After a change that is meant, `INSTA_UPDATE=always cargo test --test suite rollouts::` writes them anew.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -17,6 +18,8 @@ use self::transcript::Transcript;
 const POLICY_FILE: &str = "policies/two-data-centers.yaml";
 const APP_FILE: &str = "apps/checkout/app.yaml";
 const DEPLOYMENT: &str = "apps/checkout/deployment.yaml";
+/// Where the Deployment is in the cluster.
+const HANDLE: &str = "apis/apps/v1/namespaces/shop/deployments/checkout";
 
 /// A policy of batches of four over two units; `batched` adds fields of its strategy, `spec` of the policy itself.
 fn policy(spec: &str, batched: &str) -> String {

@@ -3,6 +3,7 @@
 use locktender::core::rollout::report::Activity;
 
 use super::*;
+use crate::histories::release::Seen;
 
 fn corpus(file: &str) -> String {
     std::fs::read_to_string(format!("{}/../shared/corpus/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -44,7 +45,11 @@ spec: {namespace: podinfo, source: {path: ., kustomize: {}}}
 ";
     let files: Vec<(String, String)> = ["kustomization.yaml", "deployment.yaml", "service.yaml", "hpa.yaml"]
         .iter()
-        .map(|file| (format!("apps/podinfo/{file}"), corpus(&format!("podinfo/{file}"))))
+        // A real autoscaler would make it two pods, in its own time.
+        .map(|file| {
+            let text = corpus(&format!("podinfo/{file}")).replace("minReplicas: 2", "minReplicas: 1");
+            (format!("apps/podinfo/{file}"), text)
+        })
         .chain([("apps/podinfo/app.yaml".to_owned(), app.to_owned())])
         .collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
@@ -53,6 +58,7 @@ spec: {namespace: podinfo, source: {path: ., kustomize: {}}}
     told.person("podinfo 6.14.2", |clone| {
         clone.replace("apps/podinfo/deployment.yaml", "6.14.1", "6.14.2");
     });
-    told.until("it is released", |seen| seen.is(2, Activity::Stable)).await;
+    let released = |seen: &Seen| seen.is(2, Activity::Stable) && seen.versions().into_keys().eq(["6.14.2"]);
+    told.until("it is released", released).await;
     told!(told);
 }

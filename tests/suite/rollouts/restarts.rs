@@ -4,7 +4,7 @@ use locktender::core::{ledger::Event, rollout::report::Activity};
 use serde_json::json;
 
 use super::*;
-use crate::histories::release::{Place, Release};
+use crate::histories::release::Seen;
 
 #[tokio::test(start_paused = true)]
 async fn a_reschedule_with_a_restart_in_the_middle() {
@@ -16,12 +16,13 @@ topology:
     let (policy, app, manifest) = (policy("", topology), app(""), deployment(10, "1.9", ""));
     let files = [(POLICY_FILE, policy.as_str()), (APP_FILE, &app), (DEPLOYMENT, &manifest)];
     let units = vec![("dca".to_owned(), 3), ("dcb".to_owned(), 1)];
-    let mut told = Transcript::over("checkout", Release::on(Place::Simulation, &files, units, 4).await);
+    let mut told = Transcript::on("checkout", &files, units, 4).await;
     told.waits(1, "beta").await;
     told.decide(1, "confirm/beta", "");
     told.waits(1, "batch-1").await;
     told.decide(1, "confirm/batch-1", "");
-    told.until("it is recorded", |seen| seen.has(1, Event::Rescheduled)).await;
+    let moved = |seen: &Seen| seen.units().into_values().eq([6, 4]);
+    told.until("it is recorded", |seen| seen.has(1, Event::Rescheduled) && moved(seen)).await;
     told.restart().await;
     let seen = told.stable(1).await;
     assert_eq!(seen.count(1, Event::Rescheduled), 1);
@@ -51,21 +52,17 @@ async fn a_three_way_repair_with_a_restart_in_the_middle() {
 async fn fault_79_drift_is_put_back_with_a_restart_in_the_middle() {
     let mut told = installed(&policy("", "")).await;
     told.note("somebody scales a slice to nothing, and gives the handle another image");
-    told.release.cluster().with(|world| {
-        let mut handle = world.api.get("deployments.apps", "shop", "checkout").unwrap().as_ref().clone();
+    let another = |handle: &mut serde_json::Value| {
         handle["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example/checkout:9.9");
-        world.api.update(handle, None).unwrap();
-    });
+    };
+    told.release.change(HANDLE, "deployments.apps", another).await;
     told.until("it is recorded", |seen| seen.has(1, Event::DriftCorrected)).await;
     told.restart().await;
     told.release.rest().await;
     let seen = told.stable(1).await;
     assert_eq!((seen.count(1, Event::DriftCorrected), seen.pods().as_str()), (1, "1.9: 10"));
-    let image = told.release.cluster().with(|world| {
-        let handle = world.api.get("deployments.apps", "shop", "checkout").unwrap();
-        handle["spec"]["template"]["spec"]["containers"][0]["image"].clone()
-    });
-    assert_eq!(image, "registry.example/checkout:1.9");
+    let handle = told.release.get(HANDLE, "deployments.apps").await.unwrap();
+    assert_eq!(handle["spec"]["template"]["spec"]["containers"][0]["image"], "registry.example/checkout:1.9");
     told!(told);
 }
 
@@ -86,20 +83,17 @@ async fn fault_63_a_large_prune_asks_first_with_a_restart_in_the_middle() {
         });
     });
     told.waits(2, "start").await;
-    let there = |told: &Transcript| {
-        told.release.cluster().with(|world| {
-            ["one", "two", "three", "four"]
-                .iter()
-                .filter(|name| world.api.get("configmaps", "shop", name).is_some())
-                .count()
-        })
+    let there = async |told: &Transcript| {
+        let maps = told.release.list("api/v1/configmaps", "configmaps").await;
+        let names = ["one", "two", "three", "four"];
+        maps.iter().filter(|map| names.iter().any(|name| map["metadata"]["name"] == *name)).count()
     };
-    assert_eq!(there(&told), 4, "nothing is removed before somebody confirms");
+    assert_eq!(there(&told).await, 4, "nothing is removed before somebody confirms");
     told.restart().await;
     told.waits(2, "start").await;
-    assert_eq!(there(&told), 4, "nothing is removed before somebody confirms");
+    assert_eq!(there(&told).await, 4, "nothing is removed before somebody confirms");
     told.decide(2, "confirm/start", "");
     told.stable(2).await;
-    assert_eq!(there(&told), 0);
+    assert_eq!(there(&told).await, 0);
     told!(told);
 }

@@ -6,11 +6,11 @@ use locktender::core::{ledger::Record, rollout::report::Activity};
 use regex::Regex;
 
 use crate::{
-    histories::release::{Place, Release, Seen},
-    support::git::Clone,
+    histories::release::{Place, Release, Seen, two_units},
+    support::{cluster, git::Clone},
 };
 
-/// The transcript of one application's rollouts in the simulation.
+/// The transcript of one application's rollouts.
 pub struct Transcript {
     pub release: Release,
     app: String,
@@ -21,10 +21,21 @@ pub struct Transcript {
 impl Transcript {
     /// Starts with these files and nothing running, on two units of three nodes.
     pub async fn of(app: &str, files: &[(&str, &str)]) -> Self {
-        Self::over(app, Release::new(Place::Simulation, files).await)
+        Self::on(app, files, two_units(), 10).await
     }
 
-    pub fn over(app: &str, release: Release) -> Self {
+    /// Starts on these units, with so many pods a node: in the simulation, or on the control plane that tests run
+    /// under.
+    pub async fn on(app: &str, files: &[(&str, &str)], units: Vec<(String, usize)>, capacity: u32) -> Self {
+        let place = match cluster::real() {
+            None => Place::Simulation,
+            Some(_) => {
+                // The tests' runtime begins with its time standing still.
+                tokio::time::resume();
+                Place::ControlPlane
+            }
+        };
+        let release = Release::on(place, files, units, capacity).await;
         Self { release, app: app.to_owned(), text: String::new(), told: BTreeMap::new() }
     }
 

@@ -165,7 +165,7 @@ fn an_apply_that_was_decided_on_an_older_version_is_refused() {
     assert_eq!(apply_as(&mut api, "m", stale, false).unwrap_err().code, 409);
     let mut replaced = deployment();
     replaced["metadata"]["uid"] = "another".into();
-    assert_eq!(apply_as(&mut api, "m", replaced, true).unwrap_err().code, 409);
+    assert_eq!(apply_as(&mut api, "m", replaced, true).unwrap_err().code, 422);
 }
 
 #[test]

@@ -79,8 +79,8 @@ fn an_older_resource_version_or_another_uid_is_a_conflict() {
     );
     let other = json!({"metadata": {"uid": "other"}});
     let refused = patch(&mut api, "deployments.apps", "web", PatchKind::Merge, other).unwrap_err();
-    assert_eq!(refused.code, 409);
-    assert!(refused.message.contains("Precondition failed: UID in precondition: other"), "{refused}");
+    assert_eq!(refused.code, 422, "to a patch it is a field that may not change");
+    assert!(refused.message.contains("metadata.uid: Invalid value: \"other\": field is immutable"), "{refused}");
 }
 
 #[test]

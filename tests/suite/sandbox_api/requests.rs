@@ -262,7 +262,7 @@ fn paths_verbs_and_bodies_that_do_not_fit_are_refused() {
         ("PUT", PODS, None, 405),
         ("POST", "/api/v1/pods", Some(pod("x")), 405),
         ("POST", PODS, Some(deployment()), 400),
-        ("POST", PODS, Some(json!({})), 400),
+        ("POST", PODS, Some(json!({})), 422),
         ("PUT", "/api/v1/namespaces/default/pods/b", Some(pod("a")), 400),
         ("POST", "/api/v1/namespaces/kube-system/pods", Some(pod("a")), 400),
         ("DELETE", "/api/v1/namespaces/default/pods/none", None, 404),
@@ -430,7 +430,7 @@ fn custom_resources_have_their_own_schema_and_versions() {
     let applied = api.handle(&apply);
     assert_eq!(
         applied.value()["spec"]["crew"],
-        json!([{"name": "Bob", "rank": "cook"}, {"name": "Eve"}]),
+        json!([{"name": "Eve"}, {"name": "Bob", "rank": "cook"}]),
         "{}",
         applied.value()
     );

@@ -1,6 +1,7 @@
 //! What several suites need to set up the world that they test against.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+pub mod cluster;
 pub mod git;
 pub mod git_servers;
 pub mod ssh;

@@ -35,24 +35,43 @@ pub fn merge(live: &Value, config: &Value, shape: &Shape) -> Value {
     }
 }
 
-/// Items that are in both come in the order that was sent; items that only `before` has stay in front of the item
-/// that they were in front of.
+/// What is in both comes in the order that was sent. What only `before` has comes when its turn is, and before what is
+/// sent anew.
 fn merge_items(before: &[Value], sent: &[Value], of: &Shape, kind: &ListKind) -> Vec<Value> {
     let steps = |items: &[Value]| items.iter().map(|item| item_step(item, of, kind)).collect::<Vec<_>>();
     let (old, new) = (steps(before), steps(sent));
-    let (mut made, mut next) = (Vec::new(), 0);
-    for (item, step) in sent.iter().zip(&new) {
-        match old.iter().position(|have| have == step) {
-            Some(at) => {
-                let passed = next..at.max(next);
-                made.extend(passed.filter(|index| !new.contains(&old[*index])).map(|index| before[index].clone()));
-                made.push(merge(&before[at], item, of));
-                next = next.max(at + 1);
+    let mut shared = new.iter().filter(|step| old.contains(step));
+    let mut next_shared = shared.next();
+    let (mut made, mut merged, mut left, mut right) = (Vec::new(), Vec::new(), 0, 0);
+    while left < old.len() || right < new.len() {
+        if let Some(step) = old.get(left) {
+            let is_sent = new.contains(step);
+            let is_next = new.get(right) == Some(step);
+            // Shared, but not the one whose turn it is; or merged already.
+            if !is_next && is_sent && (right < new.len() && next_shared != Some(step) || merged.contains(&step)) {
+                left += 1;
+                continue;
             }
-            None => made.push(item.clone()),
+            if !is_sent {
+                made.push(before[left].clone());
+                left += 1;
+                continue;
+            }
+            if is_next {
+                left += 1;
+            }
+        }
+        let Some(step) = new.get(right) else { continue };
+        merged.push(step);
+        made.push(match old.iter().position(|have| have == step) {
+            Some(at) => merge(&before[at], &sent[right], of),
+            None => sent[right].clone(),
+        });
+        right += 1;
+        if next_shared == Some(step) {
+            next_shared = shared.next();
         }
     }
-    made.extend((next..before.len()).filter(|index| !new.contains(&old[*index])).map(|index| before[index].clone()));
     made
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::go_kind;
 use crate::sandbox::api::status::Status;
 
 /// Carries out all operations, or none.
@@ -10,7 +11,11 @@ use crate::sandbox::api::status::Status;
 ///
 /// 400 where the patch cannot be read, 422 where an operation does not fit the object or a test fails.
 pub fn apply(target: &mut Value, patch: &Value) -> Result<(), Status> {
-    let operations = patch.as_array().ok_or_else(|| Status::bad_request("a JSON patch is a list of operations"))?;
+    let operations = patch.as_array().ok_or_else(|| {
+        let (found, wanted) = (go_kind(patch), "[]handlers.jsonPatchOp");
+        let why = format!("json: cannot unmarshal {found} into Go value of type {wanted}");
+        Status::bad_request(format!("error decoding patch: {why}"))
+    })?;
     let mut made = target.clone();
     for operation in operations {
         let text = |name: &str| operation[name].as_str();
@@ -46,8 +51,10 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Kubernetes keeps to itself which operation did not fit.
 fn refused(why: &str) -> Status {
-    Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {why}"))
+    tracing::debug!(why, "a JSON patch was refused");
+    Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
 }
 
 fn split(path: &str) -> Result<(&str, String), Status> {

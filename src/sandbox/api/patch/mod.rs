@@ -5,6 +5,20 @@ pub mod json;
 pub mod merge;
 pub mod strategic;
 
+use serde_json::Value;
+
+/// Returns what Go's JSON decoder calls a value.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    }
+}
+
 /// How a patch's body is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {

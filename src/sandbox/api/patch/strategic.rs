@@ -81,7 +81,8 @@ pub fn apply(target: &mut Value, patch: &Value, shape: &Shape) -> Result<(), Sta
         let field = shape.as_type().and_then(|of| of.fields.get(name));
         if let (Some(Value::Array(items)), Some(order), Some(field)) = (members.get_mut(name), order.as_array(), field)
         {
-            sort(items, order, &field.patch);
+            let before = items.clone();
+            sort(items, order, &before, &field.patch);
         }
     }
     Ok(())
@@ -98,12 +99,14 @@ fn merge_list(list: &mut Value, changes: &[Value], field: &Field, order: Option<
         *list = Value::Array(Vec::new());
     }
     let Value::Array(items) = list else { return Ok(()) };
+    let before = items.clone();
     let Some(key) = &field.patch.key else {
         for change in changes {
             if !items.contains(change) {
                 items.push(change.clone());
             }
         }
+        sort(items, changes, &before, &field.patch);
         return Ok(());
     };
     for change in changes {
@@ -121,32 +124,35 @@ fn merge_list(list: &mut Value, changes: &[Value], field: &Field, order: Option<
             }
         }
     }
+    sort(items, changes, &before, &field.patch);
     if let Some(order) = order {
-        sort(items, order, &field.patch);
+        sort(items, order, &before, &field.patch);
     }
     Ok(())
 }
 
-/// Brings the items that `order` names into its order; the others keep their place behind the item before them.
-fn sort(items: &mut Vec<Value>, order: &[Value], patch: &PatchStrategy) {
-    let rank = |item: &Value| match &patch.key {
-        Some(key) => order.iter().position(|wanted| wanted.get(key) == item.get(key)),
-        None => order.iter().position(|wanted| wanted == item),
+/// Brings the items that `order` names into its order, and the others into the one that they had `before`. Of one of
+/// each the other comes first only where it did before (`normalizeElementOrder`).
+fn sort(items: &mut Vec<Value>, order: &[Value], before: &[Value], patch: &PatchStrategy) {
+    let place = |list: &[Value], item: &Value| match &patch.key {
+        Some(key) => list.iter().position(|wanted| wanted.get(key) == item.get(key)),
+        None => list.iter().position(|wanted| wanted == item),
     };
-    let mut behind = None;
-    let mut ranked: Vec<(Option<usize>, bool, Value)> = Vec::with_capacity(items.len());
-    let named: Vec<usize> = items.iter().filter_map(rank).collect();
-    for item in items.drain(..) {
-        let own = rank(&item);
-        if own.is_some() {
-            behind = own;
-        }
-        ranked.push((own.or(behind), own.is_none(), item));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    others.sort_by_key(|item| place(before, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let other_first = match (others.peek(), named.peek()) {
+            (None, None) => return,
+            (Some(other), Some(named)) => {
+                place(before, other).zip(place(before, named)).is_some_and(|(other, named)| other < named)
+            }
+            (other, _) => other.is_some(),
+        };
+        items.extend(if other_first { others.next() } else { named.next() });
     }
-    if !named.is_empty() {
-        ranked.sort_by_key(|(rank, unnamed, _)| (*rank, *unnamed));
-    }
-    items.extend(ranked.into_iter().map(|(_, _, item)| item));
 }
 
 fn without_directives(value: Value) -> Value {

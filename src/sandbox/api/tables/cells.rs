@@ -76,7 +76,7 @@ pub fn cell(kind: &str, column: &str, object: &Value, now: Timestamp) -> Value {
             let terminating = metadata.get("deletionTimestamp").is_some();
             if terminating { "Terminating".into() } else { status["phase"].clone() }
         }
-        ("ConfigMap", "Data") => (members(&object["data"]) + members(&object["binaryData"])).to_string().into(),
+        ("ConfigMap", "Data") => (members(&object["data"]) + members(&object["binaryData"])).into(),
         ("Secret", "Type") => object["type"].clone(),
         ("Secret", "Data") => members(&object["data"]).into(),
         ("PersistentVolumeClaim", "Volume") => text(&spec["volumeName"]).into(),

@@ -30,7 +30,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("Node", "Name,Status,Roles,Age,Version,*Internal-IP,*External-IP,*OS-Image,*Kernel-Version,*Container-Runtime"),
     ("Namespace", "Name,Status,Age"),
     ("ConfigMap", "Name,Data,Age"),
-    ("Secret", "Name,Type,Data:i,Age"),
+    ("Secret", "Name,Type,Data,Age"),
     ("ServiceAccount", "Name,Age"),
     (
         "PersistentVolumeClaim",

@@ -233,7 +233,8 @@ pub(super) fn sync_new(deployment: &Value, family: &Family, now: Timestamp) -> O
     if value::annotation(deployment, REVISION) != Some(revision) {
         let mut deployment = deployment.clone();
         value::set(&mut deployment, &["metadata", "annotations", REVISION], revision);
-        return Some(Write::Update(deployment));
+        // Through the status, as Kubernetes does it: this is no new generation.
+        return Some(Write::Status(deployment));
     }
     status::found_condition(deployment, new.name(), now)
 }

@@ -1,4 +1,6 @@
-//! `sandbox`: the embedded cluster alone.
+//! `sandbox`: the embedded cluster alone, or its kubelet alone.
+
+mod kubelet;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -25,16 +27,21 @@ type Units = Vec<(String, usize)>;
 /// follows a dot in a key only tells entries apart. Values say for what: image=…, pod=…, node=…, namespace=…
 /// (`*` stands for anything; slow takes for=30s, die takes at=TIME), names of nodes, or true.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  locktender sandbox --kubeconfig /tmp/sandbox.yaml
+#[command(
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  locktender sandbox --kubeconfig /tmp/sandbox.yaml
   kubectl --kubeconfig /tmp/sandbox.yaml get nodes -L topology.kubernetes.io/zone
   kubectl --kubeconfig /tmp/sandbox.yaml -n kube-system create configmap locktender-sandbox-faults \\
       --from-literal=crash.one='image=*/checkout:2.*' --from-literal=node-down=dca-1
 
-Exit codes: 0 it was told to stop, 1 failed, 2 wrong usage.")]
+Exit codes: 0 it was told to stop, 1 failed, 2 wrong usage."
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Where the kubeconfig is written
-    #[arg(long, value_name = "FILE", env = "LOCKTENDER_SANDBOX_KUBECONFIG")]
-    kubeconfig: PathBuf,
+    #[arg(long, value_name = "FILE", env = "LOCKTENDER_SANDBOX_KUBECONFIG", required = true)]
+    kubeconfig: Option<PathBuf>,
     /// Units and how many nodes each has
     #[arg(long, value_name = "UNIT=NODES,…", default_value = "dca=3,dcb=3", value_parser = units)]
     units: Units,
@@ -49,18 +56,29 @@ pub(super) struct Args {
     seed: u64,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    Kubelet(kubelet::Args),
+}
+
 fn units(text: &str) -> Result<Units, String> {
     parse_units(text)
 }
 
 pub(super) async fn run(args: Args) -> Outcome {
+    if let Some(Part::Kubelet(args)) = args.part {
+        return kubelet::run(args).await;
+    }
+    let Some(kubeconfig) = args.kubeconfig else {
+        return Err(Error::usage("`--kubeconfig` is missing").hint("it says where the kubeconfig is written"));
+    };
     if !args.listen.ip().is_loopback() {
         return Err(Error::usage(format!("`{}` is not on loopback", args.listen))
             .hint("the sandbox is for this machine alone: 127.0.0.1:0 takes a free port"));
     }
     let options = SandboxOptions {
         units: args.units.clone(),
-        kubeconfig: Some(args.kubeconfig.clone()),
+        kubeconfig: Some(kubeconfig.clone()),
         listen: args.listen,
         capacity: args.capacity,
         seed: args.seed,
@@ -68,7 +86,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     };
     let sandbox = Sandbox::start(options).await.map_err(|error| Error::because("cannot start the sandbox", &error))?;
     let nodes: Vec<String> = args.units.iter().map(|(unit, count)| format!("{count} in {unit}")).collect();
-    let file = args.kubeconfig.display();
+    let file = kubeconfig.display();
     output::data(&format!(
         "a cluster of {} nodes ({}) at {}\n\n  kubectl --kubeconfig {file} get nodes\n  \
          locktender run --repo PATH --kubeconfig {file}\n\n",
