@@ -29,7 +29,7 @@ use crate::core::{
     cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
     manifest::Object,
     names::{BlobId, Revision},
-    repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+    repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
 };
 
 /// Says whether this process may act. Cheap to clone: all clones are the same fence.
@@ -161,9 +161,13 @@ impl Repository for Fenced<dyn Repository> {
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.inner.versions(head, since, below, name).await
+        self.inner.versions(head, since, below, names).await
+    }
+
+    async fn changes(&self, from: &Revision, to: &Revision) -> Result<Option<Vec<Change>>, RepositoryError> {
+        self.inner.changes(from, to).await
     }
 
     async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {

@@ -266,8 +266,7 @@ impl Controller {
     /// Returns how much there is to do.
     fn load_now(&self) -> Load {
         Load {
-            ready: self.ready
-                && (self.snapshot.is_some() || self.apps.values().any(|app| !app.ledger.states.is_empty())),
+            ready: self.ready && (self.branch.is_some() || self.apps.values().any(|app| !app.ledger.states.is_empty())),
             due: self.apps.values().filter(|app| app.dirty).count(),
             acting: self.acts.len(),
         }
@@ -503,7 +502,7 @@ impl Controller {
         // Going back does not wait until a push may be tried again; a repair is nothing but a push.
         let held_up = self.push_failures > 0 && self.push_not_before.is_some_and(|at| at > now);
         let (to_keep, publications): (Vec<_>, Vec<_>) = publications.into_iter().partition(|(publication, urgent)| {
-            let keep = away || held_up && *urgent && !publication.repairs;
+            let keep = away || held_up && *urgent && publication.repair.is_none();
             keep || self.apps.get(&publication.app).is_some_and(|app| app.rewritten.is_some())
         });
         let to_keep = to_keep.into_iter().filter(|(_, urgent)| *urgent).map(|(publication, _)| publication);

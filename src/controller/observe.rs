@@ -19,6 +19,7 @@ use super::{
 };
 use crate::core::{
     cluster::{ClusterError, ClusterEvent},
+    ledger::Record,
     names::{AppName, Digest, Revision},
     repository::{Push, RepositoryError},
     rollout::{action::Action, input::HeadContent, labels, view::Touched},
@@ -263,17 +264,21 @@ impl Controller {
         let renders = app.renders.values().chain(head);
         let keys: BTreeSet<_> = renders.flat_map(|render| render.workloads.values().map(|one| &one.key)).collect();
         let workloads: Vec<_> = keys.into_iter().filter_map(|key| self.view.by_key(key)).collect();
-        for (number, journal) in &publication.ledger.rollouts {
-            let known = app.ledger.rollouts.get(number).map_or(0, |known| known.records.len());
-            for at in known..journal.records.len() {
-                self.options.listeners.tell(&News::Recorded(Recorded {
-                    app: &publication.app,
-                    rollout: &journal.plan.rollout,
-                    record: &journal.records[at],
-                    before: &journal.records[..at],
-                    workloads: workloads.clone(),
-                }));
-            }
+        let mut before: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
+        for (number, record) in &publication.records {
+            let known = app.ledger.rollouts.get(number);
+            let Some(plan) = known.map(|known| &known.plan).or(publication.opened.as_ref()) else { continue };
+            let before = before
+                .entry(*number)
+                .or_insert_with(|| known.map(|known| known.records.iter().cloned().collect()).unwrap_or_default());
+            self.options.listeners.tell(&News::Recorded(Recorded {
+                app: &publication.app,
+                rollout: &plan.rollout,
+                record,
+                before,
+                workloads: workloads.clone(),
+            }));
+            before.push(record.clone());
         }
     }
 

@@ -16,7 +16,7 @@ use locktender::{
         cluster::{Cluster, ClusterError, ClusterEvent, Kind, ObjectKey, Scope, Write},
         manifest::Object,
         names::{BlobId, Revision},
-        repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+        repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
     },
     sandbox::{
         api::{EventKind, WatchEvent},
@@ -126,9 +126,13 @@ impl Repository for JudgedGit {
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.inner.versions(head, since, below, name).await
+        self.inner.versions(head, since, below, names).await
+    }
+
+    async fn changes(&self, from: &Revision, to: &Revision) -> Result<Option<Vec<Change>>, RepositoryError> {
+        self.inner.changes(from, to).await
     }
 
     async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {

@@ -26,7 +26,7 @@ use locktender::{
         ledger::Event,
         manifest::Object,
         names::{AppName, BlobId, Revision},
-        repository::{CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+        repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
     },
     sandbox::{
         api::EventKind,
@@ -271,9 +271,13 @@ impl Repository for Pen {
         head: &Revision,
         since: Option<&Revision>,
         below: &str,
-        name: &str,
+        names: &[&str],
     ) -> Result<Vec<FileVersion>, RepositoryError> {
-        self.0.git.versions(head, since, below, name).await
+        self.0.git.versions(head, since, below, names).await
+    }
+
+    async fn changes(&self, from: &Revision, to: &Revision) -> Result<Option<Vec<Change>>, RepositoryError> {
+        self.0.git.changes(from, to).await
     }
 
     async fn log(&self, head: &Revision, path: &str, limit: usize) -> Result<Vec<CommitInfo>, RepositoryError> {
