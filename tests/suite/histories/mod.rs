@@ -35,4 +35,5 @@ mod changes;
 mod decisions;
 mod merges;
 mod remote;
+mod renderer;
 mod reverts;
