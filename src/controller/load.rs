@@ -194,6 +194,12 @@ impl Controller {
                 },
             };
             if let (Some(render), Some(app)) = (render, self.apps.get_mut(name)) {
+                let render = match rollout::released_as(&app.ledger.states, &revision) {
+                    Some(digests) if *digests != render.digests => {
+                        Arc::new(render.as_ref().clone().released_as(digests))
+                    }
+                    _ => render,
+                };
                 app.renders.insert(revision, render);
             }
         }

@@ -60,6 +60,7 @@ pub fn build(
             replicas,
             config: workload.configuration,
             unit_replicas,
+            differs: false,
             object: workload.object,
         };
         render.workloads.insert(id, staged);

@@ -30,6 +30,9 @@ pub struct Workload {
     pub config: Vec<Object>,
     /// The application's override of `unitReplicas`.
     pub unit_replicas: Option<BTreeMap<Unit, Share>>,
+    /// Whether it was rendered as something else when it was released: nobody knows how its pods differ from this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
 }
 
 impl Workload {
@@ -45,6 +48,9 @@ impl Workload {
 
     /// Returns why pods of `before` cannot become this version in place; `None` when they can.
     pub fn obstacle_to_in_place(&self, before: &Self) -> Option<String> {
+        if self.differs || before.differs {
+            return Some("the renderer has changed since it was released".to_owned());
+        }
         match pod_change(before.template(), self.template()) {
             PodChange::None | PodChange::InPlace(_) => None,
             PodChange::Recreate(why) => Some(why.join(", ")),
@@ -80,6 +86,19 @@ pub struct Render {
 }
 
 impl Render {
+    /// Returns this under the workload digests that it was released with: its pods carry those, and a renderer that
+    /// renders the same files differently now must not replace them without a rollout.
+    pub fn released_as(mut self, digests: &BTreeMap<String, Digest>) -> Self {
+        for (id, workload) in &mut self.workloads {
+            if let Some(released) = digests.get(id).filter(|released| **released != workload.digest) {
+                workload.digest = *released;
+                workload.differs = true;
+            }
+        }
+        self.digests.clone_from(digests);
+        self
+    }
+
     /// Returns this as one end of a plan.
     pub fn end(&self) -> End {
         let images = self.workloads.iter().map(|(id, workload)| (id.clone(), workload.image().to_owned())).collect();

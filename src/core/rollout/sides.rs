@@ -11,7 +11,12 @@ use super::{
     render::Render,
     state::{Outcome, Phase, State},
 };
-use crate::core::{cluster::ObjectKey, manifest::Object, names::Revision};
+use crate::core::{
+    cluster::ObjectKey,
+    ledger::Event,
+    manifest::Object,
+    names::{Digest, Revision},
+};
 
 /// Where stable is to be found: a rollout's number and the revision that renders it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,18 @@ pub fn needed(rollouts: &[State]) -> BTreeSet<Revision> {
         revisions.extend([&state.applied, &state.applied_at_rest].into_iter().flatten().map(|one| one.0.clone()));
     }
     revisions
+}
+
+/// Returns the workload digests that a revision was released with, as the records and plans say; `None` where none does.
+pub fn released_as<'a>(rollouts: &'a [State], revision: &Revision) -> Option<&'a BTreeMap<String, Digest>> {
+    rollouts.iter().rev().find_map(|state| {
+        let recorded = state.records.iter().rev().find(|record| {
+            let puts = matches!(record.event, Event::Completed | Event::Applied);
+            puts && record.evidence.revision.as_ref() == Some(revision)
+        });
+        let planned = || (state.plan.to.revision == *revision).then_some(&state.plan.to.workloads);
+        recorded.map(|record| &record.evidence.workloads).or_else(planned)
+    })
 }
 
 /// Returns stable as it is to be gone back to: as it was, with what others changed since the rollout opened.

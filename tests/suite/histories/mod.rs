@@ -37,4 +37,5 @@ mod changes;
 mod decisions;
 mod merges;
 mod remote;
+mod renderer;
 mod reverts;

@@ -70,7 +70,10 @@ impl Place {
 }
 
 /// The program, run while virtual time stands still.
-struct StillRenderer;
+struct StillRenderer {
+    /// Whether it is a later version, which renders one thing differently.
+    upgraded: bool,
+}
 
 fn still<T: Send>(work: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
@@ -82,11 +85,18 @@ fn still<T: Send>(work: impl Future<Output = T> + Send) -> T {
 #[async_trait]
 impl Renderer for StillRenderer {
     async fn kustomize(&self, path: &str, files: &Files) -> Result<Vec<u8>, RenderError> {
-        still(KustomizeRenderer::default().kustomize(path, files))
+        let rendered = still(KustomizeRenderer::default().kustomize(path, files))?;
+        if !self.upgraded {
+            return Ok(rendered);
+        }
+        let text = String::from_utf8(rendered).unwrap();
+        let added = "      - env:\n        - name: RENDERED_BY\n          value: next\n        image:";
+        Ok(text.replace("      - image:", added).into_bytes())
     }
 
     async fn version(&self) -> Result<String, RenderError> {
-        still(KustomizeRenderer::default().version())
+        let version = still(KustomizeRenderer::default().version())?;
+        Ok(if self.upgraded { format!("{version}-next") } else { version })
     }
 }
 
@@ -115,6 +125,8 @@ pub struct Release {
     pub remote: Remote,
     /// How long the sandbox's controller gathers records from its next start on.
     pub push_interval: Duration,
+    /// Whether the simulation's controller has a later renderer from its next start on.
+    pub upgraded: bool,
     ground: Ground,
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
@@ -293,6 +305,7 @@ impl Release {
         let (sender, _) = watch::channel(Reports::new());
         let mut release = Self {
             remote,
+            upgraded: false,
             push_interval: Duration::from_millis(100),
             ground,
             sender,
@@ -319,7 +332,7 @@ impl Release {
                 let ports = Ports {
                     repository: Arc::new(JudgedGit { inner: Arc::new(disk.clone()), court: Arc::new(cluster.clone()) }),
                     cluster: Arc::new(cluster.clone()),
-                    renderer: Arc::new(StillRenderer),
+                    renderer: Arc::new(StillRenderer { upgraded: self.upgraded }),
                     clock: Arc::new(clock.clone()),
                 };
                 (ports, Options::default())

@@ -33,8 +33,8 @@ fn count(number: usize) -> u32 {
 /// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
 fn is_at(pod: &Pod<'_>, workload: &Workload) -> bool {
     let have = pod.images();
-    pod.digest == labels::digest_label(&workload.digest)
-        && images(&workload.template()["spec"]).iter().all(|(name, image)| have.get(name) == Some(image))
+    let same_images = || images(&workload.template()["spec"]).iter().all(|(name, image)| have.get(name) == Some(image));
+    pod.digest == labels::digest_label(&workload.digest) && (workload.differs || same_images())
 }
 
 /// One workload in one unit.
@@ -501,7 +501,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let template = slice::slice_template(new, &self.task.rollout.app, self.unit, unit_type, home.hash());
         let digest = labels::digest_label(&new.digest);
         let live = Object(home.object.0["spec"]["template"].clone());
-        if home.digest == digest && !diff::template_differs(&template, &live.0) {
+        if home.digest == digest && (new.differs || !diff::template_differs(&template, &live.0)) {
             return;
         }
         self.outcome.done = false;
