@@ -1,7 +1,5 @@
 //! `run`: the controller.
 
-mod lease;
-
 use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
@@ -9,9 +7,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use self::lease::{LeaseArgs, identity_of_process};
 use super::{
     error::{Done, Error, Outcome},
+    lease::{LeaseArgs, identity_of_process},
     place::{ClusterArgs, RepoArgs, ports},
 };
 use crate::{
