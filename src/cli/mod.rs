@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod error;
 mod history;
+mod lease;
 mod meta;
 mod output;
 mod place;

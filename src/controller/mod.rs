@@ -145,7 +145,7 @@ pub async fn run(
         controller.options.listeners.tell(&News::Woke);
         controller.fold_events().await;
         controller.work().await;
-        controller.options.listeners.tell(&News::Rests(controller.load_now()));
+        controller.tell_load();
         let wake = controller.next_wake();
         let clock = controller.ports.clock.clone();
         let cluster = controller.ports.cluster.clone();
@@ -263,13 +263,16 @@ impl Controller {
         }
     }
 
-    /// Returns how much there is to do.
-    fn load_now(&self) -> Load {
-        Load {
+    /// Tells who listens how much there is to do.
+    fn tell_load(&self) {
+        if self.options.listeners.0.is_empty() {
+            return;
+        }
+        self.options.listeners.tell(&News::Rests(Load {
             ready: self.ready && (self.branch.is_some() || self.apps.values().any(|app| !app.ledger.states.is_empty())),
             due: self.apps.values().filter(|app| app.dirty).count(),
             acting: self.acts.len(),
-        }
+        }));
     }
 
     async fn start(&mut self) {
@@ -343,6 +346,7 @@ impl Controller {
         report.activity = Activity::Held;
         report.reasons = vec![Reason::Held { why }];
         app.report = Some(report);
+        self.options.listeners.tell(&News::Decided { app: name, activity: Activity::Held });
         true
     }
 
@@ -465,6 +469,9 @@ impl Controller {
             let reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
                 "{}", reasons.join("; "));
+        }
+        if app.report.as_ref().map(|before| before.activity) != Some(report.activity) {
+            self.options.listeners.tell(&News::Decided { app: name, activity: report.activity });
         }
         app.report = Some(report.clone());
         self.tell(name, &report);

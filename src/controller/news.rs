@@ -8,6 +8,7 @@ use crate::core::{
     ledger::Record,
     manifest::Object,
     names::{AppName, RolloutId},
+    rollout::report::Activity,
 };
 
 /// Something that happened in the controller.
@@ -16,6 +17,13 @@ pub enum News<'a> {
     Woke,
     /// The loop has done what there was to do, and waits.
     Rests(Load),
+    /// An application does something else than before.
+    Decided {
+        /// The application.
+        app: &'a AppName,
+        /// What it does now.
+        activity: Activity,
+    },
     /// A record was pushed, or kept in its anchor because Git is away.
     Recorded(Recorded<'a>),
 }

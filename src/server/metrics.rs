@@ -1,6 +1,10 @@
 //! Metrics in the OpenMetrics text format, which Prometheus scrapes. `docs/operations.md` has the table of them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -14,7 +18,6 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use tokio::sync::watch;
 
 use super::health::Health;
 use crate::{
@@ -22,20 +25,16 @@ use crate::{
         git::{RemoteCounts, RemoteOperation, RemoteResult},
         kube::RequestCounts,
     },
-    controller::{
-        Reports,
-        news::{Listener, News, Recorded},
-    },
+    controller::news::{Listener, News, Recorded},
     core::{
         ledger::{Event, Record},
+        names::AppName,
         rollout::report::Activity,
     },
 };
 
 /// Where what is only read at a scrape comes from.
 pub struct Sources {
-    /// What was decided last for each application.
-    pub reports: watch::Receiver<Reports>,
     /// Who leads, and how much there is to do.
     pub health: Arc<Health>,
     /// The requests to the API server, by connection.
@@ -44,9 +43,17 @@ pub struct Sources {
     pub git: Arc<RemoteCounts>,
 }
 
-impl fmt::Debug for Sources {
+/// What each application does, as decided last.
+type Activities = Arc<Mutex<BTreeMap<AppName, Activity>>>;
+
+struct Scraped {
+    sources: Sources,
+    activities: Activities,
+}
+
+impl fmt::Debug for Scraped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sources")
+        f.write_str("Scraped")
     }
 }
 
@@ -56,6 +63,7 @@ pub struct Metrics {
     records: Family<[(&'static str, String); 1], Counter>,
     stage: Histogram,
     gate: Histogram,
+    activities: Activities,
 }
 
 /// From five seconds to a week: a stage of one pod, and a confirm after the holidays.
@@ -82,8 +90,14 @@ impl Metrics {
         registry.register("records", "Records written, by event", records.clone());
         registry.register("stage_seconds", "From a stage's start until its pods were good", stage.clone());
         registry.register("gate_seconds", "From a stage's waiting until a person let it go on", gate.clone());
-        registry.register_collector(Box::new(sources));
-        Self { registry, records, stage, gate }
+        let activities = Activities::default();
+        registry.register_collector(Box::new(Scraped { sources, activities: activities.clone() }));
+        Self { registry, records, stage, gate, activities }
+    }
+
+    /// Forgets a term that has ended: the next starts anew. What was counted stays.
+    pub fn starts_anew(&self) {
+        self.activities.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Returns everything as text.
@@ -108,8 +122,13 @@ impl Metrics {
 
 impl Listener for Metrics {
     fn hear(&self, news: &News<'_>) {
-        if let News::Recorded(recorded) = news {
-            self.count(recorded);
+        match news {
+            News::Recorded(recorded) => self.count(recorded),
+            News::Decided { app, activity } => {
+                let mut activities = self.activities.lock().unwrap_or_else(PoisonError::into_inner);
+                activities.insert((*app).clone(), *activity);
+            }
+            News::Woke | News::Rests(_) => {}
         }
     }
 }
@@ -142,19 +161,20 @@ fn seconds(from: &Record, to: &Record) -> f64 {
     to.time.duration_since(from.time).as_secs_f64().max(0.0)
 }
 
-impl Collector for Sources {
+impl Collector for Scraped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let leads = self.health.leads();
+        let Sources { health, api, git } = &self.sources;
+        let leads = health.leads();
         let mut activities: BTreeMap<&str, i64> = ACTIVITIES.iter().map(|(_, name)| (*name, 0)).collect();
         if leads {
-            for report in self.reports.borrow().values() {
-                let name = ACTIVITIES.iter().find(|(activity, _)| *activity == report.activity).map(|(_, name)| *name);
+            for activity in self.activities.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                let name = ACTIVITIES.iter().find(|(known, _)| known == activity).map(|(_, name)| *name);
                 *activities.entry(name.unwrap_or_default()).or_default() += 1;
             }
         }
         let labelled = activities.into_iter().map(|(name, count)| ([("activity", name)], count));
         gauges(&mut encoder, "applications", "Applications, by what they are doing; told by who leads", labelled)?;
-        let load = self.health.load();
+        let load = health.load();
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         gauge(&mut encoder, "queue_depth", "Applications that are to be decided", count(load.due))?;
         gauge(&mut encoder, "writing", "Applications whose writes are under way", count(load.acting))?;
@@ -163,7 +183,7 @@ impl Collector for Sources {
         gauges(&mut encoder, "build_info", "1; the version is in the label", [(version, 1)])?;
 
         let mut answers: BTreeMap<[String; 3], u64> = BTreeMap::new();
-        for ((verb, resource, status), count) in self.api.iter().flat_map(|counts| counts.answers()) {
+        for ((verb, resource, status), count) in api.iter().flat_map(|counts| counts.answers()) {
             let code = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
             *answers.entry([verb.to_string(), resource, code]).or_default() += count;
         }
@@ -177,12 +197,12 @@ impl Collector for Sources {
             labelled,
         )?;
 
-        let git = self.git.snapshot();
-        let labelled = git.iter().map(|((operation, result), count)| {
+        let asked = git.snapshot();
+        let labelled = asked.iter().map(|((operation, result), count)| {
             ([("operation", operation_name(*operation)), ("result", result_name(*result))], *count)
         });
         counters(&mut encoder, "git_requests", "Requests to the Git remote, by operation and result", labelled)?;
-        if let Some(age) = self.git.answered_ago() {
+        if let Some(age) = git.answered_ago() {
             let help = "Time since the Git remote last did what it was asked for";
             gauge(&mut encoder, "git_answer_age_seconds", help, age.as_secs_f64())?;
         }

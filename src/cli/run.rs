@@ -1,7 +1,5 @@
 //! `run`: the controller.
 
-mod lease;
-
 use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
@@ -9,9 +7,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use self::lease::{LeaseArgs, identity_of_process};
 use super::{
     error::{Done, Error, Outcome},
+    lease::{LeaseArgs, identity_of_process},
     place::{ClusterArgs, RepoArgs, ports},
 };
 use crate::{
@@ -21,7 +19,7 @@ use crate::{
         kube::{KubeCluster, Rate, Settings as KubeSettings},
     },
     controller::{
-        self, Options, Reports,
+        self, Options,
         events::events,
         fence::{Fence, fenced},
         lease::{Lease, Standing},
@@ -126,10 +124,8 @@ pub(super) async fn run(args: Args) -> Outcome {
     // Connections of its own, without a limit: a renewal must not wait behind what it is there for.
     let for_lease = args.cluster.connect().await?;
     let (standing, leading) = watch::channel(Standing::default());
-    let (reports, told) = watch::channel(Reports::new());
     let health = Arc::new(Health::new(terms.is_some().then_some(leading)));
     let metrics = Arc::new(Metrics::new(Sources {
-        reports: told,
         health: health.clone(),
         api: vec![cluster.requests(), for_lease.requests()],
         git: repository.requests(),
@@ -145,7 +141,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     let repository = Arc::new(repository.with_identity(identity));
     info!(repository = %place.url, branch = place.branch.as_str(), "started");
     let push_interval = args.push_interval.map(HumanDuration::get);
-    let work = Work { repository, cluster, reports, health, metrics, instance, push_interval };
+    let work = Work { repository, cluster, health, metrics, instance, push_interval };
     let controller = async {
         let Some(terms) = terms else { return work.term(None, stop.clone()).await };
         let clock = Arc::new(SystemClock::new());
@@ -171,7 +167,6 @@ pub(super) async fn run(args: Args) -> Outcome {
 struct Work {
     repository: Arc<GitRepository>,
     cluster: KubeCluster,
-    reports: watch::Sender<Reports>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     /// Which process this is.
@@ -183,7 +178,7 @@ impl Work {
     /// Runs the controller. Each term starts with nothing known, as a process does.
     async fn term(&self, fence: Option<Fence>, stop: impl Future<Output = ()>) -> Result<(), Error> {
         self.health.starts_anew();
-        self.reports.send_replace(Reports::new());
+        self.metrics.starts_anew();
         let ports = ports(self.repository.clone(), Arc::new(self.cluster.anew()));
         let ports = match &fence {
             Some(fence) => fenced(ports, fence),
@@ -193,7 +188,7 @@ impl Work {
         let listeners = Listeners(vec![self.health.clone(), self.metrics.clone(), events]);
         let options = Options { push_interval: self.push_interval, listeners, ..Options::default() };
         tokio::select! {
-            () = controller::run(ports, options, Some(self.reports.clone()), stop) => {}
+            () = controller::run(ports, options, None, stop) => {}
             // Ends only with the controller, which has the other end.
             () = write_events => {}
         }
