@@ -170,11 +170,12 @@ impl Controller {
         self.git_failures = self.git_failures.saturating_add(1);
         self.git_not_before = Some(self.after_failures(self.git_failures));
         self.fetch_due = true;
-        if self.git.away.is_none() {
+        let why = Some(error.to_string());
+        if self.git.away != why {
             warn!(%error, "Git is away");
+            self.git.away = why;
             self.touch(Touched::Everything);
         }
-        self.git.away = Some(error.to_string());
     }
 
     /// The remote may still be read: then only pushing waits, and says why.
