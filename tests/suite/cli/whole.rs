@@ -1,6 +1,9 @@
 //! Everything together: sandbox, controller and every command, as processes, over HTTP and Git.
 
-use std::process::{Child, Stdio};
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -9,10 +12,20 @@ use super::{Shell, checkout, deployment, normal};
 /// A process that is told to stop at the end of its test, however that comes.
 struct Running(Child);
 
+impl Running {
+    fn signal(&self, signal: &str) {
+        let _ = std::process::Command::new("kill").args([signal, &self.0.id().to_string()]).status();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        let _ = self.0.wait();
+        if let Ok(None) = self.0.try_wait() {
+            self.signal("-TERM");
+            // One that is halted would not hear it.
+            self.signal("-CONT");
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -114,4 +127,44 @@ fn a_release_by_the_command_line_alone() {
         "{}",
         verified.stdout
     );
+}
+
+#[test]
+fn fault_05_a_controller_that_is_told_to_stop_leaves_within_ten_seconds_also_where_nothing_answers() {
+    let (_remote, ada) = checkout();
+    let shell = Shell::new();
+    let file = |name: &str| shell.home.path().join(name).display().to_string();
+    let (kubeconfig, mirror) = (file("kubeconfig"), file("mirror"));
+    let spawn = |args: &[&str]| {
+        let mut command = shell.command(ada.path(), args);
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    let sandbox = spawn(&["sandbox", "--kubeconfig", &kubeconfig]);
+    while !std::path::Path::new(&kubeconfig).exists() {
+        std::thread::yield_now();
+    }
+    let world = World { shell: &shell, here: ada.path(), kubeconfig: kubeconfig.clone() };
+    let run = ["run", "--kubeconfig", &kubeconfig, "--mirror", &mirror, "--push-interval", "50ms"];
+    let leaves = |mut controller: Running| {
+        controller.signal("-TERM");
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(controller.0.wait().unwrap().code()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)).expect("it is still there"), Some(0));
+    };
+
+    let controller = spawn(&run);
+    world.until("it has begun", |status| status["activity"] == "progressing");
+    leaves(controller);
+
+    // Its writes and watches hang now: the API server is there, and says nothing.
+    let controller = spawn(&run);
+    world.waits_at("beta");
+    assert_eq!(shell.run(ada.path(), &["confirm", "checkout"]).code, 0);
+    sandbox.signal("-STOP");
+    leaves(controller);
+    sandbox.signal("-CONT");
+
+    // Whoever comes next finds what was left.
+    let _controller = spawn(&run);
+    world.waits_at("batch-1");
 }
