@@ -344,7 +344,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let digest = labels::digest_label(&new.digest);
         let leaving = |pod: &Pod<'_>| pod.moving_to() == Some("away");
         let becoming = |pod: &Pod<'_>| match pod.moving_to() {
-            Some("away") => false,
+            // Until it is gone it is what it is, or another would become new beside it.
+            Some("away") => is_at(pod, new),
             Some(to) => to == digest,
             None => is_at(pod, new),
         };
