@@ -38,8 +38,10 @@ impl Gone {
         if !uid.is_empty() && self.uids.insert(uid.to_owned()) {
             self.order.push_back(uid.to_owned());
         }
-        while self.order.len() > REMEMBERED {
-            self.order.pop_front().inspect(|oldest| drop(self.uids.remove(oldest)));
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
         }
     }
 }
