@@ -97,7 +97,8 @@
 //! 8. Deciding is a function of its inputs: the same input gives the same bytes.
 //!
 //! The simulation (`tests/suite/simulation`) runs the whole controller, the same [`controller::run`] as in the binary,
-//! on models of Git and cluster under a virtual clock, and checks these after every step.
+//! on models of Git and cluster under a virtual clock, and checks these after every step. The same checker judges every
+//! history that is played on the sandbox (`tests/suite/histories`).
 
 pub mod adapter;
 pub mod cli;

@@ -1,7 +1,7 @@
 //! What is known of the cluster: watch events folded into a cache with the few indexes that deciding needs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -20,6 +20,30 @@ pub struct View {
     /// By pod UID: the EndpointSlices that name it.
     served: HashMap<String, BTreeSet<ObjectKey>>,
     kinds: BTreeMap<(String, String), KindState>,
+    gone: Gone,
+}
+
+/// How many deleted objects are remembered: answers to requests are not that late.
+const REMEMBERED: usize = 4096;
+
+/// UIDs that are gone for good. What a late answer says of them is no news: nothing would ever tell that they are gone again.
+#[derive(Clone, Debug, Default)]
+struct Gone {
+    uids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Gone {
+    fn note(&mut self, uid: &str) {
+        if !uid.is_empty() && self.uids.insert(uid.to_owned()) {
+            self.order.push_back(uid.to_owned());
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.uids.remove(&oldest);
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,6 +81,7 @@ impl View {
             ClusterEvent::Applied(object) => self.put(object),
             ClusterEvent::Deleted(object) => {
                 let key = object.key();
+                self.gone.note(object.uid());
                 // A deletion of an older object with this name says nothing about the one that is known.
                 match self.objects.get(&key) {
                     Some(known) if known.uid() == object.uid() => self.drop_key(&key),
@@ -84,7 +109,7 @@ impl View {
         let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
         let gone: Vec<ObjectKey> = self.of_kind(&kind.group, &kind.kind).map(|object| object.key()).collect();
         for key in gone.into_iter().filter(|key| !listed.contains(key)) {
-            self.drop_key(&key);
+            self.forget(&key);
         }
         for object in objects {
             self.put(object);
@@ -94,6 +119,9 @@ impl View {
 
     /// Takes what a write returned or a watch said, unless something newer is known.
     pub fn put(&mut self, object: Object) -> Touched {
+        if self.gone.uids.contains(object.uid()) {
+            return Touched::Nothing;
+        }
         let key = object.key();
         let version = number(object.resource_version());
         if let Some(known) = self.objects.get(&key) {
@@ -129,6 +157,9 @@ impl View {
 
     /// Forgets an object that is known to be gone.
     pub fn forget(&mut self, key: &ObjectKey) -> Touched {
+        if let Some(known) = self.objects.get(key) {
+            self.gone.note(known.uid());
+        }
         self.drop_key(key)
     }
 
@@ -240,4 +271,37 @@ fn merge(touched: &mut Touched, more: Touched) {
             Touched::Apps(one)
         }
     };
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str, version: &str) -> Object {
+        Object(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "one", "namespace": "shop", "uid": uid, "resourceVersion": version },
+        }))
+    }
+
+    #[test]
+    fn an_answer_that_is_later_than_the_deletion_brings_nothing_back() {
+        let mut view = View::default();
+        view.take(ClusterEvent::Applied(pod("a", "5")));
+        view.take(ClusterEvent::Deleted(pod("a", "7")));
+        view.put(pod("a", "6"));
+        assert!(view.is_empty());
+        view.put(pod("b", "8"));
+        assert_eq!(view.len(), 1, "another object of that name is another object");
+    }
+
+    #[test]
+    fn only_so_many_deletions_are_remembered() {
+        let mut gone = Gone::default();
+        (0..REMEMBERED + 10).for_each(|number| gone.note(&number.to_string()));
+        assert_eq!((gone.uids.len(), gone.order.len()), (REMEMBERED, REMEMBERED));
+    }
 }

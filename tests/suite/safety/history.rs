@@ -31,6 +31,11 @@ impl Now {
     }
 }
 
+/// Whether a change is one that [`play`] shows.
+pub fn is_played(change: &Change) -> bool {
+    matches!(&*change.resource, "pods" | "endpointslices.discovery.k8s.io")
+}
+
 /// Plays the log: `look` sees what there is after each change, and the change.
 pub fn play(history: &[Change], mut look: impl FnMut(&Now, &Change)) {
     let mut now = Now::default();

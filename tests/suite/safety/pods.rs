@@ -1,6 +1,6 @@
 //! What is done to pods: how many, in which order, and on whose word.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use locktender::core::{
     cluster::{ClusterEvent, Kind, Write},
@@ -8,7 +8,7 @@ use locktender::core::{
 };
 
 use super::{
-    history::{image, is_labelled, patched, play},
+    history::{image, is_labelled, is_played, patched, play},
     shop::{DEPLOYMENT, Shop, counted, manifest, policy},
 };
 
@@ -52,8 +52,49 @@ async fn in_place_never_more_than_max_unavailable_are_out_of_service() {
 
 #[tokio::test(start_paused = true)]
 async fn recreated_never_more_than_max_unavailable_are_out_of_service() {
-    let fewest = fewest_in_service(&["update: Recreate"], &manifest("2.0")).await;
-    assert!((7..=8).contains(&fewest), "{fewest} of 10");
+    assert_eq!(fewest_in_service(&["update: Recreate"], &manifest("2.0")).await, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_serves_for_a_short_time_is_not_taken_out_for_free() {
+    let shop = Shop::at_beta(&policy(&[], &["minReadySeconds: 60"])).await;
+    let nodes_are_down = |down: bool| {
+        shop.sim.cluster.with(|world| {
+            ["dca-1", "dcb-1"].into_iter().for_each(|node| world.faults().set_node_down(node, down));
+        });
+    };
+    nodes_are_down(true);
+    shop.sim.pass(Duration::from_secs(7)).await;
+    nodes_are_down(false);
+    shop.sim.pass(Duration::from_secs(10)).await;
+    let restarted = shop.history().len();
+    shop.confirm("beta");
+    shop.sim.pass(Duration::from_secs(30)).await;
+    let (mut least, mut fewest) = (usize::MAX, usize::MAX);
+    let mut seen = 0;
+    let before: usize = shop.history()[..restarted].iter().filter(|change| is_played(change)).count();
+    play(&shop.history(), |now, _| {
+        seen += 1;
+        let count = if seen < before { &mut least } else { &mut fewest };
+        *count = (*count).min(now.in_service());
+    });
+    assert!(least < 8, "the nodes took {} pods out of service", 10 - least);
+    assert_eq!(fewest, 8, "pods that came back serve, whether for long or not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fix_is_not_blocked_by_the_broken_release_before_it() {
+    let policy = policy(&[], &["update: Recreate"]).replace("maxUnavailable: 25%", "maxUnavailable: 1");
+    let mut shop = Shop::at_beta(&policy).await;
+    shop.confirm("beta");
+    shop.waits("batch-1").await;
+    shop.release("3.0-never-ready");
+    shop.pass(2).await;
+    assert_eq!(shop.tags().get("3.0-never-ready"), Some(&1), "{:?}", shop.tags());
+    shop.release("4.0");
+    shop.waits("beta").await;
+    assert_eq!(shop.tags().get("4.0"), Some(&2), "{:?}", shop.tags());
+    assert_eq!(shop.tags().get("3.0-never-ready"), None, "what is broken goes first");
 }
 
 #[tokio::test(start_paused = true)]

@@ -186,7 +186,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// Puts back into service what was taken out to go away and stays after all: the ReplicaSet controller may have
     /// taken another pod, or the frontier has moved back.
     fn keep_in_service(&mut self, slice: &'a Slice<'a>) {
-        if self.home.is_some_and(|home| home.object.name() == slice.object.name()) {
+        // While more are listed than are to stay, some of these are going: put back now, they would be taken in service.
+        let are_going = count(slice.pods.len()) > slice.replicas;
+        if are_going || self.home.is_some_and(|home| home.object.name() == slice.object.name()) {
             return;
         }
         for pod in &slice.pods {
@@ -372,11 +374,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let digest = labels::digest_label(&new.digest);
         let leaving = |pod: &Pod<'_>| pod.moving_to() == Some("away");
         let becoming = |pod: &Pod<'_>| match pod.moving_to() {
-            Some("away") => false,
+            // Until it is gone it is what it is, or another would become new beside it.
+            Some("away") => is_at(pod, new),
             Some(to) => to == digest,
             None => is_at(pod, new),
         };
-        let shrinking = home.replicas > self.home_size();
+        let shrinking = home.replicas > self.home_size() || count(home.pods.len()) > home.replicas;
         let mut have = count(home.pods.iter().filter(|pod| becoming(pod)).count());
         for pod in self.going_first(home, |pod| pod.moving_to().is_some()) {
             if leaving(pod) && shrinking {

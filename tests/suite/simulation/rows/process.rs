@@ -35,6 +35,31 @@ async fn fault_03_killed_after_the_push_and_before_the_write() {
     assert_eq!(sim.records("checkout", 2).iter().filter(started).count(), 3, "each stage started once");
 }
 
+/// The remote lags behind when the controller comes back: the anchor tells what was pushed and acted on.
+#[tokio::test(start_paused = true)]
+async fn fault_03_killed_after_acting_on_a_push_that_the_remote_does_not_show() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    let git = sim.git.clone();
+    let shows = sim.git.tip_now();
+    sim.faults.once(WriteFault::CrashAfter, move |write| {
+        let now = changes_an_image(write);
+        if now {
+            git.trouble(|trouble| trouble.stale = shows.clone());
+        }
+        now
+    });
+    confirm(&sim, 2, "beta").await;
+    recorded(&sim, 2, Event::StageStarted, "batch-1").await;
+    sim.pass(Duration::from_secs(120)).await;
+    assert_eq!(sim.faults.crashes(), 1);
+    assert!(sim.git.state.lock().unwrap().trouble.stale.is_some());
+    sim.git.trouble(|trouble| trouble.stale = None);
+    confirm(&sim, 2, "batch-1").await;
+    recorded(&sim, 2, Event::Completed, "batch-2").await;
+    each_once(&sim);
+}
+
 fn configured(tag: &str, colour: &str) -> String {
     let with = "image: registry.example/checkout:TAG\n        envFrom: [{configMapRef: {name: colours}}]";
     let image = format!("image: registry.example/checkout:{tag}");
