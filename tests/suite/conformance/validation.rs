@@ -4,12 +4,15 @@ use serde_json::{Value, json};
 
 use super::{defaults::deployment, server::Server};
 
+/// What makes an object wrong.
+type Change = fn(&mut Value);
+
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/NS/deployments";
 
 #[tokio::test]
 async fn deployments_that_make_no_sense() {
     let mut server = Server::start().await;
-    let changes: &[(&str, fn(&mut Value))] = &[
+    let changes: &[(&str, Change)] = &[
         ("no template", |it| drop(it["spec"].as_object_mut().unwrap().remove("template"))),
         ("no selector", |it| drop(it["spec"].as_object_mut().unwrap().remove("selector"))),
         ("a selector of nothing", |it| it["spec"]["selector"] = json!({})),

@@ -2,7 +2,11 @@
 
 use std::{path::Path, process::Stdio};
 
-use locktender::sandbox::server::{Sandbox, SandboxOptions};
+use locktender::sandbox::{
+    faults::{Fault, Target},
+    kubelet::{Remote, RemoteOptions},
+    server::{Sandbox, SandboxOptions},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -116,5 +120,45 @@ async fn a_person_sets_faults_with_kubectl_and_takes_them_back() {
     while ask(&address(&pod), "/").await.unwrap().0 != 200 {
         assert!(std::time::Instant::now() < deadline, "it still answers with 500");
     }
+    sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kubelet_alone_runs_the_pods_of_an_api_server_over_http() {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("kubeconfig");
+    let no_nodes =
+        SandboxOptions { kubeconfig: Some(kubeconfig.clone()), units: Vec::new(), ..SandboxOptions::default() };
+    let sandbox = Sandbox::start(no_nodes).await.unwrap();
+    let options = RemoteOptions {
+        kubeconfig: Some(kubeconfig.clone()),
+        context: None,
+        units: vec![("dca".to_owned(), 1), ("dcb".to_owned(), 1)],
+        capacity: 10,
+        pods: "127.252.0.0/16".parse().unwrap(),
+        pace: Pace::default(),
+    };
+    let kubelet = Remote::start(options).await.unwrap();
+    let balanced =
+        manifests().replacen("\"metadata\":{", "\"metadata\":{\"labels\":{\"locktender.dev/sandbox-lb\":\"true\"},", 1);
+    kubectl(&kubeconfig, &["apply", "-f", "-"], &balanced).await;
+    kubectl(&kubeconfig, &["rollout", "status", "deployment/checkout", "--timeout=60s"], "").await;
+    let protected = "jsonpath={.metadata.finalizers[0]}=slb.example.com/protected";
+    kubectl(&kubeconfig, &["wait", "pod", "-l", "app=checkout", "--for", protected, "--timeout=60s"], "").await;
+    let pods = pods_of(&kubeconfig).await;
+    let (code, body) = ask(&address(&pods[0]), "/").await.unwrap();
+    assert!(code == 200 && body.contains("\"version\":\"1.0\"") && address(&pods[0]).starts_with("127.252."), "{body}");
+
+    kubelet.with_faults(|faults| faults.add(Target::image("*:2.0"), Fault::BadImage));
+    let pod_name = name(&pods[0]);
+    let patch = json!({"spec": {"containers": [{"name": "checkout", "image": "registry.example/checkout:2.0"}]}});
+    kubectl(&kubeconfig, &["patch", "pod", &pod_name, "-p", &patch.to_string()], "").await;
+    let pulling = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff";
+    kubectl(&kubeconfig, &["wait", "pod", &pod_name, "--for", pulling, "--timeout=60s"], "").await;
+
+    kubectl(&kubeconfig, &["delete", "deployment", "checkout", "--wait=false"], "").await;
+    kubectl(&kubeconfig, &["wait", "pod", "-l", "app=checkout", "--for=delete", "--timeout=60s"], "").await;
+    assert!(ask(&address(&pods[1]), "/").await.is_err(), "nobody listens there any more");
+    kubelet.shutdown().await;
     sandbox.shutdown().await;
 }

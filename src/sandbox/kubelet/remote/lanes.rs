@@ -39,6 +39,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
+    /// Makes empty lanes for a client.
     pub fn new(client: kube::Client) -> Self {
         Self { client, waiting: BTreeMap::new(), ready: VecDeque::new(), under_way: JoinSet::new() }
     }
