@@ -60,10 +60,11 @@
 //!
 //! 1. [`adapter::git`] notices that the branch moved (an event for a repository on this machine, else by asking) and
 //!    fetches into its mirror.
-//! 2. [`controller::source`] reads which applications' trees changed, and of those the files: [`core::yaml`] reads,
+//! 2. [`controller::source`] reads which paths changed, and the applications that they concern: [`core::yaml`] reads,
 //!    [`core::policy`] and [`core::manifest`] turn it into types that cannot be wrong; a Kustomize directory goes
 //!    through [`adapter::render`]. What is wrong becomes a [`Problem`](core::problem::Problem) with file, line and
-//!    column, and stops that application only. [`controller::journals`] reads the records that are in Git's history.
+//!    column, and stops that application only. [`controller::journals`] reads the records that are in Git's history,
+//!    and of a journal that it knows what was appended.
 //! 3. Meanwhile [`adapter::kube`] watches; [`core::rollout::view`] folds the events into a cache with the indexes that
 //!    deciding needs.
 //! 4. [`core::rollout::decide`] is one total function of all of that and the time: HEAD's workload digests are not

@@ -11,7 +11,7 @@ use crate::core::{
     ledger::DecisionFile,
     names::{Digest, Revision},
     rollout::{
-        input::{DecisionAtHead, HeadContent, Repair},
+        input::{DecisionAtHead, HeadContent, Predecessor, Repair},
         render::Render,
         report::Report,
     },
@@ -34,6 +34,8 @@ pub struct App {
     pub copies_intact: bool,
     /// What deciding needs, by revision.
     pub renders: BTreeMap<Revision, Arc<Render>>,
+    /// The application that was renamed to this one.
+    pub predecessor: Option<Predecessor>,
     /// What came of a repair, and at which HEAD.
     pub repair: Option<(Revision, Repair)>,
     /// Why its history cannot be believed.

@@ -179,13 +179,17 @@ impl Controller {
         let missing: Vec<Revision> =
             needed.iter().filter(|revision| !app.renders.contains_key(*revision)).cloned().collect();
         for revision in missing {
+            // What was taken over was rendered under the name that it had.
+            let states = self.apps.get(name).map_or(&[][..], |app| &app.ledger.states);
+            let inherited = rollout::inherited(states).filter(|inherited| inherited.stable.revision == revision);
+            let called = inherited.map_or(name, |inherited| inherited.app).clone();
             let at_head = match self.apps.get(name).and_then(|app| app.content.as_ref()) {
                 Some(HeadContent::Rendered(render)) if render.revision == revision => Some(render.clone()),
                 _ => None,
             };
             let render = match at_head {
                 Some(render) => Some(render),
-                None => match self.source.render_at(name, &revision).await {
+                None => match self.source.render_at(&called, &revision).await {
                     Ok(render) => render,
                     Err(error) => {
                         warn!(app = %name, %error, revision = revision.short(), "an earlier revision cannot be rendered");
@@ -206,6 +210,7 @@ impl Controller {
         if let Some(app) = self.apps.get_mut(name) {
             app.renders.retain(|revision, _| needed.contains(revision));
         }
+        self.load_predecessor(name).await;
         self.learn_kinds_of(name).await;
     }
 
@@ -252,18 +257,56 @@ impl Controller {
         first.map(ToString::to_string)
     }
 
-    /// Finds the application that is gone from HEAD and whose objects this one renders now.
-    pub(super) fn predecessor(&self, name: &AppName, app: &App) -> Option<Predecessor> {
+    /// Finds the application that is gone from HEAD and whose workloads this one renders now, and where its stable is.
+    ///
+    /// It may have come to its end already: then its stable is what its removal began with.
+    fn called_before(&self, name: &AppName, app: &App) -> Option<(AppName, Revision)> {
         let Some(HeadContent::Rendered(render)) = &app.content else { return None };
-        if !app.ledger.states.is_empty() {
+        let states = &app.ledger.states;
+        if rollout::stable_at(states).is_some() || states.last().is_some_and(|last| !last.is_over()) {
             return None;
         }
         let live = render.workloads.values().find_map(|workload| self.view.by_key(&workload.key))?;
         let other = AppName::new(live.label(labels::APP).filter(|other| *other != name.as_str())?);
         let before = self.apps.get(&other).filter(|before| matches!(before.content, Some(HeadContent::Removed)))?;
-        let at = rollout::stable_at(&before.ledger.states)?;
-        let stable = before.renders.get(&at.revision)?.clone();
-        Some(Predecessor { app: other, stable })
+        let revision = match rollout::stable_at(&before.ledger.states) {
+            Some(at) => at.revision,
+            None => before.ledger.states.last()?.plan.from.as_ref()?.revision.clone(),
+        };
+        Some((other, revision))
+    }
+
+    /// Renders what a renamed application was under its name before.
+    async fn load_predecessor(&mut self, name: &AppName) {
+        let Some(app) = self.apps.get(name) else { return };
+        let called = self.called_before(name, app);
+        let known = app.predecessor.as_ref().map(|known| (&known.app, &known.stable.revision));
+        if known == called.as_ref().map(|(app, revision)| (app, revision)) {
+            return;
+        }
+        let mut predecessor = None;
+        if let Some((other, revision)) = called {
+            let before = self.apps.get(&other);
+            let kept = before.and_then(|before| before.renders.get(&revision).cloned());
+            let digests = before.and_then(|before| rollout::released_as(&before.ledger.states, &revision)).cloned();
+            let stable = match kept {
+                Some(kept) => Some(kept),
+                None => self.source.render_at(&other, &revision).await.unwrap_or_else(|error| {
+                    warn!(app = %name, %error, before = %other, "what it was called before cannot be rendered");
+                    None
+                }),
+            };
+            predecessor = stable.map(|stable| {
+                let stable = match digests.filter(|digests| *digests != stable.digests) {
+                    Some(digests) => Arc::new(stable.as_ref().clone().released_as(&digests)),
+                    None => stable,
+                };
+                Predecessor { app: other, stable }
+            });
+        }
+        if let Some(app) = self.apps.get_mut(name) {
+            app.predecessor = predecessor;
+        }
     }
 }
 

@@ -402,7 +402,7 @@ impl Controller {
         let elsewhere =
             |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
         let neighbours =
-            Neighbours { render: &elsewhere, waits_for: self.waits_for(app), predecessor: self.predecessor(name, app) };
+            Neighbours { render: &elsewhere, waits_for: self.waits_for(app), predecessor: app.predecessor.clone() };
         let repair = app
             .repair
             .as_ref()

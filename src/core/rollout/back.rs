@@ -42,10 +42,6 @@ pub(super) fn decide(input: &Input<'_>, state: &State, cause: Cause) -> Decision
 
 /// Brings the cluster back; returns whether it is there.
 fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
-    if stable.is_none() && state.plan.inherits.is_some() {
-        // What was handed over runs as it did before: there is nothing to take away.
-        return true;
-    }
     let target = sides::target_at(state).and_then(|revision| input.renders.get(&revision));
     let policy = state.plan.policy.as_ref().map(|policy| &policy.spec);
     let deadline = policy.map(|policy| policy.progress_deadline);
@@ -60,7 +56,8 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
         still: false,
         stage: Some("going back".to_owned()),
-        inherits: None,
+        // What was not handed over yet is taken over still: nobody else looks after it.
+        inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
         now: input.now,
@@ -103,7 +100,6 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
     let on_abort = policy.map_or(OnAbort::Revert, |policy| policy.on_abort);
     let back = match stable {
         Some(_) => format!("back at {}", plan::from_version(&state.plan)),
-        None if state.plan.inherits.is_some() => "what was handed over stays as it is".to_owned(),
         None => "nothing was stable before: what was installed is removed".to_owned(),
     };
     let mut records: Vec<Draft> = Vec::new();

@@ -159,10 +159,9 @@ pub(super) fn open(
     target: Option<&Arc<Render>>,
     stable: Option<&Arc<Render>>,
 ) -> Result<(Plan, Vec<Draft>), PlanError> {
-    let inherits = predecessor(input, target, stable)?;
-    let (stable, inherits) = match &inherits {
-        Some(predecessor) => (Some(&predecessor.stable), Some(predecessor.app.clone())),
-        None => (stable, None),
+    let (stable, inherits) = match (stable, predecessor(input, target, stable)?) {
+        (_, Some(predecessor)) => (Some(&predecessor.stable), Some(predecessor.app.clone())),
+        (stable, None) => (stable, sides::inherited(input.rollouts).map(|inherited| inherited.app.clone())),
     };
     let number = input.rollouts.last().map_or(1, |state| state.plan.rollout.number + 1);
     let policy = match target {
@@ -214,7 +213,11 @@ pub(super) fn open(
     Ok((plan, vec![opened, started]))
 }
 
-/// Returns the application that was renamed to this one, where nothing else is released by that.
+/// Returns the application that was renamed to this one: its stable is where the rollout starts from.
+///
+/// # Errors
+///
+/// It had workloads that this one has not: whose they are to be cannot be told.
 fn predecessor<'a>(
     input: &'a Input<'_>,
     target: Option<&Arc<Render>>,
@@ -223,13 +226,14 @@ fn predecessor<'a>(
     let (Some(target), None, Some(predecessor)) = (target, stable, &input.neighbours.predecessor) else {
         return Ok(None);
     };
-    if predecessor.stable.digests == target.digests && predecessor.stable.shape() == target.shape() {
-        return Ok(Some(predecessor));
+    let lost = predecessor.stable.workloads.iter().find(|(_, workload)| !target.keys().any(|key| key == workload.key));
+    match lost {
+        None => Ok(Some(predecessor)),
+        Some((id, _)) => Err(PlanError::Refused(format!(
+            "{} was renamed and lost {id} at once: rename it first, and take that away in a later commit",
+            predecessor.app
+        ))),
     }
-    Err(PlanError::Refused(format!(
-        "{} was renamed and changed at once: rename it first, and change it in a later commit",
-        predecessor.app
-    )))
 }
 
 /// Lists the objects that would be removed, and counts all that there are.

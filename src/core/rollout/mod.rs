@@ -26,4 +26,4 @@ pub mod view;
 pub use decide::{decide, version, versions};
 pub use gates::late_answers;
 pub use objects::labelled;
-pub use sides::{StableAt, needed, released_as, stable_at, target_at};
+pub use sides::{StableAt, inherited, needed, released_as, stable_at, target_at};

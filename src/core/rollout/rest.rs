@@ -184,7 +184,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         drain_at_most: None,
         still: false,
         stage: Some("stable".to_owned()),
-        inherits: None,
+        inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
         now: input.now,

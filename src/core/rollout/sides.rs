@@ -8,6 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    plan::End,
     render::Render,
     state::{Outcome, Phase, State},
 };
@@ -15,23 +16,51 @@ use crate::core::{
     cluster::ObjectKey,
     ledger::Event,
     manifest::Object,
-    names::{Digest, Revision},
+    names::{AppName, Digest, Revision},
 };
 
 /// Where stable is to be found: a rollout's number and the revision that renders it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StableAt {
-    /// The index of the last completed rollout.
+    /// The index of the last completed rollout, or of the one that took stable over from another application.
     pub index: usize,
     /// The revision.
     pub revision: Revision,
 }
 
+/// What an application that was renamed took over and has not completed anything after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inherited<'a> {
+    /// The index of the rollout that took it over.
+    pub index: usize,
+    /// The application that it was called before.
+    pub app: &'a AppName,
+    /// Its stable there.
+    pub stable: &'a End,
+}
+
+/// Returns what was taken over from an application of another name, until something is completed under the new one:
+/// that is stable meanwhile.
+pub fn inherited(rollouts: &[State]) -> Option<Inherited<'_>> {
+    if rollouts.iter().any(|state| state.phase == Phase::Ended(Outcome::Completed)) {
+        return None;
+    }
+    rollouts.iter().enumerate().find_map(|(index, state)| {
+        let (app, stable) = state.plan.inherits.as_ref().zip(state.plan.from.as_ref())?;
+        Some(Inherited { index, app, stable })
+    })
+}
+
 /// Returns where stable is; `None` where nothing was completed yet, or the application was removed.
 pub fn stable_at(rollouts: &[State]) -> Option<StableAt> {
-    let index = rollouts.iter().rposition(|state| state.phase == Phase::Ended(Outcome::Completed))?;
-    let completed = &rollouts[index];
-    let removed = completed.applied_at_rest.is_none();
+    let completed = rollouts.iter().rposition(|state| state.phase == Phase::Ended(Outcome::Completed));
+    let Some(index) = completed else {
+        let Inherited { index, stable, .. } = inherited(rollouts)?;
+        let later = rollouts[index..].iter().rev().find_map(|state| state.applied_at_rest.as_ref());
+        let revision = later.map_or(&stable.revision, |(revision, _)| revision).clone();
+        return Some(StableAt { index, revision });
+    };
+    let removed = rollouts[index].applied_at_rest.is_none();
     if removed {
         return None;
     }
@@ -66,6 +95,9 @@ pub fn needed(rollouts: &[State]) -> BTreeSet<Revision> {
 
 /// Returns the workload digests that a revision was released with, as the records and plans say; `None` where none does.
 pub fn released_as<'a>(rollouts: &'a [State], revision: &Revision) -> Option<&'a BTreeMap<String, Digest>> {
+    if let Some(inherited) = inherited(rollouts).filter(|inherited| inherited.stable.revision == *revision) {
+        return Some(&inherited.stable.workloads);
+    }
     rollouts.iter().rev().find_map(|state| {
         let recorded = state.records.iter().rev().find(|record| {
             let puts = matches!(record.event, Event::Completed | Event::Applied);

@@ -12,6 +12,9 @@ play!(
     a_commit_of_replicas_alone_is_put_in_place_inside_the_rollout,
     an_application_that_is_removed_goes_after_a_confirm,
     an_application_that_is_renamed_hands_its_objects_over,
+    a_rename_that_is_reverted_hands_them_back,
+    one_that_is_renamed_and_changed_at_once_goes_through_its_stages,
+    a_hand_over_that_is_aborted_goes_back_and_is_tried_again,
     a_head_that_does_not_render_holds_a_rollout_at_its_next_gate,
     going_back_works_while_head_does_not_render,
     a_shared_kustomize_base_that_changes_releases_all_that_use_it,
@@ -89,6 +92,84 @@ async fn an_application_that_is_renamed_hands_its_objects_over(place: Place) {
         clone.replace("apps/till/deployment.yaml", "checkout:1.9", "checkout:2.0");
     });
     release.until("till", "2.0 waits", |seen| seen.waits(2, "beta") && seen.pods() == "1.9: 8, 2.0: 2").await;
+}
+
+async fn a_rename_that_is_reverted_hands_them_back(place: Place) {
+    let release = Release::checkout(place).await;
+    let before = release.seen("checkout").await.identities();
+    let renamed = release.commit("checkout is called till", |clone| {
+        clone.git(&["mv", "apps/checkout", "apps/till"]);
+        clone.replace("apps/till/app.yaml", "name: checkout", "name: till");
+    });
+    release.until("till", "it is stable", |seen| seen.is(1, Activity::Stable)).await;
+    release.until("checkout", "it is over", |seen| seen.has(2, Event::Completed)).await;
+    // Whoever comes next must find out from Git what it was called.
+    release.commit("nothing may begin", |clone| {
+        clone.write(
+            "freezes/all.yaml",
+            "apiVersion: locktender.dev/v1alpha1\nkind: Freeze\nmetadata: {name: all}\nspec: {}\n",
+        );
+    });
+    release.reverts(&renamed);
+    release.rest().await;
+    release.commit("it may again", |clone| {
+        clone.remove("freezes/all.yaml");
+    });
+    let seen = release.until("checkout", "it is stable", |seen| seen.is(3, Activity::Stable)).await;
+    assert_eq!(seen.identities(), before, "no pod is touched, and none is made beside them");
+    release.rest().await;
+    assert_eq!(release.seen("checkout").await.identities(), before);
+}
+
+/// Version 1.9 runs as checkout; then it is called till, and is 2.0, in one commit.
+async fn renamed_and_changed(place: Place) -> (Release, Vec<String>) {
+    let release = Release::checkout(place).await;
+    let before = release.seen("checkout").await.identities();
+    release.commit("checkout is called till, and is 2.0", |clone| {
+        clone.git(&["mv", "apps/checkout", "apps/till"]);
+        clone.replace("apps/till/app.yaml", "name: checkout", "name: till");
+        clone.replace("apps/till/deployment.yaml", "checkout:1.9", "checkout:2.0");
+    });
+    let beta = |seen: &super::release::Seen| seen.waits(1, "beta") && seen.pods() == "1.9: 8, 2.0: 2";
+    let seen = release.until("till", "its beta group waits", beta).await;
+    assert_eq!(seen.identities(), before, "two are changed in place, and no other is touched");
+    (release, before)
+}
+
+async fn one_that_is_renamed_and_changed_at_once_goes_through_its_stages(place: Place) {
+    let (release, before) = renamed_and_changed(place).await;
+    release.commit("go on", |clone| {
+        clone.write("rollouts/till/0001/promote.yaml", "");
+    });
+    let seen = release.until("till", "it is stable", |seen| seen.is(1, Activity::Stable)).await;
+    assert_eq!((seen.pods().as_str(), seen.identities()), ("2.0: 10", before));
+    let old = release.seen("checkout").await;
+    assert!(old.has(2, Event::Completed) && !old.has(2, Event::StageWaiting), "there is nothing to remove");
+}
+
+async fn a_hand_over_that_is_aborted_goes_back_and_is_tried_again(place: Place) {
+    let (mut release, before) = renamed_and_changed(place).await;
+    release.commit("not so", |clone| {
+        clone.write("rollouts/till/0001/abort.yaml", "");
+    });
+    let back = |seen: &super::release::Seen| seen.is(1, Activity::Held) && seen.pods() == "1.9: 10";
+    let seen = release.until("till", "it is back", back).await;
+    assert_eq!(seen.identities(), before);
+    release.kill().await;
+    release.start().await;
+    let seen = release.until("till", "it is held, also for who comes next", back).await;
+    assert_eq!(seen.identities(), before);
+    release.commit("once more", |clone| {
+        clone.write("rollouts/till/0001/retry.yaml", "");
+    });
+    let beta = |seen: &super::release::Seen| seen.waits(2, "beta") && seen.pods() == "1.9: 8, 2.0: 2";
+    let seen = release.until("till", "its beta group waits again", beta).await;
+    assert_eq!(seen.identities(), before, "nothing is installed anew");
+    release.commit("go on", |clone| {
+        clone.write("rollouts/till/0002/promote.yaml", "");
+    });
+    let seen = release.until("till", "it is stable", |seen| seen.is(2, Activity::Stable)).await;
+    assert_eq!((seen.pods().as_str(), seen.identities()), ("2.0: 10", before));
 }
 
 async fn a_head_that_does_not_render_holds_a_rollout_at_its_next_gate(place: Place) {
