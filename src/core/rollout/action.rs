@@ -89,10 +89,8 @@ fn state(live: &Object) -> String {
     let Some(generation) = live.number(&["metadata", "generation"]) else {
         return live.resource_version().to_owned();
     };
-    let mut annotations = live.at(&["metadata", "annotations"]).cloned().unwrap_or_default();
-    if let Some(annotations) = annotations.as_object_mut() {
-        annotations.retain(|name, _| !name.starts_with("deployment.kubernetes.io/"));
-    }
+    let mut annotations = live.at(&["metadata", "annotations"]).and_then(Value::as_object).cloned().unwrap_or_default();
+    annotations.retain(|name, _| !name.starts_with("deployment.kubernetes.io/"));
     let noted = json!([live.uid(), live.labels(), annotations]).to_string();
     format!("{generation}-{}", Digest::of(noted.as_bytes()).short())
 }

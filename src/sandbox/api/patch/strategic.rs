@@ -186,8 +186,9 @@ mod tests {
         assert_eq!(
             patched(pod.clone(), patch),
             json!({"containers": [
-                {"name": "a", "image": "x:2", "args": ["1"]}, {"name": "b", "image": "y"}, {"name": "c", "image": "z"}
-            ]})
+                {"name": "a", "image": "x:2", "args": ["1"]}, {"name": "c", "image": "z"}, {"name": "b", "image": "y"}
+            ]}),
+            "what is sent comes first where nothing says otherwise"
         );
         let patch = json!({
             "$setElementOrder/containers": [{"name": "c"}, {"name": "a"}],
