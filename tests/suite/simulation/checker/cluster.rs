@@ -211,7 +211,12 @@ impl Checker {
         let named = [Event::Applied, Event::DriftCorrected].into_iter().filter_map(latest);
         let named: Vec<&String> = named.flat_map(|record| &record.evidence.objects).collect();
         let seen_as = seen(write);
-        let is_explained = seen_as.iter().any(|seen| named.contains(&seen));
+        // Where generations are counted they are the state: a status that was written meanwhile is no other.
+        let generation = generation(write, before).map(|generation| format!("{}@{generation}-", target(write)));
+        let is_it = |name: &String| {
+            seen_as.contains(name) || generation.as_ref().is_some_and(|generation| name.starts_with(generation))
+        };
+        let is_explained = named.iter().any(|name| is_it(name));
         let needs_record = match write {
             // Annotations that follow the records ask for nothing.
             Write::Apply { .. } => !is_configuration_of_pods(write) && !notes_only(write, before, after),
@@ -329,6 +334,13 @@ fn seen(write: &Write) -> [String; 2] {
     };
     let or_absent = |text: &str| if text.is_empty() { "absent".to_owned() } else { text.to_owned() };
     [version, uid].map(|state| format!("{}@{}", target(write), or_absent(state)))
+}
+
+/// Returns the generation that an object had before a write, where its kind counts them.
+fn generation(write: &Write, before: &Snapshot) -> Option<u64> {
+    let (kind, namespace, wanted) = subject(write);
+    let is_it = |object: &&Value| name(object) == wanted && object["metadata"]["namespace"] == namespace.as_str();
+    before.all(super::told::resource_of(&kind)?).find(is_it)?["metadata"]["generation"].as_u64()
 }
 
 /// Returns whether a write changes only what is noted on a Deployment for people: which rollout, which stage.
