@@ -44,7 +44,11 @@ impl Controller {
     /// What fails half-way is gone on with by the next call: only when everything is read is the commit the one that
     /// was seen.
     pub(super) async fn load(&mut self, head: &Revision, pushed: Option<&Revision>) -> Result<(), RepositoryError> {
-        let News { branch, contents, changes } = self.source.advance(head).await?;
+        let News { branch, mut contents, changes } = self.source.advance(head).await?;
+        if self.branch.as_ref().is_some_and(|before| before.broken.is_some()) {
+            // Those that were gone already when this began could not be told from the others meanwhile.
+            contents.extend(self.apps.keys().map(|name| (name.clone(), self.source.content(name))));
+        }
         for (name, content) in contents {
             if !self.apps.contains_key(&name) {
                 self.unread.entry(name.clone()).or_default().everything = true;

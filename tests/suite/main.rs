@@ -14,4 +14,5 @@ mod safety;
 mod sandbox_api;
 mod sandbox_world;
 mod simulation;
+mod source;
 mod support;

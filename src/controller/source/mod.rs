@@ -138,6 +138,8 @@ pub struct Source {
     dependents: BTreeSet<AppName>,
     /// Which applications read a path outside of their directory.
     outside: BTreeMap<String, BTreeSet<AppName>>,
+    /// Those that were there, and are not.
+    gone: BTreeSet<AppName>,
     /// Those that are read again though nothing of theirs changes.
     again: BTreeSet<AppName>,
     previous: BTreeMap<(AppName, Revision), Arc<Render>>,
@@ -158,6 +160,7 @@ impl Source {
             using: BTreeMap::new(),
             dependents: BTreeSet::new(),
             outside: BTreeMap::new(),
+            gone: BTreeSet::new(),
             again: BTreeSet::new(),
             previous: BTreeMap::new(),
         }
@@ -315,21 +318,25 @@ impl Source {
             });
             match content {
                 Some(content) => {
+                    self.gone.remove(&app);
                     self.contents.insert(app.clone(), content.clone());
                     contents.insert(app, content);
                 }
                 None => {
                     self.contents.remove(&app);
+                    self.gone.insert(app.clone());
                     contents.insert(app, HeadContent::Removed);
                 }
             }
         }
         let freezes = self.freezes.values().cloned().collect();
         if let Some(problems) = &broken {
-            contents = self.read.keys().map(|app| (app.clone(), HeadContent::Broken(problems.clone()))).collect();
+            // Nobody can tell whether what is not found is gone, or only lies elsewhere.
+            let names = self.read.keys().chain(&self.gone);
+            contents = names.map(|app| (app.clone(), HeadContent::Broken(problems.clone()))).collect();
         } else if was_broken {
-            let everything = self.contents.iter().map(|(app, content)| (app.clone(), content.clone()));
-            contents.extend(everything);
+            contents.extend(self.gone.iter().map(|app| (app.clone(), HeadContent::Removed)));
+            contents.extend(self.contents.iter().map(|(app, content)| (app.clone(), content.clone())));
         }
         self.branch = Some(Branch { revision: at.clone(), settings, freezes, broken });
         contents
