@@ -190,7 +190,7 @@ impl Opened {
     /// # Errors
     ///
     /// It was never fetched, or cannot be read.
-    pub async fn read(&self, look: &mut Look) -> Result<(Revision, Option<String>), Error> {
+    pub async fn read(&self, look: &mut Look) -> Result<(Revision, Option<RepositoryError>), Error> {
         let error = match look.fetch().await {
             Ok(head) => return Ok((head, None)),
             Err(error) => error,
@@ -198,17 +198,20 @@ impl Opened {
         let Some(known) = self.repository.tip().await? else { return Err(error.into()) };
         look.read(&known).await?;
         look.git_is_away(Some(error.to_string()));
-        Ok((known, Some(error.to_string())))
+        Ok((known, Some(error)))
     }
 
-    /// Reads the branch as [`Opened::read`] does, and says where it may be old.
+    /// Reads the branch, and says where it may be old because the remote cannot be reached.
     ///
     /// # Errors
     ///
-    /// It was never fetched, or cannot be read.
+    /// The remote refuses access, or the branch was never fetched, or cannot be read.
     pub async fn read_and_say(&self, look: &mut Look) -> Result<Revision, Error> {
         let (head, away) = self.read(look).await?;
         if let Some(why) = away {
+            if !matches!(why, RepositoryError::Unreachable(_)) {
+                return Err(why.into());
+            }
             super::output::say(&format!("note: Git is away ({why}): this is as of {}\n", head.short()));
         }
         Ok(head)
