@@ -269,9 +269,8 @@ impl Controller {
         for (number, record) in &publication.records {
             let known = app.ledger.rollouts.get(number);
             let Some(plan) = known.map(|known| &known.plan).or(publication.opened.as_ref()) else { continue };
-            let before = before
-                .entry(*number)
-                .or_insert_with(|| known.map(|known| known.records.iter().cloned().collect()).unwrap_or_default());
+            let before =
+                before.entry(*number).or_insert_with(|| known.map(|known| known.records.to_vec()).unwrap_or_default());
             self.options.listeners.tell(&News::Recorded(Recorded {
                 app: &publication.app,
                 rollout: &plan.rollout,

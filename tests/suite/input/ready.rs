@@ -21,7 +21,7 @@ fn policy(name: &str) -> RolloutPolicy {
 }
 
 fn batched(policy: &RolloutPolicy) -> &Batched {
-    let Strategy::Batched(batched) = &policy.strategy else { panic!("{}", policy.name) };
+    let Strategy::Batched(batched) = &policy.strategy else { unreachable!("{}", policy.name) };
     batched
 }
 
@@ -67,7 +67,7 @@ spec: {strategy: {batched: {}}}
 ";
     let plain = read_policy("policies/plain.yaml", text).unwrap().value;
     let mut ready = policy("two-data-centers");
-    let Strategy::Batched(batched) = &mut ready.strategy else { panic!("it is batched") };
+    let Strategy::Batched(batched) = &mut ready.strategy else { unreachable!("it is batched") };
     batched.pods.topology = None;
     batched.pods.min_ready = Duration::ZERO;
     batched.pods.graceful.finalizers.clear();
