@@ -239,3 +239,66 @@ async fn a_shared_kustomize_base_that_changes_releases_all_that_use_it(place: Pl
     }
     assert_eq!(release.ledger("checkout").len(), 1, "who does not use it is not released");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_runs_already_is_held_and_nothing_of_its_application_is_touched() {
+    let release = Release::new(Place::Simulation, &[(POLICY_FILE, POLICY)]).await;
+    let there = |text: &str| {
+        let files = [("there.yaml".to_owned(), bytes::Bytes::copy_from_slice(text.as_bytes()))].into();
+        let mut objects = locktender::core::manifest::parse(&files, "shop", |_| None).unwrap();
+        let object = objects.remove(0).object.0;
+        release.cluster().with(|world| world.api.create(object).unwrap());
+    };
+    there("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+    there(&deployment("checkout", "1.9"));
+    there(SERVICE);
+    release.rest().await;
+    let objects = || {
+        release.cluster().with(|world| {
+            let kinds = ["deployments.apps", "replicasets.apps", "services", "pods"];
+            kinds.map(|kind| world.api.list(kind).map(|object| object["metadata"]["resourceVersion"].clone()).collect())
+        })
+    };
+    let before: [Vec<_>; 4] = objects();
+    assert_eq!(before.each_ref().map(Vec::len), [1, 1, 1, 10]);
+    release.commit("checkout, with a policy", |clone| {
+        clone.write_all(&[(APP_FILE, APP), (DEPLOYMENT, &deployment("checkout", "1.9")), (SERVICE_FILE, SERVICE)]);
+    });
+    let held = release.until("checkout", "it is held", |seen| seen.reasons().contains("runs already")).await;
+    assert!(held.ledger.is_empty(), "nothing is opened");
+    release.rest().await;
+    assert_eq!(objects(), before, "its Service selects what it selected");
+
+    release.commit("without a policy", |clone| {
+        clone.replace(APP_FILE, ", policy: two-data-centers", "");
+    });
+    let seen = release.until("checkout", "it is taken over", |seen| seen.is(1, Activity::Stable)).await;
+    assert_eq!((seen.pods.len(), objects()[1].len()), (10, 1), "no pod restarts for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_that_the_api_server_refuses_keeps_nobody_from_going_on() {
+    let release = Release::new(Place::Simulation, &[(APP_FILE, &APP.replace(", policy: two-data-centers", ""))]).await;
+    release.commit("checkout", |clone| {
+        clone.write(DEPLOYMENT, &deployment("checkout", "1.9"));
+    });
+    release.until("checkout", "it is there", |seen| seen.is(1, Activity::Stable) && seen.pods() == "1.9: 10").await;
+    release.commit("a slip that only the API server knows", |clone| {
+        clone.replace(DEPLOYMENT, "  replicas: 10", "  replicas: 10\n  revisionHistoryLimit: -1");
+    });
+    let refused = |seen: &super::release::Seen| seen.reasons().contains("must be greater than or equal to 0");
+    release.until("checkout", "it says so", |seen| seen.is(1, Activity::Stable) && refused(seen)).await;
+    let gone = release.commit("no checkout", |clone| {
+        clone.remove("apps/checkout");
+    });
+    release.waits(2, "start", "1.9: 10").await;
+    release.reverts(&gone);
+    let seen = release.until("checkout", "it is back", |seen| seen.has(2, Event::Aborted)).await;
+    let why = &seen.last(2, Event::Aborted).unwrap().why;
+    assert!(why.contains("but for what the API server refuses: Deployment/checkout: "), "{why}");
+    release.commit("put right", |clone| {
+        clone.replace(DEPLOYMENT, "  revisionHistoryLimit: -1\n", "");
+        clone.replace(DEPLOYMENT, "checkout:1.9", "checkout:2.0");
+    });
+    release.until("checkout", "2.0 runs", |seen| seen.is(3, Activity::Stable) && seen.pods() == "2.0: 10").await;
+}
