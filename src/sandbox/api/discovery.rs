@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    handle::Response,
+    request::Response,
     resources::{Registry, Resource},
 };
 

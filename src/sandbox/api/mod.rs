@@ -21,6 +21,7 @@ mod parts;
 pub mod patch;
 mod query;
 mod random;
+mod request;
 pub mod resources;
 mod scale;
 pub mod selector;
@@ -40,9 +41,9 @@ use serde_json::{Value, json};
 
 pub use self::{
     delete::{DeleteOptions, Propagation},
-    handle::{Body, Request, Response},
     parts::qos_class,
     patch::PatchKind,
+    request::{Body, Request, Response},
     selector::Labels,
     status::{Cause, Status},
     store::{EventKind, WatchEvent},

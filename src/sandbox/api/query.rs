@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Api, Request, Response, Status,
-    handle::{Form, Target, outgoing, partial},
+    handle::{Target, outgoing, partial},
+    request::Form,
     selector::{Fields, Labels},
     tables,
     write::{name, space},

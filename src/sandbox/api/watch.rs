@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     Api, EventKind, Request, Status, WatchEvent,
-    handle::{Form, outgoing, partial},
+    handle::{outgoing, partial},
     query::Selection,
+    request::Form,
     resources::Resource,
     tables,
 };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{
-    handle::{Body, Response},
+    request::{Body, Response},
     resources::{Registry, Resource},
 };
 use crate::sandbox::schema::{Field, ListKind, Scalar, Shape, Type};
