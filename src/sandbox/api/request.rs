@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{DeleteOptions, FieldValidation, Propagation, Status, WriteOptions};
-use crate::sandbox::schema::{self, protobuf};
+use crate::{
+    core::yaml,
+    sandbox::schema::{self, protobuf},
+};
 
 /// A request.
 #[derive(Clone, Debug, Default)]
@@ -144,10 +147,15 @@ impl Request {
         if let Ok(value) = serde_json::from_slice(&self.body) {
             return Ok(value);
         }
-        let text = std::str::from_utf8(&self.body).map_err(|_| Status::bad_request("the body is not UTF-8"))?;
-        serde_saphyr::from_str(text).map_err(|error| {
-            Status::bad_request(format!("the object provided is unrecognized (must be of type JSON): {error}"))
-        })
+        let unrecognized = |why: &str| {
+            Status::bad_request(format!("the object provided is unrecognized (must be of type JSON): {why}"))
+        };
+        let mut documents = yaml::parse("body", &self.body, &yaml::Limits::MANIFESTS)
+            .map_err(|problem| unrecognized(&problem.message))?;
+        match (documents.pop(), documents.is_empty()) {
+            (Some(document), true) => Ok(document.into_value()),
+            _ => Err(unrecognized("it is not one document")),
+        }
     }
 
     pub(super) fn options(&self) -> Result<WriteOptions, Status> {
