@@ -8,6 +8,7 @@ mod git;
 mod histories;
 mod input;
 mod kube_adapter;
+mod outside;
 mod render;
 mod rollouts;
 mod safety;
