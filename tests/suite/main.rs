@@ -16,3 +16,4 @@ mod sandbox_world;
 mod simulation;
 mod source;
 mod support;
+mod traffic;
