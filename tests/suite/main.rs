@@ -17,3 +17,4 @@ mod sandbox_world;
 mod simulation;
 mod source;
 mod support;
+mod traffic;
