@@ -109,6 +109,7 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
             Reason::ConfirmNeeded { .. }
                 | Reason::Paused
                 | Reason::Frozen { .. }
+                | Reason::Full(_)
                 | Reason::Stopped { .. }
                 | Reason::HeadBroken { .. }
                 | Reason::GitAway { .. }

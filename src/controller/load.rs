@@ -119,6 +119,7 @@ impl Controller {
                 None if rewritten => app.rewritten = None,
                 None => {}
             }
+            self.line.follow(name, app);
             if app.content.is_none() {
                 self.set_content(name, content);
             }

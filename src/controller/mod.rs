@@ -10,6 +10,7 @@ pub mod fence;
 pub mod journals;
 mod lanes;
 pub mod lease;
+mod line;
 mod load;
 pub mod look;
 pub mod news;
@@ -34,6 +35,7 @@ use self::{
     app::App,
     journals::Journals,
     lanes::{Acted, GitDone},
+    line::Line,
     load::Unread,
     news::{Listeners, Load, News},
     publish::Publication,
@@ -170,6 +172,15 @@ pub async fn run(
     controller.leave().await;
 }
 
+/// Whether a rollout that is to open may, where there is a limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// It is its turn, if there is room.
+    Open,
+    /// It is put in line.
+    Closed,
+}
+
 struct Controller {
     ports: Ports,
     options: Options,
@@ -184,6 +195,8 @@ struct Controller {
     /// The lost records that a person has accepted as lost; `None` before they are read.
     accepted: Option<BTreeSet<Digest>>,
     apps: BTreeMap<AppName, App>,
+    /// Which rollouts are under way, and who waits for a turn.
+    line: Line,
     /// Which applications render an object at HEAD.
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
@@ -221,6 +234,7 @@ impl Controller {
             unread: BTreeMap::new(),
             accepted: None,
             apps: BTreeMap::new(),
+            line: Line::default(),
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
@@ -310,18 +324,66 @@ impl Controller {
             .map(|(name, _)| name.clone())
             .collect();
         let mut publications: Vec<(Publication, bool)> = Vec::new();
+        let mut in_line: BTreeMap<AppName, Decision> = BTreeMap::new();
         for name in due {
             if self.is_newer(&name) {
                 continue;
             }
-            let Some(decision) = self.decide(&name).await else { continue };
-            if let Some(publication) = self.settle(&name, decision).await {
+            let Some(decision) = self.decide(&name, Door::Closed).await else { continue };
+            if self.waits_in_line(&name, &decision) {
+                in_line.insert(name, decision);
+            } else if let Some(publication) = self.settle(&name, decision).await {
                 publications.push(publication);
             }
         }
+        self.let_in(in_line, &mut publications).await;
         if !publications.is_empty() {
             self.publish(publications).await;
         }
+    }
+
+    /// Puts an application in line, or takes it out: whether its rollout would open if it were its turn.
+    fn waits_in_line(&mut self, name: &AppName, decision: &Decision) -> bool {
+        let waits = decision.report.reasons.iter().any(|reason| matches!(reason, Reason::Full(_)));
+        match self.apps.get(name) {
+            Some(app) if waits => self.line.join(name, app),
+            _ => self.line.leave(name),
+        }
+        waits
+    }
+
+    /// Lets in as many of those in line as there is room for, and leaves the others waiting. Nobody is let in while
+    /// nothing can be pushed: who comes first is settled when a rollout really opens.
+    async fn let_in(&mut self, mut decided: BTreeMap<AppName, Decision>, publications: &mut Vec<(Publication, bool)>) {
+        let limit = self.limit();
+        if limit.is_none() {
+            let waited = self.line.dissolve();
+            self.touch(Touched::Apps(waited));
+        }
+        if let Some(limit) = limit.filter(|_| self.can_push()) {
+            let opens = |(publication, _): &(Publication, bool)| publication.opened.is_some();
+            let mut opening: BTreeSet<AppName> =
+                publications.iter().filter(|one| opens(one)).map(|(publication, _)| publication.app.clone()).collect();
+            while self.line.room(limit, &opening) > 0 {
+                let is_free = |name: &&AppName| self.apps.get(*name).is_some_and(|app| !app.acting);
+                let Some(name) = self.line.waiting().find(is_free).cloned() else { break };
+                self.line.leave(&name);
+                decided.remove(&name);
+                let Some(decision) = self.decide(&name, Door::Open).await else { continue };
+                if let Some(publication) = self.settle(&name, decision).await {
+                    opening.extend(publication.0.opened.is_some().then_some(name));
+                    publications.push(publication);
+                }
+            }
+        }
+        for (name, decision) in decided {
+            publications.extend(self.settle(&name, decision).await);
+        }
+    }
+
+    /// Returns how many rollouts may be under way at once; `None` without a limit.
+    fn limit(&self) -> Option<u32> {
+        self.branch.as_ref()?.settings.concurrent
     }
 
     /// Tells who listens what was decided last for an application.
@@ -340,6 +402,7 @@ impl Controller {
     fn is_newer(&mut self, name: &AppName) -> bool {
         let Some(app) = self.apps.get_mut(name) else { return false };
         let Some(why) = app.newer.clone() else { return false };
+        self.line.leave(name);
         app.dirty = false;
         app.wake = None;
         let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
@@ -363,9 +426,9 @@ impl Controller {
     }
 
     /// Decides for one application.
-    async fn decide(&mut self, name: &AppName) -> Option<Decision> {
+    async fn decide(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         self.load_renders(name).await;
-        let mut decision = self.decide_once(name)?;
+        let mut decision = self.decide_once(name, door)?;
         if let Some(wanted) = decision.repair.take() {
             let (head, paths) = self.branch.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
             let stable = self.apps.get(name)?.renders.get(&wanted.theirs).map(|render| render.digests.clone());
@@ -378,14 +441,14 @@ impl Controller {
                 (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
             };
             self.apps.get_mut(name)?.repair = Some((head, repair));
-            decision = self.decide_once(name)?;
+            decision = self.decide_once(name, door)?;
             decision.repair = None;
         }
         Some(decision)
     }
 
     /// Calls `decide` with everything that is known.
-    fn decide_once(&mut self, name: &AppName) -> Option<Decision> {
+    fn decide_once(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         let now = self.now();
         let app = self.apps.get(name)?;
         let head = self.branch.as_ref().map(|branch| Head {
@@ -401,8 +464,13 @@ impl Controller {
         let abort = self.abort_in_anchor(name, app);
         let elsewhere =
             |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
-        let neighbours =
-            Neighbours { render: &elsewhere, waits_for: self.waits_for(app), predecessor: app.predecessor.clone() };
+        let full = self.limit().filter(|limit| door == Door::Closed || self.line.room(*limit, &BTreeSet::new()) == 0);
+        let neighbours = Neighbours {
+            render: &elsewhere,
+            waits_for: self.waits_for(app),
+            predecessor: app.predecessor.clone(),
+            full: full.map(|limit| self.line.full(limit)),
+        };
         let repair = app
             .repair
             .as_ref()
@@ -504,7 +572,6 @@ impl Controller {
     /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
     async fn publish(&mut self, publications: Vec<(Publication, bool)>) {
         let now = self.now();
-        let interval = self.push_interval();
         let away = self.git.away.is_some() || self.branch.is_none();
         // Going back does not wait until a push may be tried again; a repair is nothing but a push.
         let held_up = self.push_failures > 0 && self.push_not_before.is_some_and(|at| at > now);
@@ -518,10 +585,7 @@ impl Controller {
             return;
         }
         let urgent = publications.iter().any(|(_, urgent)| *urgent);
-        let next = self.last_push.map(|last| last + interval);
-        let wait = next.filter(|next| *next > now && !urgent);
-        let backing_off = self.git_not_before.max(self.push_not_before).filter(|at| *at > now);
-        if let Some(until) = wait.max(backing_off) {
+        if let Some(until) = if urgent { self.backs_off(now) } else { self.may_push_from(now) } {
             self.wake_all(publications.iter().map(|(publication, _)| publication.app.clone()), until);
             return;
         }
@@ -554,6 +618,22 @@ impl Controller {
         }
     }
 
+    /// Returns whether what opens now can be pushed at once.
+    fn can_push(&self) -> bool {
+        self.git.away.is_none() && self.git_lane.is_none() && self.may_push_from(self.now()).is_none()
+    }
+
+    /// Returns until when records of going forward may not be pushed, where they may not now.
+    fn may_push_from(&self, now: Timestamp) -> Option<Timestamp> {
+        let next = self.last_push.map(|last| last + self.push_interval());
+        next.filter(|next| *next > now).max(self.backs_off(now))
+    }
+
+    /// Returns until when nothing may be pushed, after what failed.
+    fn backs_off(&self, now: Timestamp) -> Option<Timestamp> {
+        self.git_not_before.max(self.push_not_before).filter(|at| *at > now)
+    }
+
     fn push_interval(&self) -> SignedDuration {
         let set = self.options.push_interval;
         let interval = set.or(self.branch.as_ref().map(|branch| branch.settings.push_interval));
@@ -568,7 +648,11 @@ impl Controller {
             .filter(|(name, app)| !app.acting && !self.publishing.contains(*name) && self.ready)
             .filter_map(|(_, app)| app.wake);
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
-        apps.chain(git).min()
+        // Who is next in line opens as soon as it can be pushed.
+        let is_next = self.limit().is_some_and(|limit| self.line.room(limit, &BTreeSet::new()) > 0)
+            && self.line.waiting().next().is_some();
+        let turn = self.may_push_from(self.now()).filter(|_| is_next && self.git_lane.is_none());
+        apps.chain(git).chain(turn).min()
     }
 
     fn touch(&mut self, touched: Touched) {

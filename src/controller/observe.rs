@@ -213,6 +213,7 @@ impl Controller {
                     self.tell_records(publication);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
                         publication.pushed_to(&mut app.ledger);
+                        self.line.follow(&publication.app, app);
                         app.repair = None;
                         app.dirty = true;
                     }
@@ -324,6 +325,7 @@ impl Controller {
                     info!(app = %publication.app, "Git is away: going back is recorded in the anchor");
                     app.anchored = Some((ledger.pushed_tip(), ledger.tip()));
                     app.ledger = ledger;
+                    self.line.follow(&publication.app, app);
                     app.dirty = true;
                     if let Some(object) = object {
                         self.view.put(object);
@@ -367,8 +369,10 @@ impl Controller {
             .filter_map(anchor::read)
             .collect();
         for anchor in anchors {
-            let app = self.apps.entry(anchor.app.clone()).or_default();
+            let name = anchor.app.clone();
+            let app = self.apps.entry(name.clone()).or_default();
             take_anchor(app, anchor);
+            self.line.follow(&name, app);
         }
     }
 }
