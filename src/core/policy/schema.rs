@@ -270,7 +270,10 @@ fn settings() -> Value {
                     &[],
                     [(
                         "concurrent",
-                        described("How many rollouts may be under way at once, over all applications.", integer(1, MOST_CONCURRENT)),
+                        described(
+                            "How many rollouts may be under way at once, over all applications.",
+                            integer(1, MOST_CONCURRENT),
+                        ),
                     )],
                 ),
             ),

@@ -220,7 +220,10 @@ mod tests {
 
     #[test]
     fn settings_have_defaults_for_everything() {
-        let read = read_settings("locktender.yaml", b"ledger: {pushInterval: 500ms}\npaths: {apps: releases/apps}\nrollouts: {concurrent: 5}\n");
+        let read = read_settings(
+            "locktender.yaml",
+            b"ledger: {pushInterval: 500ms}\npaths: {apps: releases/apps}\nrollouts: {concurrent: 5}\n",
+        );
         let expected = Settings {
             push_interval: Duration::from_millis(500),
             paths: Paths { apps: "releases/apps".into(), ..Settings::default().paths },
@@ -228,6 +231,18 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(read.unwrap(), expected);
+    }
+
+    #[test]
+    fn fault_58_a_limit_of_nothing_is_refused_where_it_is_written() {
+        for (text, at) in [("0", "1:24"), ("-1", "1:24"), ("1.5", "1:24"), ("\"5\"", "1:24"), ("9999999999", "1:24")] {
+            let problems = read_settings("locktender.yaml", format!("rollouts: {{concurrent: {text}}}\n").as_bytes());
+            let problem = problems.unwrap_err().remove(0).to_string();
+            assert!(problem.starts_with(&format!("locktender.yaml:{at}: error: ")), "{problem}");
+        }
+        let unknown =
+            read_settings("locktender.yaml", b"rollouts: {concurent: 5}\n").unwrap_err().remove(0).to_string();
+        assert!(unknown.contains("concurent") && unknown.contains("1:12"), "{unknown}");
     }
 
     #[test]

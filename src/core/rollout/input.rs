@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{
-    action::Action, plan::Plan, render::Render, report::Report, state::State, turn::Full, view::View,
-};
+use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, turn::Full, view::View};
 use crate::core::{
     cluster::ObjectKey,
     ledger::{DecisionFile, Draft},

@@ -1,10 +1,10 @@
 //! Whose turn it is: a limit of the rollouts that are under way at once, over all applications.
 //!
 //! The limit is at the door. A rollout that is under way is never stopped or slowed down by it, and neither is what goes
-//! back, takes the place of a rollout under way, or needs no stages. Everything here is told by the ledger and HEAD, so a
+//! back, hands an object over, takes the place of a rollout under way, or needs no stages. Everything here is told by the ledger and HEAD, so a
 //! controller that was started a moment ago decides as the one before it.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::{
     render::Render,
     state::{Phase, State},
 };
-use crate::core::{ledger::Event, names::RolloutId};
+use crate::core::{cluster::ObjectKey, ledger::Event, names::RolloutId};
 
 /// That no other rollout may open now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -70,5 +70,10 @@ pub(super) fn waits<'a>(input: &Input<'a>, target: Option<&Render>, stable: Opti
     let goes_back = target.zip(stable).is_some_and(|(target, stable)| {
         target.digests != stable.digests && is_known(input, target, target.policy.as_ref())
     });
-    (!goes_back).then_some(full)
+    // Who gets an object may have its turn already: nobody else may go on putting it back.
+    let hands_over = stable.is_some_and(|stable| {
+        let kept: BTreeSet<ObjectKey> = target.into_iter().flat_map(Render::keys).collect();
+        stable.keys().any(|key| !kept.contains(&key) && (input.neighbours.render)(&key))
+    });
+    (!goes_back && !hands_over).then_some(full)
 }

@@ -3,6 +3,7 @@
 
 mod api_server;
 mod leaders;
+mod many;
 mod process;
 mod release;
 mod repository;
