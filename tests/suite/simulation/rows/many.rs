@@ -101,59 +101,70 @@ fn waits_for_its_turn(sim: &Sim, app: &str) -> bool {
     report.is_some_and(|report| report.reasons.iter().any(|reason| matches!(reason, Reason::Full(_))))
 }
 
+/// So many applications where every run is made, optimised; else as many as a test may take.
+fn size(all: u32, few: u32) -> u32 {
+    if std::env::var("LOCKTENDER_SWEEP").is_ok_and(|sweep| sweep == "all") { all } else { few }
+}
+
+fn seconds_since(sim: &Sim, began: jiff::Timestamp) -> i64 {
+    sim.clock.time().duration_since(began).as_secs()
+}
+
+/// Everybody gets on, and each about as soon as the others, though the API server takes five writes a second.
 #[tokio::test(start_paused = true)]
 async fn fault_11_many_applications_and_a_slow_api_server() {
-    let plain = |name: &str| {
-        let app = rollouts::APP.replace("checkout", name).replace(", policy: two-data-centers", "");
+    let count = size(10_000, 60);
+    let name = |number: u32| format!("app-{number:05}");
+    let mut tree = Tree::default();
+    for number in 0..count {
+        let name = name(number);
         let config = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: b}}\n");
-        (app, config)
-    };
-    let mut files: Vec<(String, String)> = Vec::new();
-    for number in 0..60 {
-        let name = format!("app-{number:02}");
-        let (app, config) = plain(&name);
-        files.push((format!("apps/{name}/app.yaml"), app));
-        files.push((format!("apps/{name}/config.yaml"), config));
+        tree = tree
+            .with(format!("apps/{name}/app.yaml"), app(&name).replace(", policy: two-data-centers", ""))
+            .with(format!("apps/{name}/config.yaml"), config);
     }
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let sim = Sim::new(&files);
+    let sim = tree.sim(3);
+    sim.checker.lock().unwrap().resting = count > 60;
     sim.faults.pace(Duration::from_millis(200));
-    for number in 0..60 {
-        sim.recorded(&format!("app-{number:02}"), 1, Event::Completed, "all", 1).await.unwrap();
+    let began = (sim.clock.time(), std::time::Instant::now());
+    for number in 0..count {
+        sim.recorded(&name(number), 1, Event::Completed, "all", 1).await.unwrap();
     }
-    let made: Vec<String> = list(&sim, "configmaps").iter().map(|one| pod_name(one)).collect();
-    assert_eq!(made.iter().filter(|name| name.starts_with("app-")).count(), 60);
+    println!(
+        "{count} applications at five writes a second: {} s, in {:.1} s of ours",
+        seconds_since(&sim, began.0),
+        began.1.elapsed().as_secs_f64()
+    );
+    let made = list(&sim, "configmaps").iter().filter(|one| pod_name(one).starts_with("app-")).count();
+    assert_eq!(made, count as usize);
 }
 
 #[tokio::test(start_paused = true)]
 async fn fault_80_many_releases_at_the_same_instant() {
-    let name = |number: u32| format!("shop-{number:02}");
-    let small = |number: u32, tag: &str| {
-        manifest(tag).replace("checkout", &name(number)).replace("replicas: 10", "replicas: 2")
-    };
-    let free = rollouts::POLICY.replace("confirm: everyBatch", "confirm: none");
-    let mut files: Vec<(String, String)> = vec![("policies/two-data-centers.yaml".to_owned(), free)];
-    for number in 0..20 {
+    let count = size(1_000, 20);
+    let name = |number: u32| format!("shop-{number:05}");
+    let file = |number: u32| format!("apps/{}/deployment.yaml", name(number));
+    let mut tree = Tree::default().with("policies/two-data-centers.yaml", free());
+    for number in 0..count {
         let directory = format!("apps/{}", name(number));
-        files.push((format!("{directory}/app.yaml"), rollouts::APP.replace("checkout", &name(number))));
-        files.push((format!("{directory}/deployment.yaml"), small(number, "1.9")));
+        tree = tree
+            .with(format!("{directory}/app.yaml"), app(&name(number)))
+            .with(file(number), small(&name(number), "1.9"));
     }
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let sim = Sim::new(&files);
-    for number in 0..20 {
+    let sim = tree.sim(3 + count as usize / 50);
+    sim.checker.lock().unwrap().resting = count > 20;
+    for number in 0..count {
         sim.recorded(&name(number), 1, Event::Completed, "beta", 1).await.unwrap();
     }
     let before = sim.git.state.lock().unwrap().pushes;
-    let changed: Vec<(String, String)> =
-        (0..20).map(|number| (format!("apps/{}/deployment.yaml", name(number)), small(number, "2.0"))).collect();
-    let edits: Vec<(&str, Option<&str>)> =
-        changed.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
-    sim.git.commit("everything at once", &edits);
-    let began = sim.clock.time();
-    for number in 0..20 {
+    let changed = (0..count).fold(Tree::default(), |tree, number| tree.with(file(number), small(&name(number), "2.0")));
+    sim.git.commit("everything at once", &changed.edits());
+    let began = (sim.clock.time(), std::time::Instant::now());
+    for number in 0..count {
         sim.recorded(&name(number), 2, Event::Completed, "beta", 1).await.unwrap();
     }
-    let took = sim.clock.time().duration_since(began).as_secs();
+    let took = seconds_since(&sim, began.0);
+    println!("{count} releases at one instant: {took} s, in {:.1} s of ours", began.1.elapsed().as_secs_f64());
     assert!(took < 120, "took {took} s");
     let pushes = sim.git.state.lock().unwrap().pushes - before;
     assert!(pushes < 60, "records that are due together go together: {pushes} pushes");
@@ -203,7 +214,7 @@ async fn fault_78_a_shared_base_changes_under_a_limit() {
     for number in 0..64 {
         sim.recorded(&name(number), 2, Event::Completed, "beta", 1).await.unwrap();
     }
-    println!("64 releases, 5 at a time: {} s", sim.clock.time().duration_since(began).as_secs());
+    println!("64 releases, 5 at a time: {} s", seconds_since(&sim, began));
     assert_eq!(most_at_once(&sim), 5, "as many as may be, and never more");
     assert_eq!(super::at(&sim, "2.0"), 128);
     // Whoever was released longest ago went first, across every restart.
@@ -277,7 +288,7 @@ async fn fault_78_the_limit_is_at_the_door() {
     sim.recorded("one", 3, Event::Aborted, "", 1).await.unwrap();
     let ended = sim.clock.time();
     opens(&sim, "two", 2).await;
-    assert!(sim.clock.time().duration_since(ended).as_secs() <= 5, "as soon as one ends, nobody polls");
+    assert!(seconds_since(&sim, ended) <= 5, "as soon as one ends, nobody polls");
     to_the_end(&sim, "two", 2).await;
     // Without a limit there is no line.
     release(&sim, "one", "4");

@@ -4,6 +4,7 @@
 mod api_server;
 mod leaders;
 mod many;
+mod policies;
 mod process;
 mod release;
 mod repository;
