@@ -3,6 +3,7 @@
 //! Git has one lane: one fetch or push at a time. Each application has one lane of writes. Nothing is decided for an
 //! application while its writes are under way, so that what they answered is seen first.
 
+mod agenda;
 pub mod anchor;
 mod app;
 pub mod events;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
+    agenda::Agenda,
     app::App,
     journals::Journals,
     lanes::{Acted, GitDone},
@@ -195,6 +197,10 @@ struct Controller {
     /// The lost records that a person has accepted as lost; `None` before they are read.
     accepted: Option<BTreeSet<Digest>>,
     apps: BTreeMap<AppName, App>,
+    /// Which of them are due, and when.
+    agenda: Agenda,
+    /// Which applications depend on one.
+    dependents: BTreeMap<AppName, BTreeSet<AppName>>,
     /// Which rollouts are under way, and who waits for a turn.
     line: Line,
     /// Which applications render an object at HEAD.
@@ -234,6 +240,8 @@ impl Controller {
             unread: BTreeMap::new(),
             accepted: None,
             apps: BTreeMap::new(),
+            agenda: Agenda::default(),
+            dependents: BTreeMap::new(),
             line: Line::default(),
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
@@ -284,7 +292,7 @@ impl Controller {
         }
         self.options.listeners.tell(&News::Rests(Load {
             ready: self.ready && (self.branch.is_some() || self.apps.values().any(|app| !app.ledger.states.is_empty())),
-            due: self.apps.values().filter(|app| app.dirty).count(),
+            due: self.agenda.touched(),
             acting: self.acts.len(),
         }));
     }
@@ -314,18 +322,14 @@ impl Controller {
         if !self.ready {
             return;
         }
-        let due: Vec<AppName> = self
-            .apps
-            .iter()
-            .filter(|(name, app)| {
-                let awake = app.dirty || app.wake.is_some_and(|wake| wake <= now);
-                awake && !app.acting && !self.publishing.contains(*name)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
         let mut publications: Vec<(Publication, bool)> = Vec::new();
         let mut in_line: BTreeMap<AppName, Decision> = BTreeMap::new();
-        for name in due {
+        for name in self.agenda.due(now) {
+            if self.is_busy(&name) {
+                // What comes of it makes it due again.
+                self.agenda.wake_at(&name, None);
+                continue;
+            }
             if self.is_newer(&name) {
                 continue;
             }
@@ -340,6 +344,11 @@ impl Controller {
         if !publications.is_empty() {
             self.publish(publications).await;
         }
+    }
+
+    /// Returns whether writes or pushes of an application are under way.
+    fn is_busy(&self, name: &AppName) -> bool {
+        self.publishing.contains(name) || self.apps.get(name).is_none_or(|app| app.acting)
     }
 
     /// Puts an application in line, or takes it out: whether its rollout would open if it were its turn.
@@ -365,8 +374,7 @@ impl Controller {
             let mut opening: BTreeSet<AppName> =
                 publications.iter().filter(|one| opens(one)).map(|(publication, _)| publication.app.clone()).collect();
             while self.line.room(limit, &opening) > 0 {
-                let is_free = |name: &&AppName| self.apps.get(*name).is_some_and(|app| !app.acting);
-                let Some(name) = self.line.waiting().find(is_free).cloned() else { break };
+                let Some(name) = self.line.waiting().find(|name| !self.is_busy(name)).cloned() else { break };
                 self.line.leave(&name);
                 decided.remove(&name);
                 let Some(decision) = self.decide(&name, Door::Open).await else { continue };
@@ -403,8 +411,7 @@ impl Controller {
         let Some(app) = self.apps.get_mut(name) else { return false };
         let Some(why) = app.newer.clone() else { return false };
         self.line.leave(name);
-        app.dirty = false;
-        app.wake = None;
+        self.agenda.decided(name, None);
         let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
         report.activity = Activity::Held;
         report.reasons = vec![Reason::Held { why }];
@@ -419,9 +426,7 @@ impl Controller {
             self.ready = true;
             self.watching_since = self.now();
             self.read_anchors();
-            for app in self.apps.values_mut() {
-                app.dirty = true;
-            }
+            self.touch(Touched::Everything);
         }
     }
 
@@ -506,8 +511,7 @@ impl Controller {
             }
             Err(_) => {
                 app.panics = app.panics.saturating_add(1);
-                app.dirty = false;
-                app.wake = Some(now + SignedDuration::from_secs(1 << app.panics.min(10)));
+                self.agenda.decided(name, Some(now + SignedDuration::from_secs(1 << app.panics.min(10))));
                 warn!(app = %name, panics = app.panics, "deciding panicked: the application is left alone for a while");
                 None
             }
@@ -528,13 +532,15 @@ impl Controller {
         decision.wake_at(thaw);
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
+        self.agenda.decided(name, decision.wake);
         let app = self.apps.get_mut(name)?;
-        app.dirty = false;
-        app.wake = decision.wake;
         let mut report = decision.report.clone();
         report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
         if app.report.as_ref() != Some(&report) {
-            let reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+            let mut reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+            if reasons.is_empty() {
+                reasons.push("nothing is waited for".to_owned());
+            }
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
                 "{}", reasons.join("; "));
         }
@@ -549,7 +555,7 @@ impl Controller {
         actions.append(&mut decision.actions);
         if !actions.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
-                app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
+                self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
@@ -592,12 +598,7 @@ impl Controller {
         if self.git_lane.is_some() {
             // The lane's end wakes them: they are decided again then, on what it brought.
             let names: Vec<AppName> = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
-            for name in names {
-                if let Some(app) = self.apps.get_mut(&name) {
-                    app.wake = None;
-                }
-                self.publishing_later(name);
-            }
+            self.publishing.extend(names);
             return;
         }
         let Some(onto) = self.branch.as_ref().map(|branch| branch.revision.clone()) else { return };
@@ -605,17 +606,8 @@ impl Controller {
         self.git_lane = Some(lanes::push(&self.ports.repository, onto, publications, now));
     }
 
-    /// Decides for an application again as soon as the Git lane is free.
-    fn publishing_later(&mut self, name: AppName) {
-        self.publishing.insert(name);
-    }
-
     fn wake_all(&mut self, names: impl Iterator<Item = AppName>, at: Timestamp) {
-        for name in names {
-            if let Some(app) = self.apps.get_mut(&name) {
-                app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
-            }
-        }
+        names.for_each(|name| self.agenda.wake_by(&name, at));
     }
 
     /// Returns whether what opens now can be pushed at once.
@@ -642,30 +634,23 @@ impl Controller {
 
     /// Returns when something is due without an event.
     fn next_wake(&self) -> Option<Timestamp> {
-        let apps = self
-            .apps
-            .iter()
-            .filter(|(name, app)| !app.acting && !self.publishing.contains(*name) && self.ready)
-            .filter_map(|(_, app)| app.wake);
+        let apps = self.agenda.next().filter(|_| self.ready);
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
         // Who is next in line opens as soon as it can be pushed.
         let is_next = self.limit().is_some_and(|limit| self.line.room(limit, &BTreeSet::new()) > 0)
             && self.line.waiting().next().is_some();
         let turn = self.may_push_from(self.now()).filter(|_| is_next && self.git_lane.is_none());
-        apps.chain(git).chain(turn).min()
+        [apps, git, turn].into_iter().flatten().min()
     }
 
     fn touch(&mut self, touched: Touched) {
         match touched {
             Touched::Nothing => {}
             Touched::Apps(names) => {
-                for name in names {
-                    if let Some(app) = self.apps.get_mut(&name) {
-                        app.dirty = true;
-                    }
-                }
+                let known = names.iter().filter(|name| self.apps.contains_key(*name));
+                known.for_each(|name| self.agenda.touch(name));
             }
-            Touched::Everything => self.apps.values_mut().for_each(|app| app.dirty = true),
+            Touched::Everything => self.apps.keys().for_each(|name| self.agenda.touch(name)),
         }
     }
 }

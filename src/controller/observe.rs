@@ -95,7 +95,7 @@ impl Controller {
         }
         if let Some(app) = self.apps.get_mut(&acted.app) {
             app.acting = false;
-            app.dirty = true;
+            self.agenda.touch(&acted.app);
             if failed {
                 app.trouble = trouble;
                 app.refused = refused;
@@ -109,11 +109,8 @@ impl Controller {
     /// Takes what the Git lane brought.
     pub(super) async fn git_done(&mut self, done: GitDone) {
         // Those that waited for the lane are decided again, on what it brought.
-        for name in std::mem::take(&mut self.publishing) {
-            if let Some(app) = self.apps.get_mut(&name) {
-                app.dirty = true;
-            }
-        }
+        let waited = std::mem::take(&mut self.publishing);
+        self.touch(Touched::Apps(waited));
         match done {
             GitDone::Fetched(Ok(tip)) => self.fetched(tip).await,
             GitDone::Fetched(Err(error)) => self.git_failed(&error),
@@ -215,7 +212,7 @@ impl Controller {
                         publication.pushed_to(&mut app.ledger);
                         self.line.follow(&publication.app, app);
                         app.repair = None;
-                        app.dirty = true;
+                        self.agenda.touch(&publication.app);
                     }
                 }
                 self.touch_dependents(&publications.iter().map(|(publication, _)| &publication.app).collect());
@@ -285,17 +282,14 @@ impl Controller {
 
     /// Those that wait for an application decide again when it has moved.
     fn touch_dependents(&mut self, moved: &BTreeSet<&AppName>) {
-        for app in self.apps.values_mut() {
-            if let Some(HeadContent::Rendered(render)) = &app.content {
-                app.dirty |= render.application.depends_on.iter().any(|other| moved.contains(other));
-            }
-        }
+        let waiting = moved.iter().filter_map(|name| self.dependents.get(*name)).flatten();
+        waiting.for_each(|name| self.agenda.touch(name));
     }
 
-    fn forget_repair(&mut self, app: &AppName) {
-        if let Some(app) = self.apps.get_mut(app) {
+    fn forget_repair(&mut self, name: &AppName) {
+        if let Some(app) = self.apps.get_mut(name) {
             app.repair = None;
-            app.dirty = true;
+            self.agenda.touch(name);
         }
     }
 
@@ -326,7 +320,7 @@ impl Controller {
                     app.anchored = Some((ledger.pushed_tip(), ledger.tip()));
                     app.ledger = ledger;
                     self.line.follow(&publication.app, app);
-                    app.dirty = true;
+                    self.agenda.touch(&publication.app);
                     if let Some(object) = object {
                         self.view.put(object);
                     }
@@ -334,7 +328,7 @@ impl Controller {
                 Err(error) => {
                     warn!(app = %publication.app, %error, "the anchor cannot be written");
                     app.back_off(now, None);
-                    app.wake = app.not_before;
+                    self.agenda.wake_at(&publication.app, app.not_before);
                 }
             }
         }
@@ -373,6 +367,7 @@ impl Controller {
             let app = self.apps.entry(name.clone()).or_default();
             take_anchor(app, anchor);
             self.line.follow(&name, app);
+            self.agenda.touch(&name);
         }
     }
 }
@@ -399,7 +394,6 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
     for (revision, render) in anchor.renders {
         app.renders.entry(revision).or_insert_with(|| Arc::new(render));
     }
-    app.dirty = true;
 }
 
 fn last_of(anchor: &Anchor) -> Option<Digest> {
