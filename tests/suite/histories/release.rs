@@ -44,6 +44,7 @@ use super::{
     live::Live,
 };
 use crate::{
+    audit::{self, log::AuditLog},
     simulation::{cluster::SimCluster, time::VirtualClock},
     support::{
         cluster,
@@ -144,7 +145,11 @@ impl Drop for Release {
                 world.abort();
                 cluster.state.lock().unwrap().checker.lock().unwrap().take()
             }
-            Ground::Live { court, .. } => court.as_ref().map(SandboxCourt::judge).unwrap_or_default(),
+            Ground::Live { court, live, .. } => {
+                let mut violations = court.as_ref().map(SandboxCourt::judge).unwrap_or_default();
+                violations.extend(audit::unexplained(&live.audit.read(), &self.remote));
+                violations
+            }
         };
         if !std::thread::panicking() {
             assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
@@ -293,6 +298,7 @@ impl Release {
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
             Place::Sandbox | Place::ControlPlane => {
+                remote.note_pushes();
                 let files = tempfile::tempdir().unwrap();
                 let live = match place {
                     Place::ControlPlane => Live::control_plane(units, capacity).await,
@@ -341,7 +347,7 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
+                let cluster = connect_with(Some(&live.controllers), None, Settings::default()).await.unwrap();
                 let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
                 let judged: Arc<dyn Cluster> = match court {
                     Some(court) => {
@@ -435,6 +441,12 @@ impl Release {
                 Err(why) => assert!(why.contains("has been modified"), "{why}"),
             }
         }
+    }
+
+    /// What the API server was asked since the beginning, and how the controller reaches it; only in real time.
+    pub fn audit(&self) -> (AuditLog, PathBuf) {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        (live.audit.clone(), live.controllers.clone())
     }
 
     /// How clients reach a cluster in real time.
