@@ -6,6 +6,7 @@ pub mod explain;
 pub mod history;
 mod killed;
 pub mod log;
+mod requests;
 
 use std::fmt::Write as _;
 

@@ -13,7 +13,7 @@ use locktender::{
     adapter::{
         clock::SystemClock,
         git::{
-            GitOptions, GitRepository,
+            GitOptions, GitRepository, RemoteCounts,
             url::{Branch, RemoteUrl},
         },
         kube::{Settings, connect_with},
@@ -126,6 +126,8 @@ pub struct Release {
     pub remote: Remote,
     /// How long the sandbox's controller gathers records from its next start on.
     pub push_interval: Duration,
+    /// What the controller asked the remote since it was started last; only in real time.
+    pub git: Option<Arc<RemoteCounts>>,
     /// Whether the simulation's controller has a later renderer from its next start on.
     pub upgraded: bool,
     ground: Ground,
@@ -313,6 +315,7 @@ impl Release {
             remote,
             upgraded: false,
             push_interval: Duration::from_millis(100),
+            git: None,
             ground,
             sender,
             controller: None,
@@ -348,7 +351,9 @@ impl Release {
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
                 let cluster = connect_with(Some(&live.controllers), None, Settings::default()).await.unwrap();
-                let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
+                let repository = GitRepository::open(git).await.unwrap();
+                self.git = Some(repository.requests());
+                let mut repository: Arc<dyn Repository> = Arc::new(repository);
                 let judged: Arc<dyn Cluster> = match court {
                     Some(court) => {
                         court.forget();
