@@ -1,8 +1,8 @@
 //! How many requests a rollout costs: `golden/requests.txt` has what is expected, so that one more is seen.
 //!
-//! Each line has a verb, a resource, and how many: a number, or `a..b` where it depends on what comes together (a record
-//! that is pushed a moment later is another write to the anchor), which the line then says. What is not in the file must
-//! not be asked. How often Git is asked where the branch is depends on the clock alone, and is not counted.
+//! Each line has a verb, a resource, and how many: a number, or `a..b` where it depends on the clock, which the file then
+//! says. What is not in the file must not be asked. How often Git is asked where the branch is depends on the clock alone,
+//! and is not counted.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -63,12 +63,25 @@ fn expected(golden: &str) -> BTreeMap<String, BTreeMap<String, (u64, u64)>> {
             continue;
         };
         let (count, what) = line.trim_start().split_once(' ').unwrap();
-        let what = what.split_once(" #").map_or(what, |(what, _)| what).trim().to_owned();
         let (least, most) = count.split_once("..").unwrap_or((count, count));
         let bounds = (least.parse().unwrap(), most.parse().unwrap());
-        assert!(scenarios.get_mut(&scenario).unwrap().insert(what, bounds).is_none(), "twice: {line}");
+        assert!(scenarios.get_mut(&scenario).unwrap().insert(what.to_owned(), bounds).is_none(), "twice: {line}");
     }
     scenarios
+}
+
+/// How often something may be asked: as the file says; and a conflict for two writes, after which the object is read.
+fn bounds(what: &str, wanted: &BTreeMap<String, (u64, u64)>, counts: &Counts) -> (u64, u64) {
+    if let Some(bounds) = wanted.get(what) {
+        return *bounds;
+    }
+    let conflicts = |what: &str| wanted.get(what).map_or(0, |(_, most)| most.div_ceil(2));
+    if let Some(write) = what.strip_suffix(" 409") {
+        return (0, conflicts(write));
+    }
+    let Some(resource) = what.strip_prefix("get ") else { return (0, 0) };
+    let refused = ["patch", "apply"].map(|verb| counts.get(&format!("{verb} {resource} 409")).copied().unwrap_or(0));
+    (0, refused.iter().sum())
 }
 
 /// Says where counts are not what is expected.
@@ -81,7 +94,7 @@ fn differences(golden: &str, scenarios: &[(&str, Counts)]) -> String {
         let mut wrong = String::new();
         for what in wanted.keys().chain(counts.keys().filter(|what| !wanted.contains_key(*what))) {
             let count = counts.get(what).copied().unwrap_or(0);
-            let (least, most) = wanted.get(what).copied().unwrap_or((0, 0));
+            let (least, most) = bounds(what, wanted, counts);
             if !(least..=most).contains(&count) {
                 let bounds = if least == most { least.to_string() } else { format!("{least}..{most}") };
                 let _ = writeln!(wrong, "- {bounds:>6} {what}\n+ {count:>6} {what}");
@@ -147,10 +160,18 @@ async fn a_rollout_asks_as_much_as_it_did() {
 
 #[test]
 fn one_request_more_is_told() {
-    let golden = "# why\none pod\n       3 patch pods\n    1..2 apply configmaps    # the anchor\nnothing\n";
+    let golden = "# why\none pod\n       3 patch pods\n    1..2 apply configmaps\nnothing\n";
     let counts =
         |pods, anchor| Counts::from([("patch pods".to_owned(), pods), ("apply configmaps".to_owned(), anchor)]);
     assert_eq!(differences(golden, &[("one pod", counts(3, 2)), ("nothing", Counts::new())]), "");
+    let conflicts = |patches: u64, gets: u64| {
+        let mut counts = counts(3, 2);
+        counts.extend([("patch pods 409".to_owned(), patches), ("get pods".to_owned(), gets)]);
+        differences(golden, &[("one pod", counts)])
+    };
+    assert_eq!(conflicts(2, 2), "");
+    assert_eq!(conflicts(3, 3), "one pod\n-   0..2 patch pods 409\n+      3 patch pods 409\n\n");
+    assert_eq!(conflicts(1, 2), "one pod\n-   0..1 get pods\n+      2 get pods\n\n");
     let told = differences(golden, &[("one pod", counts(4, 2))]);
     assert_eq!(told, "one pod\n-      3 patch pods\n+      4 patch pods\n\n");
     let told = differences(golden, &[("one pod", counts(3, 0)), ("nothing", counts(0, 1))]);
