@@ -42,15 +42,22 @@ struct Place {
     version: String,
 }
 
+/// Resource, namespace and name.
+type Key = (String, String, String);
+
+fn key(request: &Request) -> Key {
+    (request.resource.clone(), request.namespace.clone(), request.name.clone())
+}
+
 /// What is known of the cluster from the writes before.
 #[derive(Default)]
 struct Seen {
-    /// Slices by name, and what they were told.
-    slices: BTreeMap<String, Place>,
-    /// By pod: the version that it was last sent to, and what explained that.
-    pods: BTreeMap<String, (Place, String)>,
-    /// By resource and name: whose it is, and what was last applied.
-    applied: BTreeMap<(String, String), (AppName, Value)>,
+    /// What slices were told to be.
+    slices: BTreeMap<Key, Place>,
+    /// By pod: the version that it was last sent to.
+    pods: BTreeMap<Key, Place>,
+    /// Whose an object is, and what was last applied.
+    applied: BTreeMap<Key, (AppName, Value)>,
 }
 
 /// Explains every write of ours that was carried out.
@@ -65,7 +72,7 @@ pub fn explain<'a>(requests: &'a [Request], history: &History) -> Vec<Explained<
         }
         let why =
             class(request, &seen).map_or_else(|| seen.explain(request, history, &apps), |class| Ok(class.to_owned()));
-        seen.take(request, why.as_deref().unwrap_or_default());
+        seen.take(request);
         explained.push(Explained { request, why });
     }
     explained
@@ -85,7 +92,7 @@ fn class(request: &Request, seen: &Seen) -> Option<&'static str> {
         ("configmaps", "apply") if !label(body, labels::ANCHOR).is_empty() => Some("anchor"),
         ("configmaps" | "secrets", "apply") if body["metadata"]["ownerReferences"].is_array() => Some("configuration"),
         ("deployments.apps", "apply") => {
-            let (_, before) = seen.applied.get(&(request.resource.clone(), request.name.clone()))?;
+            let (_, before) = seen.applied.get(&key(request))?;
             (without_notes(before) == without_notes(body)).then_some("notes")
         }
         _ => None,
@@ -110,8 +117,9 @@ fn without_notes(body: &Value) -> Value {
 
 impl Seen {
     /// The slice that a pod is in: its name begins with the slice's.
-    fn slice_of(&self, pod: &str) -> Option<&Place> {
-        self.slices.get(pod.rsplit_once('-')?.0)
+    fn slice_of(&self, pod: &Request) -> Option<&Place> {
+        let (slice, _) = pod.name.rsplit_once('-')?;
+        self.slices.get(&("replicasets.apps".to_owned(), pod.namespace.clone(), slice.to_owned()))
     }
 
     /// Where a write takes pods, if it names a version.
@@ -123,13 +131,13 @@ impl Seen {
                     Some(moving) => moving,
                     None => label(body, labels::DIGEST),
                 };
-                let known = self.slice_of(&request.name).or_else(|| Some(&self.pods.get(&request.name)?.0));
+                let known = self.slice_of(request).or_else(|| self.pods.get(&key(request)));
                 known
                     .filter(|_| !version.is_empty())
                     .map(|place| Place { version: version.to_owned(), ..place.clone() })
             }
             "replicasets.apps" if request.verb == "create" || !label(body, labels::DIGEST).is_empty() => {
-                let known = self.slices.get(&request.name);
+                let known = self.slices.get(&key(request));
                 let own = |name: &str, known: Option<&str>| match label(body, name) {
                     "" => known.unwrap_or_default().to_owned(),
                     text => text.to_owned(),
@@ -141,7 +149,7 @@ impl Seen {
                     version: label(body, labels::DIGEST).to_owned(),
                 })
             }
-            "replicasets.apps" => self.slices.get(&request.name).cloned(),
+            "replicasets.apps" => self.slices.get(&key(request)).cloned(),
             _ => None,
         }
     }
@@ -149,20 +157,19 @@ impl Seen {
     /// Others, too, take pods away.
     fn hear(&mut self, request: &Request) {
         if request.resource == "pods" && request.verb == "delete" {
-            self.pods.remove(&request.name);
+            self.pods.remove(&key(request));
         }
     }
 
-    fn take(&mut self, request: &Request, why: &str) {
+    fn take(&mut self, request: &Request) {
         let place = self.towards(request);
         match (request.resource.as_str(), request.verb.as_str(), place) {
-            (_, "delete", _) => drop(self.slices.remove(&request.name)),
-            ("pods", _, Some(place)) => drop(self.pods.insert(request.name.clone(), (place, why.to_owned()))),
-            ("replicasets.apps", _, Some(place)) => drop(self.slices.insert(request.name.clone(), place)),
+            (_, "delete", _) => drop(self.slices.remove(&key(request))),
+            ("pods", _, Some(place)) => drop(self.pods.insert(key(request), place)),
+            ("replicasets.apps", _, Some(place)) => drop(self.slices.insert(key(request), place)),
             (_, "apply", _) => {
                 let app = AppName::new(label(&request.body, labels::APP));
-                let key = (request.resource.clone(), request.name.clone());
-                self.applied.insert(key, (app, request.body.clone()));
+                self.applied.insert(key(request), (app, request.body.clone()));
             }
             _ => {}
         }
@@ -177,15 +184,18 @@ impl Seen {
         if let Some(place) = self.towards(request) {
             return Some(place.app);
         }
-        let pod = self.slice_of(&request.name).filter(|_| request.resource == "pods");
-        let applied = || self.applied.get(&(request.resource.clone(), request.name.clone())).map(|(app, _)| app);
+        let pod = self.slice_of(request).filter(|_| request.resource == "pods");
+        let applied = || self.applied.get(&key(request)).map(|(app, _)| app);
         pod.map(|place| &place.app).or_else(applied).cloned()
     }
 
     fn explain(&self, request: &Request, history: &History, apps: &[AppName]) -> Result<String, String> {
         let owner = self.app(request);
-        // Who takes over what another application had explains what becomes of it.
-        let heirs = apps.iter().filter(|app| Some(*app) != owner.as_ref());
+        // Who takes over what another application had explains what becomes of it; of what is nobody's, anybody may.
+        let heirs = apps.iter().filter(|app| match &owner {
+            Some(owner) => *app != owner && history.takes_over(app, owner),
+            None => true,
+        });
         let candidates: Vec<&AppName> = owner.iter().chain(heirs).collect();
         let mut first = None;
         for app in candidates {
@@ -235,8 +245,8 @@ impl Seen {
         let count = match request.resource.as_str() {
             "replicasets.apps" => request.body["spec"]["replicas"].as_u64().unwrap_or(0),
             _ => {
-                let there = self.pods.iter().filter(|(_, (other, _))| other == place).map(|(name, _)| name);
-                there.chain([&request.name]).collect::<BTreeSet<_>>().len() as u64
+                let there = self.pods.iter().filter(|(_, other)| *other == place).map(|(key, _)| key.clone());
+                there.chain([key(request)]).collect::<BTreeSet<_>>().len() as u64
             }
         };
         if count > allowed {

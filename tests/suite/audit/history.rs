@@ -103,6 +103,15 @@ impl History {
         apps
     }
 
+    /// Whether one of two applications was ever renamed to the other.
+    pub fn takes_over(&self, one: &AppName, other: &AppName) -> bool {
+        let inherits = |heir: &AppName, from: &AppName| {
+            let rollouts = self.pushed(heir, Timestamp::MAX);
+            rollouts.values().any(|state| state.plan.inherits.as_ref() == Some(from))
+        };
+        inherits(one, other) || inherits(other, one)
+    }
+
     /// The rollouts as they had been pushed by then.
     pub fn pushed(&self, app: &AppName, time: Timestamp) -> Rollouts {
         self.pushed.at(time).and_then(|apps| apps.get(app)).cloned().unwrap_or_default()

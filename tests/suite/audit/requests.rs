@@ -151,7 +151,9 @@ async fn a_rollout_asks_as_much_as_it_did() {
     let mut told = String::new();
     for (scenario, counts) in &counted.scenarios {
         let _ = writeln!(told, "{scenario}");
-        counts.iter().for_each(|(what, count)| drop(writeln!(told, "  {count:>6} {what}")));
+        for (what, count) in counts {
+            let _ = writeln!(told, "  {count:>6} {what}");
+        }
     }
     println!("{told}");
     let differ = differences(include_str!("golden/requests.txt"), &counted.scenarios);
