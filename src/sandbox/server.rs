@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     api::Api,
     faults::Faults,
-    http::{self, Backend},
+    http::{self, AuditLog, Backend},
     kubeconfig,
     kubelet::{ListenerRuntime, PodRange},
     nodes::NodeSpec,
@@ -44,6 +44,8 @@ pub struct SandboxOptions {
     pub pace: Pace,
     /// Where UIDs and generated names come from.
     pub seed: u64,
+    /// The file to which every request is added, in the shape of Kubernetes' audit log.
+    pub audit_log: Option<PathBuf>,
 }
 
 impl Default for SandboxOptions {
@@ -55,6 +57,7 @@ impl Default for SandboxOptions {
             capacity: 110,
             pace: Pace::default(),
             seed: 1,
+            audit_log: None,
         }
     }
 }
@@ -82,11 +85,12 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Where the API server cannot listen, or the kubeconfig cannot be written.
+    /// Where the API server cannot listen, or the kubeconfig or the audit log cannot be written.
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let (url, token) = (http::url(address), token());
+        let audit = options.audit_log.as_deref().map(AuditLog::open).transpose()?;
         if let Some(path) = &options.kubeconfig {
             kubeconfig::write(path, &url, &token)?;
         }
@@ -112,7 +116,7 @@ impl Sandbox {
             // A sandbox that is dropped stops as well.
             let _ = stopped.await;
         };
-        let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), stopped));
+        let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), audit, stopped));
         let mut clock = JoinSet::new();
         clock.spawn(live.clone().run());
         Ok(Self { url, token, kubeconfig: options.kubeconfig, live, stop, server, clock })

@@ -9,6 +9,7 @@
 //! same objects, byte for byte.
 
 mod applied;
+mod audit;
 pub mod defaults;
 mod delete;
 mod discovery;

@@ -16,11 +16,14 @@ use locktender::sandbox::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::support::cluster;
+use crate::{audit::log::AuditLog, support::cluster};
 
 /// A cluster that is asked over HTTP.
 pub struct Live {
     pub kubeconfig: PathBuf,
+    /// The controller's own, where it has one.
+    pub controllers: PathBuf,
+    pub audit: AuditLog,
     client: Client,
     runs: Runs,
 }
@@ -53,9 +56,23 @@ impl Live {
     pub async fn sandbox(directory: PathBuf, units: Vec<(String, usize)>, capacity: u32) -> Self {
         let kubeconfig = directory.join("kubeconfig");
         let file = Some(kubeconfig.clone());
-        let options = SandboxOptions { units, capacity, kubeconfig: file, pace: quick(), ..SandboxOptions::default() };
+        let audit_log = directory.join("audit.log");
+        let options = SandboxOptions {
+            units,
+            capacity,
+            kubeconfig: file,
+            pace: quick(),
+            audit_log: Some(audit_log.clone()),
+            ..SandboxOptions::default()
+        };
         let sandbox = Sandbox::start(options).await.unwrap();
-        Self { client: client(&kubeconfig).await, kubeconfig, runs: Runs::Sandbox(Arc::new(sandbox)) }
+        Self {
+            client: client(&kubeconfig).await,
+            controllers: kubeconfig.clone(),
+            kubeconfig,
+            audit: AuditLog::from_here(audit_log),
+            runs: Runs::Sandbox(Arc::new(sandbox)),
+        }
     }
 
     /// The one that tests run under; waits until it is free, and empties it.
@@ -77,7 +94,8 @@ impl Live {
         let kubelet = Remote::start(options).await.unwrap();
         let ready = |list: &[Value]| list.iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes;
         until(&client, "api/v1/nodes", "the nodes are there", ready).await;
-        Self { client, kubeconfig, runs: Runs::ControlPlane { kubelet, _turn: turn } }
+        let (controllers, audit) = (cluster::controllers(), AuditLog::from_here(cluster::audit_log()));
+        Self { client, kubeconfig, controllers, audit, runs: Runs::ControlPlane { kubelet, _turn: turn } }
     }
 
     /// The sandbox, whose log of changes can be read; none of a control plane.

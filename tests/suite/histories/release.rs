@@ -13,7 +13,7 @@ use locktender::{
     adapter::{
         clock::SystemClock,
         git::{
-            GitOptions, GitRepository,
+            GitOptions, GitRepository, RemoteCounts,
             url::{Branch, RemoteUrl},
         },
         kube::{Settings, connect_with},
@@ -44,6 +44,7 @@ use super::{
     live::Live,
 };
 use crate::{
+    audit::{self, log::AuditLog},
     simulation::{cluster::SimCluster, outside::Outside, time::VirtualClock},
     support::{
         cluster,
@@ -125,6 +126,8 @@ pub struct Release {
     pub remote: Remote,
     /// How long the sandbox's controller gathers records from its next start on.
     pub push_interval: Duration,
+    /// What the controller asked the remote since it was started last; only in real time.
+    pub git: Option<Arc<RemoteCounts>>,
     /// Whether the simulation's controller has a later renderer from its next start on.
     pub upgraded: bool,
     ground: Ground,
@@ -144,7 +147,11 @@ impl Drop for Release {
                 world.abort();
                 cluster.state.lock().unwrap().checker.lock().unwrap().take()
             }
-            Ground::Live { court, .. } => court.as_ref().map(SandboxCourt::judge).unwrap_or_default(),
+            Ground::Live { court, live, .. } => {
+                let mut violations = court.as_ref().map(SandboxCourt::judge).unwrap_or_default();
+                violations.extend(audit::unexplained(&live.audit.read(), &self.remote));
+                violations
+            }
         };
         if !std::thread::panicking() {
             assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
@@ -293,6 +300,7 @@ impl Release {
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
             Place::Sandbox | Place::ControlPlane => {
+                remote.note_pushes();
                 let files = tempfile::tempdir().unwrap();
                 let live = match place {
                     Place::ControlPlane => Live::control_plane(units, capacity).await,
@@ -307,6 +315,7 @@ impl Release {
             remote,
             upgraded: false,
             push_interval: Duration::from_millis(100),
+            git: None,
             ground,
             sender,
             controller: None,
@@ -342,8 +351,10 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
-                let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
+                let cluster = connect_with(Some(&live.controllers), None, Settings::default()).await.unwrap();
+                let repository = GitRepository::open(git).await.unwrap();
+                self.git = Some(repository.requests());
+                let mut repository: Arc<dyn Repository> = Arc::new(repository);
                 let judged: Arc<dyn Cluster> = match court {
                     Some(court) => {
                         court.forget();
@@ -437,6 +448,12 @@ impl Release {
                 Err(why) => assert!(why.contains("has been modified"), "{why}"),
             }
         }
+    }
+
+    /// What the API server was asked since the beginning, and how the controller reaches it; only in real time.
+    pub fn audit(&self) -> (AuditLog, PathBuf) {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        (live.audit.clone(), live.controllers.clone())
     }
 
     /// How clients reach a cluster in real time.

@@ -22,6 +22,7 @@ use locktender::core::{
 
 pub use self::{
     cluster::told,
+    pods::allowed,
     snapshot::{RESOURCES, Snapshot, is_ready},
     told::{Told, resource_of},
 };
