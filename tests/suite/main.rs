@@ -4,6 +4,7 @@ mod architecture;
 mod cli;
 mod conformance;
 mod demo;
+mod faults;
 mod git;
 mod histories;
 mod input;

@@ -127,6 +127,10 @@ pub struct Release {
     pub push_interval: Duration,
     /// Whether the simulation's controller has a later renderer from its next start on.
     pub upgraded: bool,
+    /// How a controller in real time speaks to the cluster from its next start on.
+    pub settings: Settings,
+    /// The kubeconfig by which it does, where not by the cluster's own.
+    pub through: Option<PathBuf>,
     ground: Ground,
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
@@ -306,6 +310,8 @@ impl Release {
         let mut release = Self {
             remote,
             upgraded: false,
+            settings: Settings::default(),
+            through: None,
             push_interval: Duration::from_millis(100),
             ground,
             sender,
@@ -341,7 +347,8 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
+                let kubeconfig = self.through.as_ref().unwrap_or(&live.kubeconfig);
+                let cluster = connect_with(Some(kubeconfig), None, self.settings.clone()).await.unwrap();
                 let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
                 let judged: Arc<dyn Cluster> = match court {
                     Some(court) => {
@@ -439,8 +446,13 @@ impl Release {
 
     /// How clients reach a cluster in real time.
     pub fn kubeconfig(&self) -> PathBuf {
+        self.live().kubeconfig.clone()
+    }
+
+    /// The cluster in real time.
+    pub fn live(&self) -> &Live {
         let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
-        live.kubeconfig.clone()
+        live
     }
 
     /// The modelled cluster; only in the simulation.
