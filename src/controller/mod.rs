@@ -419,6 +419,7 @@ impl Controller {
             neighbours: &neighbours,
             repair,
             refused: &app.refused,
+            admitted: &app.admitted,
             abort: abort.as_ref(),
             now,
         };
