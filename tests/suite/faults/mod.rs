@@ -5,10 +5,17 @@
 //! only a real server can show passes over the sandbox, and says so. `docs/faults.md` lists what is covered.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod admission;
+mod kinds;
+mod others;
+mod rollout;
+mod table;
 mod watches;
 mod writes;
 
 use std::{collections::BTreeMap, ops::Deref};
+
+use locktender::core::rollout::report::Activity;
 
 use crate::{
     histories::{

@@ -6,7 +6,7 @@ use locktender::adapter::kube::{Settings, Verb};
 use serde_json::Value;
 
 use super::*;
-use crate::support::proxy::{Effect, On};
+use crate::support::proxy::{Effect, On, Refusal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_17_watches_are_cut_in_the_middle_of_events() {
@@ -40,7 +40,7 @@ async fn fault_17_a_deletion_that_an_expired_watch_did_not_tell_is_seen_by_the_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_17_a_watch_that_is_gone_at_once_is_not_asked_in_a_loop() {
     let faulty = Faulty::at_beta().await;
-    let gone = Effect::Refused { code: 410, reason: "Expired", message: "too old resource version", retry_after: None };
+    let gone = Effect::Refused(Refusal::new(410, "Expired", "too old resource version"));
     let gone = faulty.proxy.inject(On::watches().of("pods"), gone);
     let cut = faulty.proxy.inject(On::watches().of("pods").times(1), Effect::EventCut);
     faulty.proxy.forget();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::*;
-use crate::support::proxy::{Effect, On};
+use crate::support::proxy::{Effect, On, Refusal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_13_every_first_answer_to_a_write_is_lost() {
@@ -39,7 +39,7 @@ async fn fault_14_every_write_conflicts_for_a_while() {
     let faulty = Faulty::at_beta().await;
     faulty.proxy.forget();
     let message = "Operation cannot be fulfilled: the object has been modified";
-    let conflict = Effect::Refused { code: 409, reason: "Conflict", message, retry_after: None };
+    let conflict = Effect::Refused(Refusal::new(409, "Conflict", message));
     let conflicts = faulty.proxy.inject(On::writes(), conflict);
     faulty.confirm(2, "beta");
     conflicts.reaches(12).await;
@@ -72,8 +72,8 @@ async fn fault_15_a_busy_server_is_left_alone_for_as_long_as_it_asks() {
     let faulty = Faulty::at_beta().await;
     faulty.proxy.forget();
     let message = "too many requests, please try again later";
-    let busy = Effect::Refused { code: 429, reason: "TooManyRequests", message, retry_after: Some(2) };
-    let busy = faulty.proxy.inject(On::writes(), busy);
+    let busy = Refusal { retry_after: Some(2), ..Refusal::new(429, "TooManyRequests", message) };
+    let busy = faulty.proxy.inject(On::writes(), Effect::Refused(busy));
     faulty.confirm(2, "beta");
     busy.reaches(1).await;
     // Reading goes on meanwhile: another pod is seen to come and go.
@@ -109,8 +109,8 @@ fn spells(writes: &[Asked]) -> Vec<Instant> {
 async fn fault_16_bursts_of_server_errors_resets_and_closed_connections() {
     let faulty = Faulty::installed().await;
     let message = "an error on the server has prevented the request from succeeding";
-    let inner = Effect::Refused { code: 500, reason: "InternalError", message, retry_after: None };
-    let late = Effect::Refused { code: 504, reason: "Timeout", message, retry_after: None };
+    let inner = Effect::Refused(Refusal::new(500, "InternalError", message));
+    let late = Effect::Refused(Refusal::new(504, "Timeout", message));
     let faults = [
         faulty.proxy.inject(On::everything().after(2).times(3), inner),
         faulty.proxy.inject(On::everything().after(4).times(2), Effect::Page(502)),

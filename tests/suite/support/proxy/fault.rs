@@ -11,6 +11,25 @@ use tokio::sync::watch;
 
 use super::asked::Asked;
 
+/// What a webhook does to an object.
+pub type Change = Arc<dyn Fn(&mut Value) + Send + Sync>;
+
+/// An answer of the API server that is no yes.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    pub code: u16,
+    pub reason: &'static str,
+    pub message: &'static str,
+    /// In seconds.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    pub const fn new(code: u16, reason: &'static str, message: &'static str) -> Self {
+        Self { code, reason, message, retry_after: None }
+    }
+}
+
 /// What becomes of a request.
 #[derive(Clone)]
 pub enum Effect {
@@ -23,13 +42,13 @@ pub enum Effect {
     /// The server carries it out, and its answer waits until the fault ends.
     AnswerHeld,
     /// A status of the API server, with seconds to wait where it says so.
-    Refused { code: u16, reason: &'static str, message: &'static str, retry_after: Option<u32> },
+    Refused(Refusal),
     /// What a load balancer answers for a server that it cannot reach.
     Page(u16),
     /// It is answered, and the connection closed: what a GOAWAY is to HTTP/1.1.
     Closed,
     /// What is sent is made into something else, as a mutating webhook does.
-    Changed(fn(&mut Value)),
+    Changed(Change),
     /// Of a watch: this event is cut in the middle of its line, and the connection breaks.
     EventCut,
     /// Of a watch: instead of this event it is told that its version is too old.

@@ -37,7 +37,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use self::fault::{Faults, Struck};
 pub use self::{
     asked::Asked,
-    fault::{Effect, Injection, On},
+    fault::{Change, Effect, Injection, On, Refusal},
 };
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -154,9 +154,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<A
     match struck.as_ref().map(|struck| &struck.effect) {
         Some(Effect::Reset) => return Err(broken()),
         Some(Effect::Hang) => std::future::pending().await,
-        Some(Effect::Refused { code, reason, message, retry_after }) => {
-            return Ok(refused(*code, reason, message, *retry_after));
-        }
+        Some(Effect::Refused(refusal)) => return Ok(refused(refusal)),
         Some(Effect::Page(code)) => return Ok(page(*code)),
         Some(Effect::Changed(change)) => {
             let mut sent = asked.body.clone();
@@ -207,7 +205,8 @@ fn whole(body: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, io::Error> {
     Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-fn refused(code: u16, reason: &str, message: &str, retry_after: Option<u32>) -> Answer {
+fn refused(refusal: &Refusal) -> Answer {
+    let Refusal { code, reason, message, retry_after } = *refusal;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "reason": reason, "message": message, "code": code,
