@@ -12,7 +12,7 @@ use crate::core::{
     ledger::DecisionFile,
     names::{Digest, Revision},
     rollout::{
-        input::{DecisionAtHead, HeadContent, Predecessor, Repair},
+        input::{Admitted, DecisionAtHead, HeadContent, Predecessor, Repair},
         render::Render,
         report::Report,
     },
@@ -49,6 +49,8 @@ pub struct App {
     pub trouble: Vec<String>,
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: BTreeMap<ObjectKey, String>,
+    /// Objects of which the API server made something else, when they were last sent.
+    pub admitted: BTreeMap<ObjectKey, Admitted>,
     /// How often in a row it was refused, and not before when to try again.
     pub failures: u32,
     /// Not before when to act again.
@@ -82,6 +84,14 @@ impl App {
         self.not_before = None;
         self.trouble.clear();
         self.refused.clear();
+    }
+
+    /// Notes what the API server made of an object that was sent; `None` where it took it as it is.
+    pub fn note_admitted(&mut self, key: ObjectKey, admitted: Option<Admitted>) {
+        match admitted {
+            Some(admitted) => drop(self.admitted.insert(key, admitted)),
+            None => drop(self.admitted.remove(&key)),
+        }
     }
 
     /// Returns the namespace of the application's anchor.

@@ -504,6 +504,7 @@ impl Controller {
             neighbours: &neighbours,
             repair,
             refused: &app.refused,
+            admitted: &app.admitted,
             abort: abort.as_ref(),
             answers: &app.answers,
             now,

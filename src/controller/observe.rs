@@ -18,11 +18,16 @@ use super::{
     publish::Publication,
 };
 use crate::core::{
-    cluster::{ClusterError, ClusterEvent},
+    cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
     names::{AppName, Digest, Revision},
     repository::{Push, RepositoryError},
-    rollout::{action::Action, input::HeadContent, labels, view::Touched},
+    rollout::{
+        action::Action,
+        input::{Admitted, HeadContent},
+        labels,
+        view::Touched,
+    },
 };
 
 impl Controller {
@@ -64,7 +69,14 @@ impl Controller {
             let (_, key) = subject(&done.action.write);
             let is_done = done.is_done_after_all();
             match done.result {
-                Ok(Some(object)) => touched.push(self.view.put(object)),
+                Ok(Some(object)) => {
+                    if let (Write::Apply { object: sent, .. }, Some(app)) =
+                        (&done.action.write, self.apps.get_mut(&acted.app))
+                    {
+                        app.note_admitted(key, Admitted::of(sent, &object));
+                    }
+                    touched.push(self.view.put(object));
+                }
                 Ok(None) => touched.push(self.view.forget(&key)),
                 Err(error) if is_done => {
                     info!(app = %acted.app, %error, "{}: done, though nobody answered", done.action.why);

@@ -5,6 +5,7 @@ mod audit;
 mod cli;
 mod conformance;
 mod demo;
+mod faults;
 mod git;
 mod histories;
 mod input;

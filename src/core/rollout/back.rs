@@ -60,6 +60,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);

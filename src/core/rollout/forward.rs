@@ -231,6 +231,7 @@ fn go(
         inherits: state.plan.inherits.as_ref(),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, turn::Full, view::View};
 use crate::core::{
     ask::{Answers, Asking},
-    cluster::ObjectKey,
+    cluster::{FIELD_MANAGER, ObjectKey},
+    diff::{self, FieldChange},
     ledger::{DecisionFile, Draft},
+    manifest::Object,
     names::{AppName, BlobId, Revision},
     policy::{Decision as Verb, DecisionBody},
     problem::Problem,
@@ -110,6 +112,39 @@ pub struct Neighbours<'a> {
     pub full: Option<Full>,
 }
 
+/// What the API server made of an object that was applied, where that is something else: webhooks and policies may change
+/// what is ours, and what they change is theirs to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted {
+    /// What was sent, without what it was decided on.
+    pub sent: Object,
+    /// What was answered.
+    pub made: Object,
+}
+
+impl Admitted {
+    /// Compares what was sent with what was answered; `None` where it was taken as it is.
+    pub fn of(sent: &Object, made: &Object) -> Option<Self> {
+        let mut sent = sent.clone();
+        sent.remove(&["metadata", "resourceVersion"]);
+        sent.remove(&["metadata", "uid"]);
+        let admitted = Self { sent, made: made.clone() };
+        (!admitted.changes().is_empty()).then_some(admitted)
+    }
+
+    /// Returns which of our fields are something else than what was sent.
+    pub fn changes(&self) -> Vec<FieldChange> {
+        diff::owned_differs(&self.sent, &self.made, FIELD_MANAGER)
+    }
+
+    /// Returns whether sending `wanted` again would bring nothing: it was sent, and `live` is what was made of it.
+    pub fn explains(&self, wanted: &Object, live: &Object) -> bool {
+        self.sent == *wanted
+            && self.made.uid() == live.uid()
+            && diff::owned_differs(wanted, live, FIELD_MANAGER) == self.changes()
+    }
+}
+
 /// Everything that a decision about one application depends on.
 pub struct Input<'a> {
     /// The application.
@@ -132,6 +167,8 @@ pub struct Input<'a> {
     pub repair: Option<&'a Repair>,
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Objects of which the API server made something else when they were last sent.
+    pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
     /// A person's abort that was written into the anchor: it counts whether Git is there or not.
     pub abort: Option<&'a DecisionAtHead>,
     /// What the outside answered to what the decisions before asked.

@@ -126,6 +126,13 @@ pub enum Reason {
         /// The objects and fields.
         objects: Vec<String>,
     },
+    /// The API server stores something else than what is sent: a webhook or a policy changes it. It is left so.
+    MadeInto {
+        /// `ConfigMap/settings`.
+        object: String,
+        /// The fields.
+        fields: Vec<String>,
+    },
     /// The API server refuses a write.
     Refused {
         /// What, and its words.
@@ -173,6 +180,9 @@ impl fmt::Display for Reason {
             Self::ClusterStale { why } => write!(f, "what is known of the cluster may be old: {why}"),
             Self::Held { why } => write!(f, "held at stable: {why}"),
             Self::Drifted { objects } => write!(f, "drifted: {}", objects.join(", ")),
+            Self::MadeInto { object, fields } => {
+                write!(f, "{object} is not stored as Git says: the API server changes {}", fields.join(", "))
+            }
             Self::Refused { why } => write!(f, "refused: {why}"),
         }
     }

@@ -194,6 +194,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);

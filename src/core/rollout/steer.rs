@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     action::Action,
-    labels, objects,
+    input::Admitted,
+    labels,
+    objects::{self, Means},
     observe::Observed,
     plan::{self, Method},
     quota::Counts,
@@ -54,6 +56,8 @@ pub struct Course<'a> {
     pub handed_over: &'a dyn Fn(&ObjectKey) -> bool,
     /// Objects that the API server refused for what they are, and its words. Going back, they are not waited for.
     pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Objects of which the API server made something else when they were last sent.
+    pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
     /// Now.
     pub now: Timestamp,
 }
@@ -126,7 +130,8 @@ fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut 
     let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
     let namespace = render.application.namespace.as_deref();
     let hopeless = |key: &ObjectKey| course.refused.get(key).filter(|_| course.drain_at_most.is_some()).cloned();
-    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, hopeless);
+    let means = Means { force, gate: &gate, hopeless: &hopeless, admitted: course.admitted };
+    let outcome = objects::converge(&render.objects, app, namespace, view, &means);
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
@@ -155,7 +160,7 @@ fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mu
         }
         steer_workload(course, id, (new, old), policy, app, view, &mut configuration, steered);
     }
-    steer_configuration(&configuration, app, view, steered);
+    steer_configuration(course, &configuration, app, view, steered);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -312,13 +317,25 @@ fn owners<'a>(versions: &[Option<&'a Workload>], observed: &Observed<'_>) -> Con
 }
 
 /// Applies the configuration that slices read, owned by them, so that it goes with the last pod that reads it.
-fn steer_configuration(configuration: &Configuration<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+fn steer_configuration(
+    course: &Course<'_>,
+    configuration: &Configuration<'_>,
+    app: &AppName,
+    view: &View,
+    steered: &mut Steered,
+) {
     for (key, (object, owners)) in configuration {
         let mut wanted = objects::labelled(object, app);
         wanted.set(&["metadata", "ownerReferences"], json!(owners));
         let live = view.by_key(key);
-        if live.is_some_and(|live| !diff::differs(&wanted, live)) {
-            continue;
+        if let Some(live) = live {
+            if !diff::differs(&wanted, live) {
+                continue;
+            }
+            if let Some(reason) = objects::made_into(&wanted, live, course.admitted) {
+                steered.reasons.push(reason);
+                continue;
+            }
         }
         steered.done = false;
         steered.actions.push(Action::apply(wanted, live, true, format!("{key} is read by pods of {app}")));

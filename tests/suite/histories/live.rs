@@ -123,6 +123,15 @@ impl Live {
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> Result<Value, String> {
         ask(&self.client, method, path, body).await
     }
+
+    /// Applies an object as another field manager, by force.
+    pub async fn apply_as(&self, manager: &str, path: &str, object: &Value) -> Result<Value, String> {
+        let uri = format!("/{path}?fieldManager={manager}&force=true");
+        let request = Request::builder().method("PATCH").uri(uri);
+        let request = request.header(header::CONTENT_TYPE, "application/apply-patch+yaml");
+        let request = request.body(object.to_string().into_bytes()).unwrap();
+        self.client.request(request).await.map_err(|error| error.to_string())
+    }
 }
 
 async fn ask(client: &Client, method: &str, path: &str, body: Value) -> Result<Value, String> {
@@ -149,6 +158,19 @@ async fn until(client: &Client, path: &str, what: &str, holds: impl Fn(&[Value])
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// What tests put beside namespaces has this label.
+pub const LABEL: &str = "locktender-tests";
+
+const OF_THE_CLUSTER: [&str; 7] = [
+    "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "apis/rbac.authorization.k8s.io/v1/clusterroles",
+];
 
 /// Takes everything away that an earlier test left. Nobody runs pods now: they are forced.
 async fn empty(client: &Client) {
@@ -186,6 +208,10 @@ async fn empty(client: &Client) {
         }
         // It may be going already.
         let _ = ask(client, "DELETE", &format!("api/v1/namespaces/{name}"), Value::Null).await;
+    }
+    for path in OF_THE_CLUSTER {
+        let selected = format!("{path}?labelSelector={LABEL}");
+        ask(client, "DELETE", &selected, Value::Null).await.unwrap();
     }
     ask(client, "DELETE", "api/v1/nodes", Value::Null).await.unwrap();
     let faults = "api/v1/namespaces/kube-system/configmaps/locktender-sandbox-faults";

@@ -4,5 +4,6 @@
 pub mod cluster;
 pub mod git;
 pub mod git_servers;
+pub mod proxy;
 pub mod ssh;
 pub mod tls;

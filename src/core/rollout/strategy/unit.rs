@@ -103,6 +103,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         if done < self.quota {
             self.outcome.done = false;
             let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
+            if let Some((home, why)) = self.home.and_then(|home| Some((home, home.refusal()?))) {
+                trouble.insert(why.to_owned(), home.replicas.saturating_sub(count(home.pods.len())).max(1));
+            }
             let fresh = format!("ready for less than {} s", self.task.policy.min_ready.as_secs());
             for pod in &at_new {
                 if let Some(why) = pod.trouble().filter(|why| why != "not ready") {
