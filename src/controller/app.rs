@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journals::AppLedger;
+use super::{beforehand::Answer, journals::AppLedger};
 use crate::core::{
     cluster::ObjectKey,
     ledger::DecisionFile,
@@ -52,6 +52,8 @@ pub struct App {
     pub trouble: Vec<String>,
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: BTreeMap<ObjectKey, String>,
+    /// What the API server said of HEAD beforehand.
+    pub(super) answer: Option<Answer>,
     /// How often in a row it was refused, and not before when to try again.
     pub failures: u32,
     /// Not before when to act again.

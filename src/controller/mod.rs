@@ -5,6 +5,7 @@
 
 pub mod anchor;
 mod app;
+mod beforehand;
 pub mod events;
 pub mod fence;
 pub mod journals;
@@ -25,13 +26,14 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
     app::App,
+    beforehand::Asker,
     journals::Journals,
     lanes::{Acted, GitDone},
     load::Unread,
@@ -42,11 +44,12 @@ use self::{
 use crate::core::{
     clock::Clock,
     cluster::{Cluster, Kind, ObjectKey},
-    names::{AppName, Digest},
+    names::{AppName, Digest, Revision},
     render::Renderer,
     repository::Repository,
     rollout::{
         self,
+        beforehand::Questions,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Activity, Reason, Report},
         view::{Touched, View},
@@ -315,6 +318,10 @@ impl Controller {
                 continue;
             }
             let Some(decision) = self.decide(&name).await else { continue };
+            if let Some((revision, questions)) = self.to_ask(&name, &decision) {
+                self.ask_first(&name, revision, questions);
+                continue;
+            }
             if let Some(publication) = self.settle(&name, decision).await {
                 publications.push(publication);
             }
@@ -365,6 +372,7 @@ impl Controller {
     /// Decides for one application.
     async fn decide(&mut self, name: &AppName) -> Option<Decision> {
         self.load_renders(name).await;
+        self.forget_answer(name);
         let mut decision = self.decide_once(name)?;
         if let Some(wanted) = decision.repair.take() {
             let (head, paths) = self.branch.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
@@ -418,6 +426,7 @@ impl Controller {
             git: &git,
             neighbours: &neighbours,
             repair,
+            objections: app.objections(),
             refused: &app.refused,
             abort: abort.as_ref(),
             now,
@@ -453,6 +462,21 @@ impl Controller {
         anchor::abort(anchor, &last.plan.rollout)
     }
 
+    /// Asks what must be asked before the application's HEAD is put in place; it is decided again when that is answered.
+    fn ask_first(&mut self, name: &AppName, revision: Revision, questions: Questions) {
+        let now = self.now();
+        let Some(app) = self.apps.get_mut(name) else { return };
+        app.dirty = false;
+        app.acting = true;
+        let (name, account, cluster) = (name.clone(), app.account(), self.ports.cluster.clone());
+        let asking = async move {
+            let asker = Asker::Controller;
+            let answer = beforehand::ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
+            Acted { app: name, done: Vec::new(), answer: Some(answer) }
+        };
+        self.acts.push(asking.boxed());
+    }
+
     /// Starts the writes of a decision, and returns what of it is to be published.
     async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
         let now = self.now();
@@ -462,6 +486,7 @@ impl Controller {
         let anchor = self.anchor_write(name);
         let app = self.apps.get_mut(name)?;
         app.dirty = false;
+        decision.wake_at(app.answer.as_ref().and_then(|answer| answer.again));
         app.wake = decision.wake;
         let mut report = decision.report.clone();
         report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
@@ -476,16 +501,19 @@ impl Controller {
         app.report = Some(report.clone());
         self.tell(name, &report);
         let app = self.apps.get_mut(name)?;
-        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on.
-        let mut actions: Vec<_> = anchor.into_iter().collect();
-        actions.append(&mut decision.actions);
+        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on. It is
+        // the controller's own, whoever the application is.
+        let own = &self.ports.cluster;
+        let theirs = beforehand::acting(own, app.account().as_ref());
+        let mut actions: Vec<_> = anchor.into_iter().map(|action| (action, own.clone())).collect();
+        actions.extend(std::mem::take(&mut decision.actions).into_iter().map(|action| (action, theirs.clone())));
         if !actions.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
-                self.acts.push(lanes::act(name.clone(), actions, &self.ports.cluster, parallel));
+                self.acts.push(lanes::act(name.clone(), actions, parallel));
             }
         }
         let app = self.apps.get(name)?;

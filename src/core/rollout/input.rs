@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
 use crate::core::{
     cluster::ObjectKey,
-    ledger::{DecisionFile, Draft},
+    ledger::{DecisionFile, Draft, Event},
     names::{AppName, BlobId, Revision},
     policy::{Decision as Verb, DecisionBody},
     problem::Problem,
@@ -127,6 +127,8 @@ pub struct Input<'a> {
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// What the API server has against what HEAD renders, asked beforehand: such a HEAD is not put in place.
+    pub objections: &'a [String],
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// A person's abort that was written into the anchor: it counts whether Git is there or not.
@@ -177,6 +179,11 @@ impl Decision {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+    }
+
+    /// Returns whether what HEAD renders is to be put in place from here on.
+    pub fn adopts_head(&self) -> bool {
+        self.open.is_some() || self.records.iter().any(|(_, draft)| draft.event == Event::Applied)
     }
 
     /// Returns whether anything is to be recorded.

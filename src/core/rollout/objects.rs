@@ -1,10 +1,10 @@
 //! Everything that is not staged: applied in order, with health between; removed when nothing renders it any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::{action::Action, input::Neighbours, labels, report::Reason, view::View};
+use super::{action::Action, beforehand, input::Neighbours, labels, report::Reason, view::View};
 use crate::core::{
     cluster::{Kind, ObjectKey},
     diff,
@@ -31,7 +31,8 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 }
 
 /// Brings objects to what is wanted: group after group, each healthy before the next. `gate` says which objects'
-/// health is waited for; `hopeless` says of an object why it is not sent again.
+/// health is waited for; `refused` says of an object why the API server refused it. Going `back`, such a one is not sent
+/// again; what may be replaced is deleted, and made anew once it is gone.
 pub fn converge(
     objects: &[Object],
     app: &AppName,
@@ -39,7 +40,8 @@ pub fn converge(
     view: &View,
     force: bool,
     gate: impl Fn(&Object) -> bool,
-    hopeless: impl Fn(&ObjectKey) -> Option<String>,
+    refused: &BTreeMap<ObjectKey, String>,
+    back: bool,
 ) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {
@@ -54,7 +56,7 @@ pub fn converge(
         let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
-            one(object, app, view, force, &gate, &hopeless, &mut outcome);
+            one(object, app, view, force, &gate, (refused, back), &mut outcome);
         }
         if !outcome.done {
             break;
@@ -87,7 +89,7 @@ fn one(
     view: &View,
     force: bool,
     gate: &impl Fn(&Object) -> bool,
-    hopeless: &impl Fn(&ObjectKey) -> Option<String>,
+    (refused, back): (&BTreeMap<ObjectKey, String>, bool),
     outcome: &mut Outcome,
 ) {
     let key = object.key();
@@ -117,7 +119,14 @@ fn one(
             }
         }
         _ => {
-            if let Some(why) = hopeless(&key) {
+            let refused = refused.get(&key);
+            if let Some(live) = live.filter(|live| refused.is_some() && beforehand::is_replaced(&wanted, live)) {
+                outcome.done = false;
+                let why = format!("{}/{} cannot be changed, and may be replaced", key.kind, key.name);
+                outcome.actions.push(Action::delete(live, false, why));
+                return;
+            }
+            if let Some(why) = refused.filter(|_| back) {
                 outcome.reasons.push(Reason::Refused { why: format!("{}/{}: {why}", key.kind, key.name) });
                 return;
             }

@@ -125,8 +125,8 @@ fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut 
     // Staged pods have gates of their own; only what they cannot be made without is waited for.
     let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
     let namespace = render.application.namespace.as_deref();
-    let hopeless = |key: &ObjectKey| course.refused.get(key).filter(|_| course.drain_at_most.is_some()).cloned();
-    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, hopeless);
+    let back = course.drain_at_most.is_some();
+    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, course.refused, back);
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;

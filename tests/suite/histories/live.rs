@@ -16,11 +16,14 @@ use locktender::sandbox::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::support::cluster;
+use crate::support::{cluster, deployed};
 
 /// A cluster that is asked over HTTP.
 pub struct Live {
+    /// How people reach it.
     pub kubeconfig: PathBuf,
+    /// How the controller reaches it.
+    pub account: PathBuf,
     client: Client,
     runs: Runs,
 }
@@ -55,7 +58,8 @@ impl Live {
         let file = Some(kubeconfig.clone());
         let options = SandboxOptions { units, capacity, kubeconfig: file, pace: quick(), ..SandboxOptions::default() };
         let sandbox = Sandbox::start(options).await.unwrap();
-        Self { client: client(&kubeconfig).await, kubeconfig, runs: Runs::Sandbox(Arc::new(sandbox)) }
+        let account = kubeconfig.clone();
+        Self { client: client(&kubeconfig).await, kubeconfig, account, runs: Runs::Sandbox(Arc::new(sandbox)) }
     }
 
     /// The one that tests run under; waits until it is free, and empties it.
@@ -77,7 +81,8 @@ impl Live {
         let kubelet = Remote::start(options).await.unwrap();
         let ready = |list: &[Value]| list.iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes;
         until(&client, "api/v1/nodes", "the nodes are there", ready).await;
-        Self { client, kubeconfig, runs: Runs::ControlPlane { kubelet, _turn: turn } }
+        let account = deployed::account().unwrap_or_else(|| kubeconfig.clone());
+        Self { client, kubeconfig, account, runs: Runs::ControlPlane { kubelet, _turn: turn } }
     }
 
     /// The sandbox, whose log of changes can be read; none of a control plane.
@@ -134,10 +139,13 @@ async fn until(client: &Client, path: &str, what: &str, holds: impl Fn(&[Value])
 
 /// Takes everything away that an earlier test left. Nobody runs pods now: they are forced.
 async fn empty(client: &Client) {
-    // The conformance suite has namespaces of its own, and takes nobody else's.
+    // The conformance suite has namespaces of its own, and takes nobody else's; the controller's account lives in one.
     fn is_kept(space: &Value) -> bool {
         let name = space["metadata"]["name"].as_str().unwrap();
-        name == "default" || name.starts_with("kube-") || name.starts_with("conformance-")
+        name == "default"
+            || name == deployed::NAMESPACE
+            || name.starts_with("kube-")
+            || name.starts_with("conformance-")
     }
     const WORK: [&str; 6] = [
         "apis/apps/v1/{}/deployments",

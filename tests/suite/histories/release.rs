@@ -341,7 +341,8 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
+                let cluster = connect_with(Some(&live.account), None, Settings::default()).await.unwrap();
+                let cluster: Arc<dyn Cluster> = Arc::new(cluster);
                 let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
                 let judged: Arc<dyn Cluster> = match court {
                     Some(court) => {
@@ -349,7 +350,7 @@ impl Release {
                         repository = Arc::new(JudgedGit { inner: repository, court: Arc::new(court.clone()) });
                         Arc::new(JudgedCluster { inner: cluster, court: court.clone() })
                     }
-                    None => Arc::new(cluster),
+                    None => cluster,
                 };
                 let ports = Ports {
                     repository,
