@@ -127,7 +127,7 @@ pub(super) async fn ask(
         match result {
             Ok(()) => {}
             Err(ClusterError::Forbidden(_)) if asker == Asker::Person => {}
-            Err(error @ (ClusterError::Invalid(_) | ClusterError::Forbidden(_))) => objections.push(error.to_string()),
+            Err(ClusterError::Invalid(why) | ClusterError::Forbidden(why)) => objections.push(why),
             Err(error) => untold.push(error.to_string()),
         }
     }
@@ -178,17 +178,29 @@ async fn may(cluster: &dyn Cluster, access: &Access) -> Result<bool, ClusterErro
 }
 
 /// Tries a write without doing it. One that was decided on something that has changed is no objection: it is decided
-/// again before it is really written.
+/// again before it is really written. What is refused names the object.
 async fn attempt(cluster: Arc<dyn Cluster>, trial: Trial) -> Result<(), ClusterError> {
     let refusal = match cluster.dry_run(&trial.apply).await {
-        Err(ClusterError::Invalid(why)) => why,
+        Err(error @ ClusterError::Invalid(_)) => error,
         Ok(_) | Err(ClusterError::Conflict(_) | ClusterError::NotFound(_) | ClusterError::NoKind(_)) => return Ok(()),
-        Err(error) => return Err(error),
+        Err(error) => return Err(naming(&trial, error)),
     };
-    let Some(anew) = trial.anew else { return Err(ClusterError::Invalid(refusal)) };
-    match cluster.dry_run(&anew).await {
+    let Some(anew) = &trial.anew else { return Err(naming(&trial, refusal)) };
+    match cluster.dry_run(anew).await {
         // It would be as it should, if it were not there.
         Ok(_) | Err(ClusterError::AlreadyExists(_)) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(naming(&trial, error)),
+    }
+}
+
+fn naming(trial: &Trial, error: ClusterError) -> ClusterError {
+    let named = |why: String| {
+        let key = trial.key.to_string();
+        if why.starts_with(&key) { why } else { format!("{key}: {why}") }
+    };
+    match error {
+        ClusterError::Invalid(why) => ClusterError::Invalid(named(why)),
+        ClusterError::Forbidden(why) => ClusterError::Forbidden(named(why)),
+        error => error,
     }
 }

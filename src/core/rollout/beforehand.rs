@@ -48,10 +48,12 @@ impl Questions {
 pub fn questions(app: &AppName, target: &Render, gone: &BTreeSet<ObjectKey>, view: &View) -> Questions {
     let mut questions = Questions::default();
     let staged = target.workloads.values();
-    for object in target.objects.iter().chain(staged.clone().map(|workload| &workload.object)) {
+    // What is staged is never replaced: that would be every pod at once.
+    let trials = target.objects.iter().map(|object| (object, is_replaceable(object)));
+    for (object, replaceable) in trials.chain(staged.clone().map(|workload| (&workload.object, false))) {
         let wanted = labelled(object, app);
         if let Some(live) = view.by_key(&object.key()).filter(|live| may_be_refused(&wanted, live)) {
-            let anew = is_replaceable(object).then(|| Write::Create { object: wanted.clone() });
+            let anew = replaceable.then(|| Write::Create { object: wanted.clone() });
             let apply = Action::apply(wanted, Some(live), true, "").write;
             questions.trials.push(Trial { key: object.key(), apply, anew });
         }

@@ -41,6 +41,23 @@ fn roles(objects: &[Value]) -> BTreeSet<String> {
     allowed(of_kind(objects, "ClusterRole").chain(of_kind(objects, "Role")))
 }
 
+/// What the roles that are bound in the whole cluster allow.
+fn bound(objects: &[Value]) -> BTreeSet<String> {
+    let names: BTreeSet<&str> =
+        of_kind(objects, "ClusterRoleBinding").map(|one| one["roleRef"]["name"].as_str().unwrap()).collect();
+    allowed(of_kind(objects, "ClusterRole").filter(|role| names.contains(name(role))))
+}
+
+#[test]
+fn with_accounts_of_their_own_the_controller_may_change_nothing_but_its_state() {
+    let bound = bound(&kustomized("tests/fixtures/tenants"));
+    let changes = bound.iter().filter(|one| !["get ", "list ", "watch "].iter().any(|verb| one.starts_with(verb)));
+    let changes: Vec<&str> = changes.map(String::as_str).collect();
+    let own =
+        ["create configmaps", "create events", "delete configmaps", "impersonate serviceaccounts", "patch configmaps"];
+    assert_eq!(changes, own);
+}
+
 fn base() -> Vec<Value> {
     kustomized("deploy/kustomize/base")
 }
@@ -197,4 +214,6 @@ fn the_chart_grants_what_the_base_grants() {
         assert!(granted.contains(needed), "{needed}");
     }
     assert!(of_kind(&all, "ServiceMonitor").count() == 1);
+    let tenants = chart(&["--set=rbac.tenants=true"]);
+    assert_eq!(bound(&tenants), bound(&kustomized("tests/fixtures/tenants")));
 }

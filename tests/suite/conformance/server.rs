@@ -270,6 +270,8 @@ impl Server {
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uid>"),
             (r"10\.96\.\d+\.\d+", "<ip>"),
+            // Up to 1.33 Go's own words are told, with where things are in its memory.
+            (r"\(0x[0-9a-f]+\)", "(<address>)"),
             // Go and Rust write the members of an object in different orders.
             (r#"(Invalid|Unsupported) value: [\[{].*[\]}]: "#, "$1 value: <object>: "),
             (r"(made-)[bcdfghjklmnpqrstvwxz2456789]{5}\b", "${1}<random>"),

@@ -32,6 +32,7 @@ use locktender::{
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
+        server::Sandbox,
         world::{World, WorldOptions},
     },
 };
@@ -436,6 +437,18 @@ impl Release {
                 Err(why) => assert!(why.contains("has been modified"), "{why}"),
             }
         }
+    }
+
+    /// Lets the controller be somebody else from its next start on.
+    pub fn reach_as(&mut self, kubeconfig: PathBuf) {
+        let Ground::Live { live, .. } = &mut self.ground else { panic!("only in real time") };
+        live.account = kubeconfig;
+    }
+
+    /// The sandbox; none where it is a control plane.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        live.log()
     }
 
     /// How clients reach a cluster in real time.

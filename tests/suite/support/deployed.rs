@@ -55,8 +55,7 @@ pub fn with_token(kubeconfig: &Path, token: &str, file: &Path) {
 }
 
 /// The kubeconfig that the controller has on the real control plane, where `LOCKTENDER_TEST_ACCOUNT=deployed` asks for
-/// the account that `deploy/` makes: applied once, its token asked for as a pod's is. `None`: the controller is who
-/// the tests are.
+/// the account that `deploy/` makes. `None`: the controller is who the tests are.
 pub fn account() -> Option<PathBuf> {
     static ACCOUNT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     match std::env::var("LOCKTENDER_TEST_ACCOUNT") {
@@ -66,15 +65,22 @@ pub fn account() -> Option<PathBuf> {
     }
     let admin = cluster::real()?;
     let (_, file) = ACCOUNT.get_or_init(|| {
-        let mut objects = kustomized("deploy/kustomize/base");
-        // Two pods of it would take the room that the tests' own pods need; the account is what matters here.
-        objects.iter_mut().filter(|one| one["kind"] == "Deployment").for_each(|one| one["spec"]["replicas"] = json!(0));
-        apply(&admin, &objects);
-        let token = kubectl(&admin, &["--namespace", NAMESPACE, "create", "token", "locktender"], "");
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("kubeconfig");
-        with_token(&admin, token.trim(), &file);
+        let file = install(&admin, "deploy/kustomize/base", "locktender", directory.path());
         (directory, file)
     });
     Some(file.clone())
+}
+
+/// Applies a Kustomize directory to the real control plane, and writes a kubeconfig for an account of it.
+pub fn install(admin: &Path, kustomization: &str, account: &str, directory: &Path) -> PathBuf {
+    let mut objects = kustomized(kustomization);
+    // Two pods of it would take the room that the tests' own pods need; the account is what matters here.
+    objects.iter_mut().filter(|one| one["kind"] == "Deployment").for_each(|one| one["spec"]["replicas"] = json!(0));
+    apply(admin, &objects);
+    // As a pod's is asked for.
+    let token = kubectl(admin, &["--namespace", NAMESPACE, "create", "token", account], "");
+    let file = directory.join(format!("{account}.kubeconfig"));
+    with_token(admin, token.trim(), &file);
+    file
 }
