@@ -232,7 +232,12 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
         _ => None,
     });
     let recorded = |event| decision.records.iter().any(|(_, draft)| draft.event == event);
+    let objections = Some(preview.objections.join("; ")).filter(|objections| !objections.is_empty());
     let outcome = match (&plan, &held) {
+        _ if objections.is_some() => {
+            notes.extend(objections.map(|why| format!("nothing of it would be put in place: {why}")));
+            Effect::Refused
+        }
         (Some(_), _) => Effect::Opens,
         (None, Some(why)) => {
             notes.push(why.clone());

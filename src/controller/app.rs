@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journals::AppLedger;
+use super::{beforehand::Answer, journals::AppLedger};
 use crate::core::{
     ask::{Answers, Asking},
     cluster::ObjectKey,
@@ -51,6 +51,8 @@ pub struct App {
     pub refused: BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else, when they were last sent.
     pub admitted: BTreeMap<ObjectKey, Admitted>,
+    /// What the API server said of HEAD beforehand.
+    pub(super) answer: Option<Answer>,
     /// How often in a row it was refused, and not before when to try again.
     pub failures: u32,
     /// Not before when to act again.

@@ -79,7 +79,7 @@ impl Controller {
         self.under_way.remove(&(name.clone(), question.clone()));
         let Some(app) = self.apps.get_mut(&name) else { return };
         app.answers.add(question, answer, &app.questions);
-        app.dirty = true;
+        self.agenda.touch(&name);
     }
 }
 

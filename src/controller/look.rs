@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::{
     Controller, Door, Options, Ports, Reports,
     app::App,
+    beforehand::{self, Asker},
     core_kinds,
     journals::AppLedger,
     source::{Branch, Snapshot},
@@ -48,6 +49,8 @@ const ASKED: usize = 5;
 pub struct Preview {
     /// What would be decided; its plan is in `open`.
     pub decision: Decision,
+    /// What the API server has against it: with anything here, nothing of it would be put in place.
+    pub objections: Vec<String>,
     /// Stable, rendered.
     pub stable: Option<Arc<Render>>,
     /// The rollout that would be superseded.
@@ -139,7 +142,27 @@ impl Look {
     /// Decides for one application; the report says where it is. `None` where there is no such application.
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
         self.controller.apps.get(app)?;
-        self.controller.decide(app, Door::Open).await
+        let decision = self.controller.decide(app, Door::Open).await?;
+        if self.ask(app, &decision).await {
+            return self.controller.decide(app, Door::Open).await;
+        }
+        Some(decision)
+    }
+
+    /// Asks the API server what must be asked before a decision is followed; returns whether that may change it.
+    async fn ask(&mut self, app: &AppName, decision: &Decision) -> bool {
+        if !self.controller.ready {
+            return false;
+        }
+        let Some((revision, questions)) = self.controller.to_ask(app, decision) else { return false };
+        let (cluster, now) = (self.controller.ports.cluster.clone(), self.controller.now());
+        let Some(known) = self.controller.apps.get_mut(app) else { return false };
+        let account = known.account();
+        let asker = Asker::Person;
+        let answer = beforehand::ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
+        let objects = !answer.objections.is_empty();
+        known.answer = Some(answer);
+        objects
     }
 
     /// Asks the API server which of these writes it would refuse, and why: the controller's own attempts are not known
@@ -258,9 +281,11 @@ impl Look {
             self.assume(app, stable);
         }
         let decision = self.controller.decide_once(app, Door::Open)?;
+        self.ask(app, &decision).await;
+        let objections = self.app(app)?.objections().to_vec();
         let supersedes = supersedes.filter(|_| opens_another).map(|state| state.plan.rollout);
         let full = full.filter(|_| decision.open.is_some() && supersedes.is_none());
-        Some(Preview { decision, stable, supersedes, frozen, full })
+        Some(Preview { decision, objections, stable, supersedes, frozen, full })
     }
 
     /// Takes an application's stable to be in place.

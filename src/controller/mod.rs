@@ -7,6 +7,7 @@ mod agenda;
 pub mod anchor;
 mod app;
 mod asks;
+mod beforehand;
 pub mod events;
 pub mod fence;
 pub mod journals;
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -37,6 +38,7 @@ use self::{
     agenda::Agenda,
     app::App,
     asks::Asked,
+    beforehand::Asker,
     journals::Journals,
     lanes::{Acted, GitDone},
     line::Line,
@@ -49,11 +51,12 @@ use crate::core::{
     ask::{Ask, Question},
     clock::Clock,
     cluster::{Cluster, Kind, ObjectKey},
-    names::{AppName, Digest},
+    names::{AppName, Digest, Revision},
     render::Renderer,
     repository::Repository,
     rollout::{
         self,
+        beforehand::Questions,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Activity, Reason, Report},
         view::{Touched, View},
@@ -347,7 +350,7 @@ impl Controller {
             let Some(decision) = self.decide(&name, Door::Closed).await else { continue };
             if self.waits_in_line(&name, &decision) {
                 in_line.insert(name, decision);
-            } else if let Some(publication) = self.settle(&name, decision).await {
+            } else if let Some(publication) = self.ask_or_settle(&name, decision).await {
                 publications.push(publication);
             }
         }
@@ -390,7 +393,7 @@ impl Controller {
                 self.line.leave(&name);
                 decided.remove(&name);
                 let Some(decision) = self.decide(&name, Door::Open).await else { continue };
-                if let Some(publication) = self.settle(&name, decision).await {
+                if let Some(publication) = self.ask_or_settle(&name, decision).await {
                     opening.extend(publication.0.opened.is_some().then_some(name));
                     publications.push(publication);
                 }
@@ -445,6 +448,7 @@ impl Controller {
     /// Decides for one application.
     async fn decide(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         self.load_renders(name).await;
+        self.forget_answer(name);
         let mut decision = self.decide_once(name, door)?;
         if let Some(wanted) = decision.repair.take() {
             let (head, paths) = self.branch.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
@@ -503,6 +507,7 @@ impl Controller {
             git: &git,
             neighbours: &neighbours,
             repair,
+            objections: app.objections(),
             refused: &app.refused,
             admitted: &app.admitted,
             abort: abort.as_ref(),
@@ -539,11 +544,36 @@ impl Controller {
         anchor::abort(anchor, &last.plan.rollout)
     }
 
+    /// Asks what must be asked before the application's HEAD is put in place; it is decided again when that is answered.
+    fn ask_first(&mut self, name: &AppName, revision: Revision, questions: Questions) {
+        let now = self.now();
+        self.agenda.decided(name, None);
+        let Some(app) = self.apps.get_mut(name) else { return };
+        app.acting = true;
+        let (name, account, cluster) = (name.clone(), app.account(), self.ports.cluster.clone());
+        let asking = async move {
+            let asker = Asker::Controller;
+            let answer = beforehand::ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
+            Acted { app: name, done: Vec::new(), answer: Some(answer) }
+        };
+        self.acts.push(asking.boxed());
+    }
+
+    /// Asks the API server what must be asked before a decision is followed; follows it where nothing must be.
+    async fn ask_or_settle(&mut self, name: &AppName, decision: Decision) -> Option<(Publication, bool)> {
+        if let Some((revision, questions)) = self.to_ask(name, &decision) {
+            self.ask_first(name, revision, questions);
+            return None;
+        }
+        self.settle(name, decision).await
+    }
+
     /// Starts the writes of a decision, and returns what of it is to be published.
     async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
         let now = self.now();
         let thaw = self.branch.as_ref().and_then(|branch| branch.next_thaw(now));
         decision.wake_at(thaw);
+        decision.wake_at(self.apps.get(name)?.answer.as_ref().and_then(|answer| answer.again));
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
         self.wants_to_know(name, std::mem::take(&mut decision.questions));
@@ -565,16 +595,19 @@ impl Controller {
         app.report = Some(report.clone());
         self.tell(name, &report);
         let app = self.apps.get_mut(name)?;
-        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on.
-        let mut actions: Vec<_> = anchor.into_iter().collect();
-        actions.append(&mut decision.actions);
+        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on. It is
+        // the controller's own, whoever the application is.
+        let own = &self.ports.cluster;
+        let theirs = beforehand::acting(own, app.account().as_ref());
+        let mut actions: Vec<_> = anchor.into_iter().map(|action| (action, own.clone())).collect();
+        actions.extend(std::mem::take(&mut decision.actions).into_iter().map(|action| (action, theirs.clone())));
         if !actions.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
-                self.acts.push(lanes::act(name.clone(), actions, &self.ports.cluster, parallel));
+                self.acts.push(lanes::act(name.clone(), actions, parallel));
             }
         }
         let app = self.apps.get(name)?;

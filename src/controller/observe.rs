@@ -118,7 +118,12 @@ impl Controller {
         if let Some(app) = self.apps.get_mut(&acted.app) {
             app.acting = false;
             self.agenda.touch(&acted.app);
-            if failed {
+            if let Some(answer) = acted.answer {
+                for objection in &answer.objections {
+                    warn!(app = %acted.app, revision = answer.revision.short(), objection, "refused beforehand");
+                }
+                app.answer = Some(answer);
+            } else if failed {
                 app.trouble = trouble;
                 app.refused = refused;
                 app.back_off(now, asked);

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    api::Api,
+    api::{Api, access::Forbidden},
     faults::Faults,
     http::{self, AuditLog, Backend},
     kubeconfig,
@@ -127,6 +127,11 @@ impl Sandbox {
         let result = change(self.live.lock().faults());
         self.live.nudge.notify_one();
         result
+    }
+
+    /// Forbids all this, and nothing else any more.
+    pub fn forbid(&self, rules: Vec<Forbidden>) {
+        self.live.lock().api.forbid(rules);
     }
 
     /// Looks at the world as it is: its objects, and what happened to them.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{API_VERSION, read::MOST_PODS, settings::MOST_CONCURRENT};
 
+const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
 const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const QUALIFIED: &str = "^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
@@ -113,6 +114,13 @@ fn application() -> Value {
             ("source", described("Where the manifests are; the directory's own YAML where this is absent.", source)),
             ("drift", words(&["correct", "report"], "correct")),
             ("dependsOn", described("Applications that are complete before this one starts.", list(&text(NAME)))),
+            (
+                "serviceAccountName",
+                described(
+                    "A ServiceAccount in the application's namespace: its objects are read and written in its name.",
+                    text(SUBDOMAIN),
+                ),
+            ),
         ],
     )
 }

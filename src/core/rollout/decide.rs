@@ -271,10 +271,15 @@ pub(super) fn applied(render: &Render, at: Option<&Revision>) -> Draft {
     })
 }
 
-/// Returns the first problem of a HEAD that cannot be used, as a reason.
-pub(super) fn broken(content: &HeadContent) -> Option<Reason> {
-    let HeadContent::Broken(problems) = content else { return None };
-    let problem = problems.first().map_or_else(|| "it does not render".to_owned(), ToString::to_string);
+/// Returns why a HEAD cannot be used, as a reason: its first problem, or all that the API server has against it.
+pub(super) fn broken(input: &Input<'_>, content: &HeadContent) -> Option<Reason> {
+    let problem = match content {
+        HeadContent::Broken(problems) => {
+            problems.first().map_or_else(|| "it does not render".to_owned(), ToString::to_string)
+        }
+        _ if input.objections.is_empty() => return None,
+        _ => format!("nothing of it is put in place: {}", input.objections.join("; ")),
+    };
     Some(Reason::HeadBroken { problem })
 }
 

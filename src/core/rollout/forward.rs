@@ -109,7 +109,7 @@ fn turn_back(input: &Input<'_>, state: &State, head: &Head, decisions: &Decision
 /// Handles a HEAD that is not what the rollout goes to; returns whether the decision is made.
 fn new_revision(input: &Input<'_>, state: &State, head: &Head, decision: &mut Decision) -> bool {
     let number = state.plan.rollout.number;
-    if let Some(reason) = broken(&head.content) {
+    if let Some(reason) = broken(input, &head.content) {
         decision.report.reasons.push(reason);
         return false;
     }
@@ -326,13 +326,13 @@ fn pass(input: &Input<'_>, state: &State, head: Option<&Head>, target: Option<&A
             decision.report.reasons.push(reason);
             return;
         }
-        if until.is_some() || holds(state, head, decision) {
+        if until.is_some() || holds(input, state, head, decision) {
             return;
         }
         if let Some(confirm) = confirm.filter(|confirm| !state.answered.contains(&confirm.file)) {
             decision.records.push((number, accepted(&stage.name, confirm)));
         }
-    } else if holds(state, head, decision) {
+    } else if holds(input, state, head, decision) {
         return;
     }
     if state.at_last_stage() {
@@ -363,7 +363,7 @@ fn why_it_waits(stage: &Stage, pods: usize) -> String {
 }
 
 /// Returns whether something besides the gates keeps the next stage from starting; says what.
-fn holds(state: &State, head: &Head, decision: &mut Decision) -> bool {
+fn holds(input: &Input<'_>, state: &State, head: &Head, decision: &mut Decision) -> bool {
     let mut held = false;
     if state.paused {
         decision.report.reasons.push(Reason::Paused);
@@ -373,7 +373,7 @@ fn holds(state: &State, head: &Head, decision: &mut Decision) -> bool {
         decision.report.reasons.push(Reason::Frozen { freeze: freeze.clone() });
         held = true;
     }
-    held || matches!(head.content, HeadContent::Broken(_))
+    held || matches!(head.content, HeadContent::Broken(_)) || !input.objections.is_empty()
 }
 
 /// Removes what nothing renders any more, then records that the target is stable.

@@ -9,7 +9,7 @@ use crate::core::{
     ask::{Answers, Asking},
     cluster::{FIELD_MANAGER, ObjectKey},
     diff::{self, FieldChange},
-    ledger::{DecisionFile, Draft},
+    ledger::{DecisionFile, Draft, Event},
     manifest::Object,
     names::{AppName, BlobId, Revision},
     policy::{Decision as Verb, DecisionBody},
@@ -165,6 +165,8 @@ pub struct Input<'a> {
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// What the API server has against what HEAD renders, asked beforehand: such a HEAD is not put in place.
+    pub objections: &'a [String],
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else when they were last sent.
@@ -222,6 +224,11 @@ impl Decision {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+    }
+
+    /// Returns whether what HEAD renders is to be put in place from here on.
+    pub fn adopts_head(&self) -> bool {
+        self.open.is_some() || self.records.iter().any(|(_, draft)| draft.event == Event::Applied)
     }
 
     /// Returns whether anything is to be recorded.

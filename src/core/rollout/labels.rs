@@ -37,6 +37,8 @@ pub const HAD_FINALIZERS: &str = "locktender.dev/had-finalizers";
 pub const ROLLOUT: &str = "locktender.dev/rollout";
 /// On the handle: the stage it is in.
 pub const STAGE: &str = "locktender.dev/stage";
+/// On an object in Git, `"true"`: it may be deleted and made anew where it cannot be changed.
+pub const REPLACE: &str = "locktender.dev/replace";
 /// Kubernetes' own annotation: pods with a lower cost go first.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 

@@ -2,6 +2,7 @@
 
 pub mod action;
 mod back;
+pub mod beforehand;
 pub mod build;
 mod decide;
 mod forward;

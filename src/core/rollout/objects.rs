@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     action::Action,
+    beforehand,
     input::{Admitted, Neighbours},
     labels,
     report::Reason,
@@ -35,8 +36,11 @@ pub struct Means<'a> {
     pub force: bool,
     /// Which objects' health is waited for.
     pub gate: &'a dyn Fn(&Object) -> bool,
-    /// Why an object is not sent again.
-    pub hopeless: &'a dyn Fn(&ObjectKey) -> Option<String>,
+    /// Why the API server refused an object. Going back, such a one is not sent again; what may be replaced is deleted,
+    /// and made anew once it is gone.
+    pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Going back.
+    pub back: bool,
     /// What the API server made something else of.
     pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
 }
@@ -128,7 +132,14 @@ fn one(object: &Object, app: &AppName, view: &View, means: &Means<'_>, outcome: 
             }
         }
         _ => {
-            if let Some(why) = (means.hopeless)(&key) {
+            let refused = means.refused.get(&key);
+            if let Some(live) = live.filter(|live| refused.is_some() && beforehand::is_replaced(&wanted, live)) {
+                outcome.done = false;
+                let why = format!("{}/{} cannot be changed, and may be replaced", key.kind, key.name);
+                outcome.actions.push(Action::delete(live, false, why));
+                return;
+            }
+            if let Some(why) = refused.filter(|_| means.back) {
                 outcome.reasons.push(Reason::Refused { why: format!("{}/{}: {why}", key.kind, key.name) });
                 return;
             }

@@ -129,8 +129,13 @@ fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut 
     // Staged pods have gates of their own; only what they cannot be made without is waited for.
     let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
     let namespace = render.application.namespace.as_deref();
-    let hopeless = |key: &ObjectKey| course.refused.get(key).filter(|_| course.drain_at_most.is_some()).cloned();
-    let means = Means { force, gate: &gate, hopeless: &hopeless, admitted: course.admitted };
+    let means = Means {
+        force,
+        gate: &gate,
+        refused: course.refused,
+        back: course.drain_at_most.is_some(),
+        admitted: course.admitted,
+    };
     let outcome = objects::converge(&render.objects, app, namespace, view, &means);
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);

@@ -2,7 +2,7 @@
 //!
 //! By default they go to the sandbox; with `LOCKTENDER_TEST_CLUSTER=controlplane`, as under `tests/controlplane/run`, to
 //! the API server that KUBECONFIG names. There `INSTA_UPDATE=always` writes the transcripts anew: what is in `golden/`
-//! is what Kubernetes said.
+//! is what Kubernetes said. Where an older version says something else, `golden/` has that, too, under its number.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod server;
@@ -10,9 +10,15 @@ mod server;
 /// Compares a transcript with the one that is kept beside the tests.
 macro_rules! matches {
     ($server:expr) => {
-        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "golden" }, {
-            insta::assert_snapshot!($server.text())
-        })
+        let text = $server.text();
+        let mut settings = insta::Settings::clone_current();
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.set_snapshot_path("golden");
+        if let Some(version) = $server.another_version(&text).await {
+            settings.set_snapshot_suffix(version);
+        }
+        settings.bind(|| insta::assert_snapshot!(text))
     };
 }
 

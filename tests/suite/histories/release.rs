@@ -32,6 +32,7 @@ use locktender::{
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
+        server::Sandbox,
         world::{World, WorldOptions},
     },
 };
@@ -361,8 +362,9 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let kubeconfig = self.through.as_ref().unwrap_or(&live.controllers);
+                let kubeconfig = self.through.as_ref().unwrap_or(&live.account);
                 let cluster = connect_with(Some(kubeconfig), None, self.settings.clone()).await.unwrap();
+                let cluster: Arc<dyn Cluster> = Arc::new(cluster);
                 let repository = GitRepository::open(git).await.unwrap();
                 self.git = Some(repository.requests());
                 let mut repository: Arc<dyn Repository> = Arc::new(repository);
@@ -372,7 +374,7 @@ impl Release {
                         repository = Arc::new(JudgedGit { inner: repository, court: Arc::new(court.clone()) });
                         Arc::new(JudgedCluster { inner: cluster, court: court.clone() })
                     }
-                    None => Arc::new(cluster),
+                    None => cluster,
                 };
                 let ports = Ports {
                     repository,
@@ -464,7 +466,19 @@ impl Release {
     /// What the API server was asked since the beginning, and how the controller reaches it; only in real time.
     pub fn audit(&self) -> (AuditLog, PathBuf) {
         let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
-        (live.audit.clone(), live.controllers.clone())
+        (live.audit.clone(), live.account.clone())
+    }
+
+    /// Lets the controller be somebody else from its next start on.
+    pub fn reach_as(&mut self, kubeconfig: PathBuf) {
+        let Ground::Live { live, .. } = &mut self.ground else { panic!("only in real time") };
+        live.account = kubeconfig;
+    }
+
+    /// The sandbox; none where it is a control plane.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        live.log()
     }
 
     /// How clients reach a cluster in real time.

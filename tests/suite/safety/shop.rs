@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use locktender::{
     controller::{self, Options, Ports, Reports},
     core::{
-        cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
+        cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
         ledger::{Event, Record, journal},
         manifest::Object,
         names::AppName,
@@ -133,6 +133,14 @@ impl Cluster for Lag {
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
         self.inner.read(kind, namespace, name).await
+    }
+
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        panic!("nobody acts in another's name here")
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
+        panic!("nobody acts in another's name here")
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {

@@ -21,7 +21,7 @@ use locktender::{
     },
     core::{
         clock::Clock,
-        cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
+        cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
         lease::Terms,
         ledger::Event,
         manifest::Object,
@@ -203,6 +203,14 @@ impl Cluster for Eyes {
         self.hand.cluster.read(kind, namespace, name).await
     }
 
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        panic!("nobody acts in another's name here")
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
+        panic!("nobody acts in another's name here")
+    }
+
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {
         self.hand.cluster.scope(kind).await
     }
@@ -345,6 +353,14 @@ impl Cluster for LeasePort {
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
         self.hand.cluster.read(kind, namespace, name).await
+    }
+
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        panic!("nobody acts in another's name here")
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
+        panic!("nobody acts in another's name here")
     }
 
     async fn scope(&self, _: &Kind) -> Result<Scope, ClusterError> {
