@@ -17,6 +17,7 @@ use crate::core::{
     ledger::{Cause, Draft, Event},
     policy::OnAbort,
     rollout::action::Action,
+    traffic::Split,
 };
 
 /// Decides for a rollout that goes back.
@@ -52,6 +53,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         policy,
         quota: None,
         totals: &state.totals,
+        split: Some(Split::ALL),
         last: true,
         drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
         still: false,

@@ -33,7 +33,7 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 /// Brings objects to what is wanted: group after group, each healthy before the next. `gate` says which objects'
 /// health is waited for; `hopeless` says of an object why it is not sent again.
 pub fn converge(
-    objects: &[Object],
+    objects: &[&Object],
     app: &AppName,
     namespace: Option<&str>,
     view: &View,
@@ -51,7 +51,7 @@ pub fn converge(
     let mut at = 0;
     while at < objects.len() {
         let now = phase(&objects[at].kind().kind);
-        let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
+        let group: Vec<&Object> = objects[at..].iter().copied().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
             one(object, app, view, force, &gate, &hopeless, &mut outcome);

@@ -18,6 +18,7 @@ use crate::core::{
     diff,
     ledger::{Draft, Event, Quota},
     policy::{Drift, RolloutPolicy},
+    traffic::Split,
 };
 
 /// Corrections of one object in this many records are a fight with somebody, and only reported from then on.
@@ -180,6 +181,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         policy,
         quota: None,
         totals: &last.totals,
+        split: Some(Split::ALL),
         last: true,
         drain_at_most: None,
         still: false,
