@@ -99,7 +99,10 @@ fn stages(plan: &Plan) -> String {
         let name = stage.name.to_string();
         if staged.is_empty() || stage.quota.is_empty() {
             let mut row = vec![name];
-            row.extend(std::iter::repeat_n("-".to_owned(), units.len() + usize::from(several) + usize::from(split) + 1));
+            row.extend(std::iter::repeat_n(
+                "-".to_owned(),
+                units.len() + usize::from(several) + usize::from(split) + 1,
+            ));
             row.push(then.to_owned());
             rows.push(row);
             continue;

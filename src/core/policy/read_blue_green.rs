@@ -38,7 +38,8 @@ pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node) -> Option<BlueGre
     for (name, label) in [("traffic", ROUTER), ("healthCheck", PROBES), ("analysis", METRICS)] {
         reader.later(&fields, name, label);
     }
-    let confirm = fields.get("confirm").and_then(|node| reader.choice(node, &[("beforeSwitch", true), ("none", false)]));
+    let confirm =
+        fields.get("confirm").and_then(|node| reader.choice(node, &[("beforeSwitch", true), ("none", false)]));
     let start = fields.get("confirmStart").and_then(|node| reader.boolean(node)).unwrap_or(false);
     let preview_service = fields.get("previewService").and_then(|node| reader.checked(node, dns_label));
     Some(BlueGreen {

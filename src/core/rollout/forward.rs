@@ -225,7 +225,7 @@ fn go(
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
-        split: state.current().weight.map(|new| Split { new }),
+        split: state.current().weight.map(Split::of),
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,

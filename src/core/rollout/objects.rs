@@ -51,7 +51,8 @@ pub fn converge(
     let mut at = 0;
     while at < objects.len() {
         let now = phase(&objects[at].kind().kind);
-        let group: Vec<&Object> = objects[at..].iter().copied().take_while(|one| phase(&one.kind().kind) == now).collect();
+        let group: Vec<&Object> =
+            objects[at..].iter().copied().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
             one(object, app, view, force, &gate, &hopeless, &mut outcome);

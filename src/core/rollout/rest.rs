@@ -17,7 +17,7 @@ use super::{
 use crate::core::{
     diff,
     ledger::{Draft, Event, Quota},
-    policy::{Drift, RolloutPolicy},
+    policy::{Drift, Percent, RolloutPolicy},
     traffic::Split,
 };
 
@@ -181,7 +181,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         policy,
         quota: None,
         totals: &last.totals,
-        split: Some(Split::ALL),
+        split: Some(Split::of(Percent::ALL)),
         last: true,
         drain_at_most: None,
         still: false,

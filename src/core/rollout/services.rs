@@ -24,8 +24,8 @@ use crate::core::{
     diff,
     manifest::{Object, strings},
     names::AppName,
-    policy::{Beside, Drift, RolloutPolicy, Strategy},
-    traffic::{Followed, Split},
+    policy::{Beside, Drift, Percent, RolloutPolicy, Strategy},
+    traffic::Answer,
 };
 
 /// What comes next for the Services of workloads that have two sides.
@@ -200,8 +200,11 @@ impl Switch<'_> {
         });
         let [new, old] = &both;
         let is_preview = |key: &ObjectKey| self.beside.preview_service == Some(key.name.as_str());
-        let now: Vec<(&ObjectKey, Option<String>)> =
-            new.keys().filter(|key| old.contains_key(*key) || self.is_to_stable()).map(|key| (key, self.current(key))).collect();
+        let now: Vec<(&ObjectKey, Option<String>)> = new
+            .keys()
+            .filter(|key| old.contains_key(*key) || self.is_to_stable())
+            .map(|key| (key, self.current(key)))
+            .collect();
         let switched = || now.iter().filter(|(key, _)| !is_preview(key));
         let (want, may) = self.wanted(one, switched().find_map(|(_, current)| current.clone()));
         let mut traffic = Traffic {
@@ -225,10 +228,10 @@ impl Switch<'_> {
             }
             let followed = match current {
                 Some(current) => self.followed(key, current),
-                None => Followed::NotYet(format!("Service/{} is kept to one version", key.name)),
+                None => Answer::NotYet(format!("Service/{} is kept to one version", key.name)),
             };
-            traffic.narrowed &= followed.is_yes();
-            let settled = followed.is_yes() && current.as_ref() == Some(&want);
+            traffic.narrowed &= followed == Answer::Yes;
+            let settled = (followed == Answer::Yes) && current.as_ref() == Some(&want);
             traffic.settled &= settled;
             traffic.serving = traffic.serving.or(current.clone()).or(Some(side));
             outcome.pending |= !settled;
@@ -269,7 +272,7 @@ impl Switch<'_> {
     fn wanted(&self, one: &Sided<'_>, current: Option<String>) -> (String, bool) {
         let new = one.new_label();
         let available = |label: &str, least: u32| has_available(self.course, one, label, least);
-        if self.course.split.is_none_or(Split::is_all) {
+        if self.course.split.as_ref().is_none_or(|split| split.weight == Percent::ALL) {
             let least = if self.is_to_stable() { one.least_stable } else { one.least_new };
             // Going forward all workloads switch together; what has switched stays, whatever becomes of its pods.
             let may = match self.is_to_stable() {
@@ -304,7 +307,7 @@ impl Switch<'_> {
         key: &ObjectKey,
         want: &str,
         may: bool,
-        followed: Followed,
+        followed: Answer,
         settled: bool,
         outcome: &mut Services,
     ) {
@@ -313,8 +316,8 @@ impl Switch<'_> {
         }
         let what = match followed {
             _ if !may => format!("enough pods of {} are ready for all requests of Service/{}", one.id, key.name),
-            Followed::NotYet(what) | Followed::CannotTell(what) => what,
-            Followed::Yes => format!("Service/{} sends to version {want}", key.name),
+            Answer::NotYet(what) | Answer::CannotTell(what) => what,
+            Answer::Yes => format!("Service/{} sends to version {want}", key.name),
         };
         outcome.reasons.push(Reason::Following { what });
     }
@@ -382,7 +385,7 @@ impl Switch<'_> {
     }
 
     /// Returns whether the EndpointSlices of a Service name every ready pod of a version, and none of another.
-    fn followed(&self, key: &ObjectKey, label: &str) -> Followed {
+    fn followed(&self, key: &ObjectKey, label: &str) -> Answer {
         let name = &key.name;
         let slices = self.view.of_app(self.app, "EndpointSlice").filter(|slice| {
             slice.namespace() == key.namespace && slice.label("kubernetes.io/service-name") == Some(name)
@@ -392,7 +395,7 @@ impl Switch<'_> {
         for slice in slices {
             made = true;
             if slice.label(labels::DIGEST) != Some(label) {
-                return Followed::NotYet(format!("the endpoints of Service/{name} follow it"));
+                return Answer::NotYet(format!("the endpoints of Service/{name} follow it"));
             }
             for endpoint in slice.at(&["endpoints"]).and_then(Value::as_array).into_iter().flatten() {
                 let pod = &endpoint["targetRef"];
@@ -401,16 +404,17 @@ impl Switch<'_> {
                 match known.map(|pod| pod.label(labels::DIGEST)) {
                     // One that is gone already is no version's.
                     None if endpoint["conditions"]["ready"] == false => {}
-                    None => return Followed::CannotTell(format!("pod {pod}, which Service/{name} sends to, is seen")),
+                    None => return Answer::CannotTell(format!("pod {pod}, which Service/{name} sends to, is seen")),
                     Some(version) if version == Some(label) => {}
-                    Some(_) => return Followed::NotYet(format!("Service/{name} sends to pod {pod} no more")),
+                    Some(_) => return Answer::NotYet(format!("Service/{name} sends to pod {pod} no more")),
                 }
                 if endpoint["conditions"]["ready"] != false {
                     named.insert(uid.to_owned());
                 }
             }
         }
-        let selector = self.view.by_key(key).map(|service| strings(service.at(&["spec", "selector"]))).unwrap_or_default();
+        let selector =
+            self.view.by_key(key).map(|service| strings(service.at(&["spec", "selector"]))).unwrap_or_default();
         let missing = self.view.of_app(self.app, "Pod").find(|pod| {
             let labels = pod.labels();
             pod.namespace() == key.namespace
@@ -419,9 +423,9 @@ impl Switch<'_> {
                 && !named.contains(pod.uid())
         });
         match missing {
-            Some(pod) => Followed::NotYet(format!("Service/{name} sends to pod {}", pod.name())),
-            None if !made => Followed::NotYet(format!("Service/{name} has endpoints")),
-            None => Followed::Yes,
+            Some(pod) => Answer::NotYet(format!("Service/{name} sends to pod {}", pod.name())),
+            None if !made => Answer::NotYet(format!("Service/{name} has endpoints")),
+            None => Answer::Yes,
         }
     }
 }

@@ -129,8 +129,7 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
 
 fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
     let Some(render) = course.new else { return };
-    let rest: Vec<&Object> =
-        render.objects.iter().filter(|object| !services.managed.contains(&object.key())).collect();
+    let rest: Vec<&Object> = render.objects.iter().filter(|object| !services.managed.contains(&object.key())).collect();
     let force = course.policy.is_none_or(|policy| policy.drift == Drift::Correct);
     let staged = course.policy.is_some();
     // Staged pods have gates of their own; only what they cannot be made without is waited for.

@@ -1,38 +1,15 @@
-//! What a split of traffic is, and what is answered when somebody is asked whether the world has followed one.
+//! What a split of traffic between two sides is, and how routers are told and asked.
+//!
+//! A [`Split`] says what share of the requests the new side gets. A router is whatever carries that out: a Kubernetes
+//! Service alone, or one of those that [`Route`] is written for. Every answer about a router is an [`Answer`]: what
+//! cannot be known is never taken for a yes.
 
-use crate::core::policy::Percent;
+pub mod gateway_api;
+mod patch;
+mod route;
+mod split;
+mod weights;
 
-/// How traffic is shared between two sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// The share of the side that is gone to; the rest is that of the side that is left.
-    pub new: Percent,
-}
-
-impl Split {
-    /// Everything goes to the side that is gone to.
-    pub const ALL: Self = Self { new: Percent::ALL };
-
-    /// Returns whether the side that is gone to gets everything.
-    pub fn is_all(self) -> bool {
-        self == Self::ALL
-    }
-}
-
-/// Whether a router has followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Followed {
-    /// It has.
-    Yes,
-    /// It has not; says what is missing.
-    NotYet(String),
-    /// It cannot be told; says why.
-    CannotTell(String),
-}
-
-impl Followed {
-    /// Returns whether it is known to have followed.
-    pub fn is_yes(&self) -> bool {
-        *self == Self::Yes
-    }
-}
+pub use patch::changes;
+pub use route::{Answer, Backends, Misfit, Route, Target};
+pub use split::{Affinity, HeaderRoute, Match, Matcher, Split, Subject};

@@ -104,7 +104,8 @@ async fn a_switch_is_looked_at_confirmed_watched_and_cleaned_up_with_a_restart_i
     requests(&mut told).await;
     assert!(is_wide(&told).await && !has_preview(&told).await, "nothing is left of the switch");
     let time = |event, stage: &str| {
-        let named = |name: &Option<locktender::core::names::StageName>| name.as_ref().is_some_and(|it| it.as_str() == stage);
+        let named =
+            |name: &Option<locktender::core::names::StageName>| name.as_ref().is_some_and(|it| it.as_str() == stage);
         seen.ledger[&2].iter().find(|one| one.event == event && named(&one.stage)).unwrap().time
     };
     let stayed = time(Event::Completed, "finish").duration_since(time(Event::StageStarted, "switch"));
@@ -243,7 +244,9 @@ async fn going_back_to_what_was_stable_asks_nobody_and_still_switches_only_to_wh
 async fn a_service_of_several_workloads_cannot_be_switched() {
     let part = |name: &str| {
         let labels = format!("{{app: checkout, part: {name}}}");
-        deployment(1, "1.9", "").replace("{app: checkout}", &labels).replace("{name: checkout}", &format!("{{name: {name}}}"))
+        deployment(1, "1.9", "")
+            .replace("{app: checkout}", &labels)
+            .replace("{name: checkout}", &format!("{{name: {name}}}"))
     };
     let service = with_service("1.9").split_once("---").unwrap().1.to_owned();
     let both = format!("{}---\n{}---{service}", part("first"), part("second"));
