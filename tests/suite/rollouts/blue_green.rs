@@ -222,7 +222,8 @@ async fn a_newer_revision_after_the_switch_sends_requests_back_first() {
     let seen = waits(&mut told, 3, "preview").await;
     assert_eq!(seen.pods(), "1.9: 4, 2.1: 4");
     requests(&mut told).await;
-    told.complete(3).await;
+    told.decide(3, "confirm/preview", "");
+    told.stable(3).await;
     requests(&mut told).await;
     told!(told);
 }
