@@ -165,16 +165,16 @@ fn sided<'a>(course: &Course<'a>, policy: &RolloutPolicy, app: &AppName, view: &
     render.workloads.iter().filter_map(one).collect()
 }
 
-fn has_available(course: &Course<'_>, one: &Sided<'_>, label: &str, least: u32) -> bool {
-    let min_ready = course.policy.map_or(std::time::Duration::ZERO, |policy| policy.strategy.pods().min_ready);
-    let min_ready = SignedDuration::try_from(min_ready).unwrap_or(SignedDuration::MAX);
+/// Counts the pods of a version that may get requests.
+fn available(course: &Course<'_>, one: &Sided<'_>, label: &str) -> u32 {
+    let min_ready = signed(course.policy.map_or(std::time::Duration::ZERO, |policy| policy.strategy.pods().min_ready));
     let available = one.observed.pods().filter(|pod| pod.digest == label && pod.is_available(course.now, min_ready));
-    u32::try_from(available.count()).unwrap_or(u32::MAX) >= least
+    u32::try_from(available.count()).unwrap_or(u32::MAX)
 }
 
 /// Returns whether every workload's new side may get everything: going forward they switch together.
 fn all_ready(course: &Course<'_>, all: &[Sided<'_>]) -> bool {
-    all.iter().all(|one| has_available(course, one, &one.new_label(), one.least_new))
+    all.iter().all(|one| available(course, one, &one.new_label()) >= one.least_new)
 }
 
 /// The switch that is wanted.
@@ -219,8 +219,8 @@ impl Switch<'_> {
             traffic.delay = SignedDuration::ZERO;
         }
         for (key, current) in switched() {
-            // What cannot be taken yet is left as it is; and before there were two, there was stable's.
-            let side = if may { want.clone() } else { current.clone().unwrap_or_else(|| self.stable_label(one)) };
+            // What cannot be taken yet is left as it is.
+            let side = if may { want.clone() } else { current.clone().unwrap_or_else(|| self.fullest(one)) };
             let rendered = if side == one.new_label() { new.get(*key) } else { old.get(*key).or(new.get(*key)) };
             let is_of_either = side == one.new_label() || Some(&side) == one.old_label().as_ref();
             if let Some(service) = rendered.filter(|_| is_of_either) {
@@ -271,7 +271,7 @@ impl Switch<'_> {
     /// Returns the side that is to serve, and whether it may now.
     fn wanted(&self, one: &Sided<'_>, current: Option<String>) -> (String, bool) {
         let new = one.new_label();
-        let available = |label: &str, least: u32| has_available(self.course, one, label, least);
+        let available = |label: &str, least: u32| available(self.course, one, label) >= least;
         if self.course.split.as_ref().is_none_or(|split| split.weight == Percent::ALL) {
             let least = if self.is_to_stable() { one.least_stable } else { one.least_new };
             // Going forward all workloads switch together; what has switched stays, whatever becomes of its pods.
@@ -287,6 +287,16 @@ impl Switch<'_> {
             Some(current) => (current, true),
             None => (stable.clone(), available(&stable, one.least_stable)),
         }
+    }
+
+    /// Returns the version that requests reach anyway where a Service selects all: that of most pods that serve, or
+    /// stable's.
+    fn fullest(&self, one: &Sided<'_>) -> String {
+        let stable = self.stable_label(one);
+        let versions: BTreeSet<&str> = one.observed.pods().map(|pod| pod.digest).collect();
+        let count = |version: &str| available(self.course, one, version);
+        let fullest = versions.into_iter().max_by_key(|version| (count(version), *version == stable));
+        fullest.filter(|version| count(version) > 0).map_or(stable.clone(), str::to_owned)
     }
 
     fn stable_label(&self, one: &Sided<'_>) -> String {
