@@ -5,11 +5,15 @@
 //! cannot be known is never taken for a yes.
 
 pub mod gateway_api;
+pub mod istio;
+pub mod nginx;
 mod patch;
 mod route;
+mod router;
 mod split;
 mod weights;
 
 pub use patch::changes;
 pub use route::{Answer, Backends, Misfit, Route, Target};
+pub use router::Router;
 pub use split::{Affinity, HeaderRoute, Match, Matcher, Split, Subject};

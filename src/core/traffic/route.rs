@@ -3,10 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Split;
 use crate::core::{
     cluster::{Kind, ObjectKey},
+    diff::owned_differs,
     manifest::Object,
 };
 
@@ -104,13 +106,49 @@ pub trait Route: Send + Sync {
     /// Returns the objects of `reads` without anything that is Locktender's.
     fn clear(&self, objects: &[Object]) -> Vec<Object>;
 
+    /// Returns what the router says of its objects as they are; `live`: those of `reads` and `makes`, which are as they
+    /// should be.
+    fn said(&self, live: &[Object]) -> Answer;
+
     /// Returns whether the router has taken a split, or, without one, that there is none any more. `live`: the objects
-    /// of `reads` and `makes` as they are in the cluster.
-    fn verify(&self, live: &[Object], split: Option<&Split>) -> Answer;
+    /// of `reads` and `makes` that are in the cluster.
+    fn verify(&self, live: &[Object], split: Option<&Split>) -> Answer {
+        let wanted = match split {
+            Some(split) => match self.set(live, split) {
+                Ok(wanted) => wanted,
+                Err(misfit) => return Answer::NotYet(misfit.0),
+            },
+            None => self.clear(live),
+        };
+        let reads = self.reads();
+        for target in &reads {
+            match (find(live, target), find(&wanted, target)) {
+                (Err(misfit), _) => return Answer::NotYet(misfit.0),
+                (Ok(live), Ok(wanted)) if live == wanted => {}
+                _ => return Answer::NotYet(format!("{target}: it does not say so yet")),
+            }
+        }
+        for target in &self.makes() {
+            match (find(live, target), find(&wanted, target)) {
+                (Ok(_), Err(_)) => return Answer::NotYet(format!("{target}: it is still there")),
+                (Err(misfit), Ok(_)) => return Answer::NotYet(misfit.0),
+                (Ok(live), Ok(wanted)) if !owned_differs(wanted, live, "").is_empty() => {
+                    return Answer::NotYet(format!("{target}: it does not say so yet"));
+                }
+                _ => {}
+            }
+        }
+        self.said(live)
+    }
 }
 
 /// Finds an object among some.
 pub(super) fn find<'a>(objects: &'a [Object], target: &Target) -> Result<&'a Object, Misfit> {
     let found = objects.iter().find(|object| object.key() == target.key);
     found.ok_or_else(|| Misfit(format!("there is no {target}")))
+}
+
+/// Returns the items of a member; none where it is no list.
+pub(super) fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

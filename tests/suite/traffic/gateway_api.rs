@@ -158,8 +158,8 @@ fn it_is_taken_when_every_gateway_says_so_of_this_generation() {
     let split = share(20);
     let live = followed(&set(&plain(), &split));
     assert_eq!(verify(&live, Some(&split)), Answer::Yes);
-    assert_eq!(not_yet(&verify(&live, Some(&share(40)))), "HTTPRoute/checkout in shop: its rules do not say so yet");
-    assert_eq!(not_yet(&verify(&live, None)), "HTTPRoute/checkout in shop: its rules do not say so yet");
+    assert_eq!(not_yet(&verify(&live, Some(&share(40)))), "HTTPRoute/checkout in shop: it does not say so yet");
+    assert_eq!(not_yet(&verify(&live, None)), "HTTPRoute/checkout in shop: it does not say so yet");
 
     let mut stale = live.clone();
     stale.set(&["metadata", "generation"], json!(4));

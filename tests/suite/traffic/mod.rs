@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod gateway_api;
+mod istio;
+mod nginx;
 
 use locktender::core::{
     manifest::Object,

@@ -7,7 +7,7 @@ use crate::core::{
     policy::Percent,
     traffic::{
         Split,
-        route::Misfit,
+        route::{Misfit, list},
         split::{Affinity, HeaderRoute, Matcher, Subject},
         weights::Entries,
     },
@@ -207,9 +207,4 @@ fn set_cookie(reference: &mut Value, affinity: &Affinity) {
     add.push(json!({ "name": "Set-Cookie", "value": affinity.set_cookie() }));
     modifier["add"] = Value::Array(add);
     reference["filters"] = Value::Array(filters);
-}
-
-/// Returns the items of a member; none where it is no list.
-fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
-    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
