@@ -170,7 +170,7 @@ fn pause(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
 }
 
 /// Takes a duration of whole seconds.
-fn whole(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
+pub(super) fn whole(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
     let duration = reader.duration(node)?;
     if duration.subsec_nanos() != 0 {
         reader.problem(node.span, "a pause is counted in whole seconds");

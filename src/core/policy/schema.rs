@@ -145,7 +145,7 @@ fn policy() -> Value {
 }
 
 fn strategy() -> Value {
-    let mut strategy = object(&[], [("batched", batched()), ("canary", canary())]);
+    let mut strategy = object(&[], [("batched", batched()), ("canary", canary()), ("blueGreen", blue_green())]);
     strategy["minProperties"] = json!(1);
     strategy["maxProperties"] = json!(1);
     strategy
@@ -181,7 +181,6 @@ fn canary() -> Value {
     );
     step["minProperties"] = json!(1);
     step["maxProperties"] = json!(1);
-    let yes_no = || json!({"type": "boolean", "default": false});
     let steps = json!({"type": "array", "items": step, "minItems": 1, "maxItems": 100});
     let mut canary = object(
         &[],
@@ -201,6 +200,29 @@ fn canary() -> Value {
     );
     canary["anyOf"] = json!([{"required": ["steps"]}, {"required": ["stepWeight"]}]);
     canary
+}
+
+fn blue_green() -> Value {
+    let watch = object(&["duration"], [("duration", text(DURATION))]);
+    let delay = json!({"type": "integer", "minimum": 0, "maximum": 86_400, "default": 30});
+    object(
+        &[],
+        [
+            ("previewService", described("Sends to the new side only, until it is stable.", text(NAME))),
+            ("previewReplicas", described("So many new pods until the switch is confirmed.", int_or_percent(1))),
+            ("confirm", words(&["beforeSwitch", "none"], "beforeSwitch")),
+            ("confirmStart", described("A person confirms before the first pod.", yes_no())),
+            ("watch", described("The old side stays so long at least after the switch.", watch)),
+            ("scaleDownDelaySeconds", described("The old side stays so long without requests.", delay)),
+            ("minReadySeconds", integer(0, 86_400)),
+            ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
+            ("graceful", graceful()),
+        ],
+    )
+}
+
+fn yes_no() -> Value {
+    json!({"type": "boolean", "default": false})
 }
 
 fn batched() -> Value {
@@ -293,17 +315,18 @@ fn settings() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::{application, decision, read_canary, read_policy, settings};
+    use crate::core::policy::{application, decision, read_blue_green, read_canary, read_policy, settings};
 
     /// Fields that are read only to say that they come later.
     const LATER: &[&str] = &[
         "cluster",
-        "blueGreen",
         "helm",
         "approvers",
         "clusters",
         "traffic",
-        "scaleDownDelaySeconds",
+        "canary.scaleDownDelaySeconds",
+        "healthCheck",
+        "metrics",
         "threshold",
         "analysis",
         "setHeaderRoute",
@@ -316,6 +339,7 @@ mod tests {
         let schemas = all();
         let batched = "/properties/spec/properties/strategy/properties/batched";
         let canary = "/properties/spec/properties/strategy/properties/canary";
+        let blue_green = "/properties/spec/properties/strategy/properties/blueGreen";
         let table = [
             ("application", "/properties/spec".to_owned(), application::SPEC),
             ("rolloutpolicy", "/properties/spec".to_owned(), read_policy::SPEC),
@@ -324,6 +348,8 @@ mod tests {
             ("rolloutpolicy", format!("{batched}/properties/graceful"), read_policy::GRACEFUL),
             ("rolloutpolicy", canary.to_owned(), read_canary::CANARY),
             ("rolloutpolicy", format!("{canary}/properties/steps/items"), read_canary::STEP),
+            ("rolloutpolicy", blue_green.to_owned(), read_blue_green::BLUE_GREEN),
+            ("rolloutpolicy", format!("{blue_green}/properties/watch"), read_blue_green::WATCH),
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),
             ("settings", String::new(), settings::SETTINGS),
@@ -332,7 +358,9 @@ mod tests {
         for (name, path, read) in table {
             let properties = schemas[name].pointer(&format!("{path}/properties")).and_then(Value::as_object);
             let mut known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-            let mut read: Vec<&str> = read.iter().copied().filter(|field| !LATER.contains(field)).collect();
+            let strategy = path.rsplit('/').next().unwrap_or_default();
+            let later = |field: &str| LATER.contains(&field) || LATER.contains(&&*format!("{strategy}.{field}"));
+            let mut read: Vec<&str> = read.iter().copied().filter(|field| !later(field)).collect();
             known.sort_unstable();
             read.sort_unstable();
             assert_eq!(known, read, "{name}{path}");

@@ -25,6 +25,7 @@ use crate::core::{
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
+    traffic::Split,
 };
 
 /// Decides for a rollout that is not over and does not go back.
@@ -224,6 +225,7 @@ fn go(
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
+        split: state.current().weight.map(Split::of),
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,

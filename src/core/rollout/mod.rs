@@ -17,6 +17,7 @@ pub mod render;
 pub mod report;
 mod reschedule;
 mod rest;
+mod services;
 mod sides;
 mod stages;
 pub mod state;

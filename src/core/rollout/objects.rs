@@ -61,7 +61,7 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 }
 
 /// Brings objects to what is wanted: group after group, each healthy before the next.
-pub fn converge(objects: &[Object], app: &AppName, namespace: Option<&str>, view: &View, means: &Means<'_>) -> Outcome {
+pub fn converge(objects: &[&Object], app: &AppName, namespace: Option<&str>, view: &View, means: &Means<'_>) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {
         make_namespace(namespace, view, &mut outcome);
@@ -72,7 +72,8 @@ pub fn converge(objects: &[Object], app: &AppName, namespace: Option<&str>, view
     let mut at = 0;
     while at < objects.len() {
         let now = phase(&objects[at].kind().kind);
-        let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
+        let group: Vec<&Object> =
+            objects[at..].iter().copied().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
             one(object, app, view, means, &mut outcome);

@@ -61,6 +61,13 @@ pub enum Reason {
         /// How many.
         pods: u32,
     },
+    /// The side that was left stays for a while, should it be gone back to.
+    OldStays {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// Until when.
+        until: Timestamp,
+    },
     /// As many pods as may be are out of service.
     MaxUnavailable {
         /// `Deployment/checkout`.
@@ -164,6 +171,9 @@ impl fmt::Display for Reason {
             Self::Returning { pod, waits } => write!(f, "{pod} is not back in service yet: {waits}"),
             Self::SteppingBack { pods } => {
                 write!(f, "going back: {pods} {} on the way", if *pods == 1 { "pod is" } else { "pods are" })
+            }
+            Self::OldStays { workload, until } => {
+                write!(f, "{workload}: the old pods stay until {}, should it be gone back to them", clock(*until))
             }
             Self::MaxUnavailable { workload, available, floor } => {
                 write!(f, "{workload}: {available} available, and {floor} must stay")

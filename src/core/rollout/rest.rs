@@ -19,7 +19,8 @@ use super::{
 use crate::core::{
     diff,
     ledger::{Draft, Event, Quota},
-    policy::{Drift, RolloutPolicy},
+    policy::{Drift, Percent, RolloutPolicy},
+    traffic::Split,
 };
 
 /// Corrections of one object in this many records are a fight with somebody, and only reported from then on.
@@ -195,6 +196,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         policy,
         quota: None,
         totals: &last.totals,
+        split: Some(Split::of(Percent::ALL)),
         last: true,
         drain_at_most: None,
         still: false,

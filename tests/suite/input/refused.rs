@@ -49,6 +49,7 @@ macro_rules! cases {
 }
 
 cases! {
+    blue_green
     canary
     decisions
     fault_54_bombs

@@ -7,6 +7,7 @@
 #[macro_use]
 mod transcript;
 
+mod blue_green;
 mod canary;
 mod course;
 mod figures;
