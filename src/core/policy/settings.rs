@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     Sourced,
     read::{Fields, Reader, dns_label, read_document},
+    read_analysis::server,
 };
 use crate::core::{names::AppName, problem::Problem, yaml::Node};
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub push_interval: Duration,
     /// Who the controller's commits are by.
     pub identity: Identity,
+    /// The address of the Prometheus that metrics ask which name none.
+    pub prometheus: Option<String>,
 }
 
 /// Directories, from the repository's root.
@@ -50,6 +53,7 @@ impl Default for Settings {
             branch: None,
             push_interval: Duration::from_secs(3),
             identity: Identity { name: "Locktender".into(), email: "locktender@localhost".into() },
+            prometheus: None,
         }
     }
 }
@@ -79,7 +83,7 @@ impl Freeze {
 }
 
 /// The fields of `locktender.yaml`.
-pub(super) const SETTINGS: &[&str] = &["paths", "branch", "ledger", "identity", "approvers", "clusters"];
+pub(super) const SETTINGS: &[&str] = &["paths", "branch", "ledger", "identity", "metrics", "approvers", "clusters"];
 /// The fields of a freeze's `spec`.
 pub(super) const FREEZE: &[&str] = &["from", "until", "applications", "reason"];
 
@@ -112,6 +116,11 @@ pub fn read_settings(file: &str, bytes: &[u8]) -> Result<Settings, Vec<Problem>>
                     text.clone_into(slot);
                 }
             }
+        }
+        let metrics = fields.get("metrics").and_then(|node| reader.fields(node, &["prometheus"]));
+        let prometheus = metrics.and_then(|fields| reader.fields(fields.get("prometheus")?, &["url"]));
+        if let Some(node) = prometheus.and_then(|fields| reader.required(&fields, "url")) {
+            settings.prometheus = reader.checked(node, server).map(str::to_owned);
         }
         Some(settings)
     })?;

@@ -70,5 +70,6 @@ fn steps(canary: &Canary, count: usize) -> Vec<Shape> {
 
 fn gates(step: &StepGates) -> Vec<Gate> {
     let pause = HumanDuration::of(step.pause).map(Gate::Pause);
-    pause.into_iter().chain(step.confirm.then_some(Gate::Confirm)).collect()
+    let analyses = step.analysis.iter().cloned().map(Gate::Analysis);
+    analyses.chain(pause).chain(step.confirm.then_some(Gate::Confirm)).collect()
 }

@@ -49,6 +49,7 @@ macro_rules! cases {
 }
 
 cases! {
+    analysis
     canary
     decisions
     fault_54_bombs
