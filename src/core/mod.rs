@@ -16,5 +16,6 @@ pub mod problem;
 pub mod render;
 pub mod repository;
 pub mod rollout;
+pub mod traffic;
 pub mod validate;
 pub mod yaml;

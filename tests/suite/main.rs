@@ -18,3 +18,4 @@ mod sandbox_world;
 mod simulation;
 mod source;
 mod support;
+mod traffic;
