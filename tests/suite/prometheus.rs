@@ -131,7 +131,10 @@ async fn every_answer_is_read_as_it_is_meant() {
     let Found::Series { series, .. } = server.ask("vector(3)", Some(range)).await.unwrap() else { panic!("series") };
     assert_eq!(series, [[3.0; 4]]);
     let wrong = server.ask("sum(", None).await;
-    assert!(matches!(&wrong, Err(Unanswered::Refused { status: 400, message }) if message.contains("parse")), "{wrong:?}");
+    assert!(
+        matches!(&wrong, Err(Unanswered::Refused { status: 400, message }) if message.contains("parse")),
+        "{wrong:?}"
+    );
     assert!(matches!(server.ask("\"text\"", None).await, Err(Unanswered::Garbage(_))));
     server.signal("-STOP").await;
     assert_eq!(server.ask("vector(1)", None).await, Err(Unanswered::Timeout(Duration::from_secs(1))));
@@ -254,7 +257,11 @@ async fn fault_72_a_version_that_answers_errors_goes_back_and_a_prometheus_that_
     let run = runs.iter().find(|run| run.metric == "success-rate").unwrap();
     assert_eq!((run.verdict, run.check()), (Verdict::Fail, Ok(())));
     let decisive = &run.samples.last().unwrap().found;
-    assert_eq!(decisive, &Finding::Measured { result: "[0.0]".to_owned(), baseline: None }, "every answer was an error");
+    assert_eq!(
+        decisive,
+        &Finding::Measured { result: "[0.0]".to_owned(), baseline: None },
+        "every answer was an error"
+    );
     assert_eq!(release.remote.read(DEPLOYMENT).unwrap(), manifest("1.9"), "Git is repaired");
     assert!(!seen.told(2).iter().any(|told| told == "StageStarted weight-60"));
 
@@ -272,7 +279,6 @@ async fn fault_72_a_version_that_answers_errors_goes_back_and_a_prometheus_that_
     });
     let seen = until(&release, &pods, "2.1 is out", |seen| seen.is(3, Activity::Stable)).await;
     let passed = seen.ledger[&3].iter().filter_map(|record| record.evidence.analysis.as_ref());
-    let passed: Vec<&str> =
-        passed.filter(|run| run.verdict == Verdict::Pass).map(|run| run.metric.as_str()).collect();
+    let passed: Vec<&str> = passed.filter(|run| run.verdict == Verdict::Pass).map(|run| run.metric.as_str()).collect();
     assert_eq!(passed.len(), 3, "{passed:?}");
 }

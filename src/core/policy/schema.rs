@@ -244,7 +244,7 @@ fn metrics() -> Value {
             ("noData", words(&["inconclusive", "pass", "fail"], "inconclusive")),
         ],
     );
-    json!({"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": metric})
+    json!({"type": "object", "additionalProperties": metric})
 }
 
 fn batched() -> Value {

@@ -10,6 +10,7 @@ use super::{
     stages,
 };
 use crate::core::{
+    analysis::Metric,
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
     policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
@@ -339,8 +340,13 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
+    // Of a first install there is no other version to be compared with.
+    let comparable = |gate: &Gate| match gate {
+        Gate::Analysis(name) if request.stable.is_none() => !policy.metrics.get(name).is_some_and(Metric::compares),
+        _ => true,
+    };
     let allowed = |gates: Vec<Gate>| -> Vec<Gate> {
-        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).collect()
+        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).filter(comparable).collect()
     };
     let start = allowed(stages::before_any_pod(&policy.strategy));
     if !start.is_empty() && !staged.is_empty() {

@@ -114,6 +114,15 @@ async fn good_numbers_open_the_gate_and_are_in_the_record() {
     assert_eq!(run.asked, "http://prometheus.monitoring:9090");
     assert!(run.query.contains("namespace=\"shop\", pod=~\"(checkout-"), "{}", run.query);
     assert_eq!(run.check(), Ok(()));
+    let forged = Run { verdict: Verdict::Fail, ..run.clone() };
+    assert_eq!(forged.check(), Err("the samples of success-rate are pass, not fail".to_owned()));
+    let mut forged = run.clone();
+    forged.samples[0].found = Finding::Measured { result: "[0.1]".to_owned(), baseline: None };
+    assert_eq!(forged.check(), Err("sample 1 of success-rate is fail, not pass".to_owned()));
+    let subjects = sim.git.subjects();
+    let told = |subject: &str| subjects.iter().any(|one| one == subject);
+    assert!(told("checkout 0002: weight-20 waiting for analysis success-rate"), "{subjects:?}");
+    assert!(told("checkout 0002: success-rate passed, weight-60 started"), "{subjects:?}");
     assert_eq!(record.why, "success-rate is good in 3 of 3 samples: [0.99] (good where result[0] >= 0.95)");
     // Not before it is due, and never twice.
     let asked: Vec<Timestamp> = sim.outside.asked()[before..].iter().map(|(at, _)| *at).collect();
