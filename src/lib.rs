@@ -33,9 +33,8 @@
 //! [`sandbox`] name `core`; `controller` names `core` and takes the adapters as the traits that lie there
 //! ([`Repository`](core::repository::Repository), [`Cluster`](core::cluster::Cluster),
 //! [`Renderer`](core::render::Renderer), [`Ask`](core::ask::Ask), [`Clock`](core::clock::Clock)); [`cli`] wires it
-//! together. The SDK of an
-//! outside system is named in its adapter's folder and nowhere else. A test reads every file and fails on any other
-//! arrow (`tests/suite/architecture`).
+//! together. The SDK of an outside system is named in its adapter's folder and nowhere else. A test reads every file and
+//! fails on any other arrow (`tests/suite/architecture`).
 //!
 //! # The words
 //!

@@ -125,6 +125,7 @@ impl Big {
                 late: BTreeMap::new(),
                 frozen: None,
                 copies_intact: true,
+                prometheus: None,
             },
             rollouts: Vec::new(),
             renders: BTreeMap::new(),

@@ -137,6 +137,7 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
         matches!(
             reason,
             Reason::ConfirmNeeded { .. }
+                | Reason::Analysing { .. }
                 | Reason::Paused
                 | Reason::Frozen { .. }
                 | Reason::Full(_)
@@ -159,7 +160,8 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
         let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
         report.reasons.insert(0, reason);
     }
-    report.activity = if waiting.is_some() { Activity::Waiting } else { Activity::Progressing };
+    let analysed = report.reasons.iter().any(|reason| matches!(reason, Reason::Analysing { .. }));
+    report.activity = if waiting.is_some() || analysed { Activity::Waiting } else { Activity::Progressing };
     report
 }
 

@@ -480,6 +480,7 @@ impl Controller {
             late: app.late.clone(),
             frozen: branch.frozen(name, now),
             copies_intact: app.copies_intact,
+            prometheus: branch.settings.prometheus.clone(),
         });
         let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
         let abort = self.abort_in_anchor(name, app);

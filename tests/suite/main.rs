@@ -11,6 +11,7 @@ mod histories;
 mod input;
 mod kube_adapter;
 mod outside;
+mod prometheus;
 mod render;
 mod rollouts;
 mod safety;

@@ -229,6 +229,7 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
             quota: state.quotas.get(state.stage).cloned().unwrap_or_default(),
             confirm: false,
             pause: None,
+            analysis: Vec::new(),
         },
         REACHED,
     );

@@ -234,8 +234,7 @@ impl Source {
                 None => drop(self.freezes.remove(&path)),
             }
         }
-        let path = settings.paths.policies.clone();
-        let changed = self.take_apps(apps, &policies, &path);
+        let changed = self.take_apps(apps, &policies, &settings);
         let mut contents = BTreeMap::new();
         for app in changed {
             let content = self.read.get(&app).map(|read| {
@@ -291,7 +290,7 @@ impl Source {
         &mut self,
         fresh: BTreeMap<AppName, Option<Read>>,
         policies: &BTreeSet<String>,
-        policies_path: &str,
+        settings: &Settings,
     ) -> BTreeSet<AppName> {
         let mut changed: BTreeSet<AppName> = fresh.keys().cloned().collect();
         let mut in_the_way = changed.clone();
@@ -312,7 +311,7 @@ impl Source {
         if depends_differently {
             again.extend(self.dependents.iter().cloned());
         }
-        for (app, problems) in self.look_beside(&again, policies_path) {
+        for (app, problems) in self.look_beside(&again, settings) {
             let before =
                 if problems.is_empty() { self.wrong.remove(&app) } else { self.wrong.insert(app.clone(), problems) };
             if before.as_ref() != self.wrong.get(&app) {
@@ -361,14 +360,14 @@ impl Source {
     }
 
     /// Returns what the others make wrong with each of some applications.
-    fn look_beside(&self, some: &BTreeSet<AppName>, policies_path: &str) -> BTreeMap<AppName, Vec<Problem>> {
+    fn look_beside(&self, some: &BTreeSet<AppName>, settings: &Settings) -> BTreeMap<AppName, Vec<Problem>> {
         let others = Others {
             get: &|app| self.read.get(app)?.application.as_ref().ok(),
             names: &|| self.read.iter().filter(|(_, read)| read.application.is_ok()).map(|(app, _)| app).collect(),
         };
         let policies: Policies<'_> =
             self.policies.iter().map(|(name, policy)| (name.as_str(), policy.as_ref().ok())).collect();
-        let mut wrong = check_applications(some, &others, &policies, policies_path);
+        let mut wrong = check_applications(some, &others, &policies, settings);
         let near: BTreeSet<AppName> = some.iter().flat_map(|app| self.claims.beside(app)).collect();
         let read = near.iter().filter_map(|app| self.read.get_key_value(app));
         let manifests = read.filter_map(|(app, read)| Some((app, &read.manifests.as_ref().ok()?.1)));
@@ -417,7 +416,7 @@ impl Source {
         }
         let name = application.value.policy.as_deref().zip(policy.as_ref());
         let policies: Policies<'_> = name.map(|(name, policy)| (name, policy.as_ref().ok())).into_iter().collect();
-        let wrong = check_policy(application, &policies, &settings.paths.policies);
+        let wrong = check_policy(application, &policies, &settings);
         Ok(Some(content(app, &read, policy.as_ref(), wrong.into_iter().collect())))
     }
 

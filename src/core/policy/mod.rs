@@ -9,6 +9,7 @@ mod decision;
 mod duration;
 mod quantity;
 mod read;
+mod read_analysis;
 mod read_blue_green;
 mod read_canary;
 mod read_policy;
@@ -25,6 +26,7 @@ pub use duration::HumanDuration;
 pub use quantity::{IntOrPercent, Percent, Share};
 pub use read::{Sourced, nearest};
 pub use read_policy::read_policy;
+pub(in crate::core) use rollout_policy::seconds;
 pub use rollout_policy::{
     Batched, Beta, Confirm, Drift, Graceful, OnAbort, OnFailure, OnNewRevision, PodPolicy, PruneGuard, Rollback,
     RollbackStages, RolloutPolicy, Strategy, Topology, Update,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     BlueGreen, IntOrPercent, Percent, PodPolicy, StepGates, Update,
     read::{Fields, Reader, dns_label},
-    read_canary::whole,
+    read_analysis::whole,
     read_policy::{DAY, graceful, seconds},
 };
 use crate::core::yaml::Node;

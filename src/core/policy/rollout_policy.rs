@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Beside, BlueGreen, Canary, IntOrPercent, Percent, Share};
-use crate::core::names::{Digest, Unit};
+use crate::core::{
+    analysis::Metric,
+    names::{Digest, Unit},
+};
 
 /// How the applications that name it are released.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub struct RolloutPolicy {
     pub drift: Drift,
     /// When pruning waits for a confirm.
     pub prune: PruneGuard,
+    /// What stages can measure, by name: what the policy defines, and the ready metrics that its steps name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Metric>,
     /// How the pods go.
     pub strategy: Strategy,
 }
@@ -257,21 +263,16 @@ pub struct Graceful {
 }
 
 /// Durations as whole seconds: what people write in `…Seconds` fields.
-pub(super) mod seconds {
+pub(in crate::core) mod seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(in crate::core::policy) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(in crate::core) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(duration.as_secs())
     }
 
-    pub(in crate::core::policy) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(in crate::core) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_secs)
     }
 }

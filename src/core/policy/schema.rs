@@ -14,6 +14,7 @@ const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const QUALIFIED: &str = "^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const FINALIZER: &str = "^[a-z0-9.-]{1,253}/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+const SERVER: &str = "^https?://[^@?# {]+$";
 const PERCENT: &str = "^(100|[1-9]?[0-9])%$";
 const PERCENT_FROM_ONE: &str = "^(100|[1-9][0-9]?)%$";
 const DIGEST: &str = "^(sha256:)?[0-9a-f]{8,64}$";
@@ -139,6 +140,7 @@ fn policy() -> Value {
             ("onNewRevision", words(&["supersede", "queue"], "supersede")),
             ("drift", words(&["correct", "report"], "correct")),
             ("prune", described("A prune of more than this share of the objects waits for a confirm.", prune)),
+            ("metrics", described("What stages can measure, by name.", metrics())),
             ("strategy", strategy()),
         ],
     )
@@ -177,6 +179,7 @@ fn canary() -> Value {
             ("setCanaryReplicas", described("So many new pods.", int_or_percent(1))),
             ("pause", described("The step lasts so long at least.", pause)),
             ("confirm", described("A person confirms before the next step.", object(&[], []))),
+            ("analysis", described("These metrics are good before the next step.", analysis())),
         ],
     );
     step["minProperties"] = json!(1);
@@ -189,6 +192,8 @@ fn canary() -> Value {
             ("stepWeight", described("Instead of steps: each is so much more.", weight())),
             ("maxWeight", described("The last step before everything.", weight())),
             ("interval", described("How long each of these steps lasts.", text(DURATION))),
+            ("metrics", described("What is measured at each of these steps.", names())),
+            ("threshold", described("A metric that was bad so often at one step sends it back.", integer(1, 100))),
             ("confirmStart", described("A person confirms before the first pod.", yes_no())),
             ("confirmEachIncrease", described("A person confirms after each step but the last.", yes_no())),
             ("confirmPromotion", described("A person confirms before everything is new.", yes_no())),
@@ -223,6 +228,53 @@ fn blue_green() -> Value {
 
 fn yes_no() -> Value {
     json!({"type": "boolean", "default": false})
+}
+
+fn names() -> Value {
+    json!({"type": "array", "items": text(NAME), "minItems": 1, "uniqueItems": true})
+}
+
+fn analysis() -> Value {
+    object(&["metrics"], [("metrics", names())])
+}
+
+fn metrics() -> Value {
+    let range = object(&["window", "step"], [("window", text(DURATION)), ("step", text(DURATION))]);
+    let prometheus = object(
+        &["query"],
+        [
+            ("address", described("Absent is the one of locktender.yaml.", text(SERVER))),
+            ("query", described("PromQL, with arguments such as {{ namespace }} and {{ pods }}.", some_text())),
+            ("range", described("The points of a time until now, instead of one value.", range)),
+        ],
+    );
+    let web = object(
+        &["url"],
+        [("url", text("^https?://.")), ("jsonPath", described("Where the measurement is: $.data.rate", some_text()))],
+    );
+    let limit = |what: &str| described(what, integer(0, 200));
+    let metric = object(
+        &[],
+        [
+            (
+                "of",
+                described("Whose numbers a ready metric reads.", words(&["pods", "istio", "nginx", "haproxy"], "pods")),
+            ),
+            ("prometheus", prometheus),
+            ("web", web),
+            ("successCondition", described("CEL: a sample is good where it holds.", some_text())),
+            ("failureCondition", described("CEL: a sample is bad where it holds.", some_text())),
+            ("initialDelay", described("From the stage's last pod to the first sample.", text(DURATION))),
+            ("interval", described("Between two samples.", text(DURATION))),
+            ("count", described("It is good after so many samples.", integer(1, 200))),
+            ("consecutiveSuccessLimit", described("It is good after so many good ones in a row.", integer(1, 200))),
+            ("failureLimit", limit("It is bad when more samples are bad.")),
+            ("inconclusiveLimit", limit("It stops when more samples tell nothing.")),
+            ("errorLimit", limit("It stops when more samples in a row cannot be taken.")),
+            ("noData", words(&["inconclusive", "pass", "fail"], "inconclusive")),
+        ],
+    );
+    json!({"type": "object", "additionalProperties": metric})
 }
 
 fn batched() -> Value {
@@ -308,6 +360,13 @@ fn settings() -> Value {
                 ),
             ),
             ("identity", object(&[], [("name", some_text()), ("email", some_text())])),
+            (
+                "metrics",
+                described(
+                    "Whom metrics ask that name nobody.",
+                    object(&[], [("prometheus", object(&["url"], [("url", text(SERVER))]))]),
+                ),
+            ),
         ],
     )
 }
@@ -315,7 +374,9 @@ fn settings() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::{application, decision, read_blue_green, read_canary, read_policy, settings};
+    use crate::core::policy::{
+        application, decision, read_analysis, read_blue_green, read_canary, read_policy, settings,
+    };
 
     /// Fields that are read only to say that they come later.
     const LATER: &[&str] = &[
@@ -326,9 +387,9 @@ mod tests {
         "traffic",
         "canary.scaleDownDelaySeconds",
         "healthCheck",
-        "metrics",
-        "threshold",
-        "analysis",
+        "watch.metrics",
+        "blueGreen.analysis",
+        "job",
         "setHeaderRoute",
         "setMirror",
         "sessionAffinity",
@@ -340,12 +401,14 @@ mod tests {
         let batched = "/properties/spec/properties/strategy/properties/batched";
         let canary = "/properties/spec/properties/strategy/properties/canary";
         let blue_green = "/properties/spec/properties/strategy/properties/blueGreen";
+        let metric = "/properties/spec/properties/metrics/additionalProperties";
         let table = [
             ("application", "/properties/spec".to_owned(), application::SPEC),
             ("rolloutpolicy", "/properties/spec".to_owned(), read_policy::SPEC),
             ("rolloutpolicy", batched.to_owned(), read_policy::BATCHED),
             ("rolloutpolicy", format!("{batched}/properties/topology"), read_policy::TOPOLOGY),
             ("rolloutpolicy", format!("{batched}/properties/graceful"), read_policy::GRACEFUL),
+            ("rolloutpolicy", metric.to_owned(), read_analysis::METRIC),
             ("rolloutpolicy", canary.to_owned(), read_canary::CANARY),
             ("rolloutpolicy", format!("{canary}/properties/steps/items"), read_canary::STEP),
             ("rolloutpolicy", blue_green.to_owned(), read_blue_green::BLUE_GREEN),

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{
     Sourced,
     read::{Fields, Reader, dns_label, read_document},
+    read_analysis::server,
 };
 use crate::core::{names::AppName, problem::Problem, yaml::Node};
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub identity: Identity,
     /// How many rollouts may be under way at once, over all applications; `None` is no limit.
     pub concurrent: Option<u32>,
+    /// The address of the Prometheus that metrics ask which name none.
+    pub prometheus: Option<String>,
 }
 
 /// Directories, from the repository's root.
@@ -53,6 +56,7 @@ impl Default for Settings {
             push_interval: Duration::from_secs(3),
             identity: Identity { name: "Locktender".into(), email: "locktender@localhost".into() },
             concurrent: None,
+            prometheus: None,
         }
     }
 }
@@ -82,7 +86,8 @@ impl Freeze {
 }
 
 /// The fields of `locktender.yaml`.
-pub(super) const SETTINGS: &[&str] = &["paths", "branch", "ledger", "rollouts", "identity", "approvers", "clusters"];
+pub(super) const SETTINGS: &[&str] =
+    &["paths", "branch", "ledger", "rollouts", "identity", "metrics", "approvers", "clusters"];
 /// The fields of its `rollouts`.
 pub(super) const ROLLOUTS: &[&str] = &["concurrent"];
 /// The largest limit that means anything.
@@ -122,6 +127,11 @@ pub fn read_settings(file: &str, bytes: &[u8]) -> Result<Settings, Vec<Problem>>
                     text.clone_into(slot);
                 }
             }
+        }
+        let metrics = fields.get("metrics").and_then(|node| reader.fields(node, &["prometheus"]));
+        let prometheus = metrics.and_then(|fields| reader.fields(fields.get("prometheus")?, &["url"]));
+        if let Some(node) = prometheus.and_then(|fields| reader.required(&fields, "url")) {
+            settings.prometheus = reader.checked(node, server).map(str::to_owned);
         }
         Some(settings)
     })?;

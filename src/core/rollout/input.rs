@@ -55,6 +55,8 @@ pub struct Head {
     pub frozen: Option<String>,
     /// Whether `plan.yaml` and `journal.yaml` of the latest rollout are at HEAD as they were pushed.
     pub copies_intact: bool,
+    /// The address of the Prometheus that metrics ask which name none.
+    pub prometheus: Option<String>,
 }
 
 /// How the repository is.

@@ -1,6 +1,7 @@
 //! Plans, state folded from the journal, the frontier, and `decide`.
 
 pub mod action;
+mod analyse;
 mod back;
 pub mod beforehand;
 pub mod build;

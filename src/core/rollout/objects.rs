@@ -61,7 +61,13 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 }
 
 /// Brings objects to what is wanted: group after group, each healthy before the next.
-pub fn converge(objects: &[&Object], app: &AppName, namespace: Option<&str>, view: &View, means: &Means<'_>) -> Outcome {
+pub fn converge(
+    objects: &[&Object],
+    app: &AppName,
+    namespace: Option<&str>,
+    view: &View,
+    means: &Means<'_>,
+) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {
         make_namespace(namespace, view, &mut outcome);

@@ -10,6 +10,7 @@ use super::{
     services, stages,
 };
 use crate::core::{
+    analysis::Metric,
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
     policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
@@ -69,8 +70,9 @@ pub enum Method {
     Remove,
 }
 
-/// What must hold before the next stage. In a plan it is a word: `health`, `confirm`, `pause 5m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What must hold before the next stage. In a plan it is a word: `health`, `confirm`, `pause 5m`,
+/// `analysis success-rate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Gate {
     /// Every pod of the stage is ready.
@@ -79,6 +81,8 @@ pub enum Gate {
     Confirm,
     /// So much time has passed since the stage was there.
     Pause(HumanDuration),
+    /// A metric of the policy is good.
+    Analysis(String),
 }
 
 impl fmt::Display for Gate {
@@ -87,6 +91,7 @@ impl fmt::Display for Gate {
             Self::Health => f.write_str("health"),
             Self::Confirm => f.write_str("confirm"),
             Self::Pause(duration) => write!(f, "pause {duration}"),
+            Self::Analysis(metric) => write!(f, "analysis {metric}"),
         }
     }
 }
@@ -101,11 +106,12 @@ impl TryFrom<String> for Gate {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match (text.as_str(), text.strip_prefix("pause ")) {
-            ("health", _) => Ok(Self::Health),
-            ("confirm", _) => Ok(Self::Confirm),
-            (_, Some(duration)) => HumanDuration::parse(duration).map(Self::Pause),
-            (_, None) => Err(format!("`{text}` is no gate: health, confirm or pause")),
+        match text.split_once(' ') {
+            None if text == "health" => Ok(Self::Health),
+            None if text == "confirm" => Ok(Self::Confirm),
+            Some(("pause", duration)) => HumanDuration::parse(duration).map(Self::Pause),
+            Some(("analysis", metric)) => Ok(Self::Analysis(metric.to_owned())),
+            _ => Err(format!("`{text}` is no gate: health, confirm, pause or analysis")),
         }
     }
 }
@@ -140,6 +146,14 @@ impl Stage {
     pub fn pause(&self) -> Option<HumanDuration> {
         self.gates.iter().find_map(|gate| match gate {
             Gate::Pause(duration) => Some(*duration),
+            _ => None,
+        })
+    }
+
+    /// Returns the metrics that must be good.
+    pub fn analyses(&self) -> impl Iterator<Item = &str> {
+        self.gates.iter().filter_map(|gate| match gate {
+            Gate::Analysis(metric) => Some(metric.as_str()),
             _ => None,
         })
     }
@@ -333,8 +347,13 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
+    // Of a first install there is no other version to be compared with.
+    let comparable = |gate: &Gate| match gate {
+        Gate::Analysis(name) if request.stable.is_none() => !policy.metrics.get(name).is_some_and(Metric::compares),
+        _ => true,
+    };
     let allowed = |gates: Vec<Gate>| -> Vec<Gate> {
-        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).collect()
+        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).filter(comparable).collect()
     };
     let start = allowed(stages::before_any_pod(&policy.strategy));
     if !start.is_empty() && !staged.is_empty() {

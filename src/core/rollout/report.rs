@@ -29,6 +29,19 @@ pub enum Reason {
         /// Until when.
         until: Timestamp,
     },
+    /// A metric is measured.
+    Analysing {
+        /// The stage.
+        stage: StageName,
+        /// The metric.
+        metric: String,
+        /// Since when.
+        since: Timestamp,
+        /// How many samples were good or bad.
+        done: u32,
+        /// How many there must be.
+        of: u32,
+    },
     /// Pods of this stage are not ready for long enough yet.
     PodsNotReady {
         /// `Deployment/checkout`.
@@ -158,6 +171,14 @@ impl fmt::Display for Reason {
                 Ok(())
             }
             Self::Pause { stage, until } => write!(f, "{stage} lasts until {}", clock(*until)),
+            Self::Analysing { metric, since, done, of, .. } => {
+                let samples = match (done, of) {
+                    (0, 1) => "1 sample".to_owned(),
+                    (0, of) => format!("{of} samples"),
+                    (done, of) => format!("{done} of {of} samples"),
+                };
+                write!(f, "{metric} is analysed since {}: {samples}", clock(*since))
+            }
             Self::PodsNotReady { workload, unit, want, have, trouble } => {
                 let place = if unit.as_str().is_empty() { String::new() } else { format!(" in {unit}") };
                 write!(f, "{workload}: {have} of {want} ready{place}")?;
@@ -230,6 +251,9 @@ pub struct StageReport {
     /// How long it lasts at least once it is there: `5m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<String>,
+    /// The metrics that must be good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<String>,
 }
 
 /// What an application is doing, in one word.

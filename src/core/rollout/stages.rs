@@ -94,5 +94,6 @@ fn sides(blue_green: &BlueGreen, count: usize) -> Vec<Shape> {
 
 fn gates(step: &StepGates) -> Vec<Gate> {
     let pause = HumanDuration::of(step.pause).map(Gate::Pause);
-    pause.into_iter().chain(step.confirm.then_some(Gate::Confirm)).collect()
+    let analyses = step.analysis.iter().cloned().map(Gate::Analysis);
+    analyses.chain(pause).chain(step.confirm.then_some(Gate::Confirm)).collect()
 }

@@ -49,6 +49,7 @@ macro_rules! cases {
 }
 
 cases! {
+    analysis
     blue_green
     canary
     decisions

@@ -13,6 +13,7 @@ pub mod random;
 pub mod replicas;
 pub mod time;
 
+mod analysis;
 mod exhaustive;
 mod going_back;
 pub mod rollouts;
