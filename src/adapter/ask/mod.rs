@@ -7,6 +7,7 @@ use std::{future::Future, time::Duration};
 use async_trait::async_trait;
 
 use self::http::Http;
+use super::traffic::haproxy;
 use crate::core::ask::{Ask, Question, Said, Unanswered};
 
 /// Asks over the network of this process.
@@ -21,6 +22,7 @@ impl Ask for Outside {
         let answer = async {
             match question {
                 Question::Probe(probe) => self.http.probe(&probe.url).await,
+                Question::Proxy(proxy) => haproxy::state(&proxy.asked).await.map(Said::Servers),
             }
         };
         within(question.timeout(), answer).await

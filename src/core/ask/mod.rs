@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use super::traffic::haproxy;
+
 /// The most that is read of a page, in bytes.
 pub const MOST_OF_A_PAGE: usize = 64 * 1024;
 
@@ -17,6 +19,8 @@ pub const MOST_OF_A_PAGE: usize = 64 * 1024;
 pub enum Question {
     /// What does a pod, or whatever else serves HTTP, answer?
     Probe(Probe),
+    /// What servers does a proxy send requests to?
+    Proxy(Proxy),
 }
 
 impl Question {
@@ -24,6 +28,7 @@ impl Question {
     pub fn timeout(&self) -> Duration {
         match self {
             Self::Probe(probe) => probe.timeout,
+            Self::Proxy(proxy) => proxy.timeout,
         }
     }
 }
@@ -33,6 +38,15 @@ impl Question {
 pub struct Probe {
     /// `http://10.0.3.7:8080/health`.
     pub url: String,
+    /// How long the whole answer may take.
+    pub timeout: Duration,
+}
+
+/// The state of a backend's servers, from HAProxy's own memory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Proxy {
+    /// Which HAProxy, and which backend of it.
+    pub asked: haproxy::Asked,
     /// How long the whole answer may take.
     pub timeout: Duration,
 }
@@ -47,6 +61,8 @@ pub enum Said {
         /// At most [`MOST_OF_A_PAGE`] bytes; what is no UTF-8 is replaced.
         body: String,
     },
+    /// To a proxy.
+    Servers(haproxy::State),
 }
 
 /// Why there is no answer.
@@ -61,6 +77,9 @@ pub enum Unanswered {
     /// The connection failed, or broke.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// The answer is not what is asked for.
+    #[error("the answer makes no sense: {0}")]
+    Garbage(String),
 }
 
 /// An answer, or why there is none.
