@@ -53,7 +53,7 @@ struct Went {
     told: Vec<String>,
     /// What is in the cluster, without what tells one release from another.
     end: Vec<String>,
-    /// How often each pod was written to.
+    /// How many writes to each pod are known to be done.
     pods: BTreeMap<String, usize>,
 }
 
@@ -219,13 +219,15 @@ impl Ground {
     }
 
     /// Releases, and compares with how it goes undisturbed.
-    async fn goes_as(&mut self, undisturbed: &Went, when: When, how: &str) -> usize {
-        let (went, done) = self.release(when).await;
+    async fn goes_as(&mut self, undisturbed: &Went, when: When, how: &str) {
+        let (went, _) = self.release(when).await;
         assert_eq!(went.told, undisturbed.told, "{how}: every record once, and in order");
         let differ = went.end.iter().zip(&undisturbed.end).find(|(now, then)| now != then);
         assert!(went.end == undisturbed.end, "{how}: it ends otherwise: {differ:#?}");
-        assert_eq!(went.pods, undisturbed.pods, "{how}: how often each pod was written to");
-        done
+        // Of a write whose answer nobody was there to take, the log does not say that it was done.
+        let more =
+            went.pods.iter().find(|(pod, writes)| undisturbed.pods.get(*pod).is_none_or(|before| *writes > before));
+        assert_eq!(more, None, "{how}: a pod is written to more often than undisturbed, {:?}", undisturbed.pods);
     }
 }
 
@@ -242,11 +244,17 @@ async fn fault_02_killed_after_each_of_its_writes_and_pushes_a_controller_repeat
     let (undisturbed, writes) = ground.release(When::Never).await;
     assert!(!undisturbed.end.is_empty() && undisturbed.pods.len() == 6, "{undisturbed:#?}");
     let step = if is_all() { 1 } else { 9 };
-    for after in (1..writes).step_by(step) {
-        ground.goes_as(&undisturbed, When::After(after), &format!("killed after write {after} of {writes}")).await;
+    // Until a release is over before its turn to be killed.
+    for after in (1..).step_by(step) {
+        let kills = ground.kills;
+        ground.goes_as(&undisturbed, When::After(after), &format!("killed after write {after}")).await;
+        if ground.kills == kills {
+            break;
+        }
     }
-    println!("killed {} times in {} writes and pushes, {:.0} s", ground.kills, writes, began.elapsed().as_secs_f64());
-    assert!(ground.kills >= (writes - 1) / step);
+    println!("killed {} times in {writes} writes and pushes, {:.0} s", ground.kills, began.elapsed().as_secs_f64());
+    let to_pods: usize = undisturbed.pods.values().sum();
+    assert!(ground.kills * step >= to_pods, "there are {to_pods} writes to pods alone");
     ground.verify();
 }
 
