@@ -5,6 +5,7 @@
 
 pub mod anchor;
 mod app;
+mod asks;
 pub mod events;
 pub mod fence;
 pub mod journals;
@@ -32,6 +33,7 @@ use tracing::{info, warn};
 
 use self::{
     app::App,
+    asks::Asked,
     journals::Journals,
     lanes::{Acted, GitDone},
     load::Unread,
@@ -40,6 +42,7 @@ use self::{
     source::{Branch, Source},
 };
 use crate::core::{
+    ask::{Ask, Question},
     clock::Clock,
     cluster::{Cluster, Kind, ObjectKey},
     names::{AppName, Digest},
@@ -62,6 +65,8 @@ pub struct Ports {
     pub cluster: Arc<dyn Cluster>,
     /// The renderer of Kustomize directories.
     pub renderer: Arc<dyn Renderer>,
+    /// Whom questions go to.
+    pub ask: Arc<dyn Ask>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -153,6 +158,7 @@ pub async fn run(
             biased;
             () = &mut stop => break,
             Some(acted) = controller.acts.next(), if !controller.acts.is_empty() => controller.acted(acted),
+            Some(asked) = controller.asks.next(), if !controller.asks.is_empty() => controller.answered(asked),
             done = lanes::poll(&mut controller.git_lane), if controller.git_lane.is_some() => {
                 controller.git_lane = None;
                 controller.git_done(done).await;
@@ -205,6 +211,9 @@ struct Controller {
     git_lane: Option<BoxFuture<'static, GitDone>>,
     publishing: BTreeSet<AppName>,
     acts: FuturesUnordered<BoxFuture<'static, Acted>>,
+    /// The questions that are under way, and by whom they are asked.
+    under_way: BTreeSet<(AppName, Question)>,
+    asks: FuturesUnordered<BoxFuture<'static, Asked>>,
 }
 
 impl Controller {
@@ -238,6 +247,8 @@ impl Controller {
             git_lane: None,
             publishing: BTreeSet::new(),
             acts: FuturesUnordered::new(),
+            under_way: BTreeSet::new(),
+            asks: FuturesUnordered::new(),
         }
     }
 
@@ -322,6 +333,7 @@ impl Controller {
         if !publications.is_empty() {
             self.publish(publications).await;
         }
+        self.ask();
     }
 
     /// Tells who listens what was decided last for an application.
@@ -421,6 +433,7 @@ impl Controller {
             refused: &app.refused,
             admitted: &app.admitted,
             abort: abort.as_ref(),
+            answers: &app.answers,
             now,
         };
         // `decide` is total. Should it still panic for one application, the others must go on.
@@ -461,6 +474,7 @@ impl Controller {
         decision.wake_at(thaw);
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
+        self.wants_to_know(name, std::mem::take(&mut decision.questions));
         let app = self.apps.get_mut(name)?;
         app.dirty = false;
         app.wake = decision.wake;
@@ -569,7 +583,8 @@ impl Controller {
             .filter(|(name, app)| !app.acting && !self.publishing.contains(*name) && self.ready)
             .filter_map(|(_, app)| app.wake);
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
-        apps.chain(git).min()
+        let question = self.next_question().filter(|_| self.ready);
+        apps.chain(git).chain(question).min()
     }
 
     fn touch(&mut self, touched: Touched) {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
 use crate::core::{
+    ask::{Answers, Asking},
     cluster::{FIELD_MANAGER, ObjectKey},
     diff::{self, FieldChange},
     ledger::{DecisionFile, Draft},
@@ -168,6 +169,8 @@ pub struct Input<'a> {
     pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
     /// A person's abort that was written into the anchor: it counts whether Git is there or not.
     pub abort: Option<&'a DecisionAtHead>,
+    /// What the outside answered to what the decisions before asked.
+    pub answers: &'a Answers,
     /// Now.
     pub now: Timestamp,
 }
@@ -187,6 +190,8 @@ pub struct Decision {
     pub repair: Option<RepairWanted>,
     /// What may be done to the cluster now.
     pub actions: Vec<Action>,
+    /// What only the outside can tell, and when to ask it.
+    pub questions: Vec<Asking>,
     /// Why the application is where it is.
     pub report: Report,
     /// When to decide again without an event.
@@ -203,6 +208,7 @@ impl Decision {
             edits: None,
             repair: None,
             actions: Vec::new(),
+            questions: Vec::new(),
             report,
             wake: None,
         }
