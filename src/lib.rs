@@ -12,7 +12,7 @@
 //!   │   manifest   what HEAD renders   │      │   git      a bare mirror, pushes │──▶ release repository
 //!   │   policy     how it is released  │      │   kube     watches, applies      │──▶ API server
 //!   │   rollout    plan, state, decide │      │   render   kustomize             │
-//!   │   ledger     records, chain      │      │   clock                          │
+//!   │   ledger     records, chain      │      │   ask      questions, over HTTP  │
 //!   └────────────────▲─────────────────┘      └────────────────▲─────────────────┘
 //!                    │ calls                       as traits   │
 //!                    │   ┌─────────────────────────────────┐   │
@@ -32,7 +32,8 @@
 //! Imports point one way. `core` names only itself and crates without clock, thread, socket or file; `adapter` and
 //! [`sandbox`] name `core`; `controller` names `core` and takes the adapters as the traits that lie there
 //! ([`Repository`](core::repository::Repository), [`Cluster`](core::cluster::Cluster),
-//! [`Renderer`](core::render::Renderer), [`Clock`](core::clock::Clock)); [`cli`] wires it together. The SDK of an
+//! [`Renderer`](core::render::Renderer), [`Ask`](core::ask::Ask), [`Clock`](core::clock::Clock)); [`cli`] wires it
+//! together. The SDK of an
 //! outside system is named in its adapter's folder and nowhere else. A test reads every file and fails on any other
 //! arrow (`tests/suite/architecture`).
 //!

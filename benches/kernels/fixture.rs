@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use locktender::{
     core::{
+        ask::Answers,
         cluster::{ClusterEvent, FIELD_MANAGER, Kind, ObjectKey, PatchType, Write},
         ledger::{Draft, Event, Record},
         manifest::{Object, builtin_scope, parse},
@@ -190,6 +191,7 @@ impl Big {
             repair: None,
             refused: &std::collections::BTreeMap::new(),
             abort: None,
+            answers: &Answers::default(),
             now: self.now,
         })
     }

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use locktender::{
     adapter::{
+        ask::Outside,
         clock::SystemClock,
         git::{
             GitOptions, GitRepository,
@@ -221,6 +222,7 @@ impl World {
             repository: repository.clone(),
             cluster: cluster.clone(),
             renderer: Arc::new(KustomizeRenderer::default()),
+            ask: Arc::new(Outside::default()),
             clock: Arc::new(SystemClock::new()),
         };
         let (sender, reports) = watch::channel(Reports::new());

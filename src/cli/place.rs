@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::error::Error;
 use crate::{
     adapter::{
+        ask::Outside,
         clock::SystemClock,
         git::{
             GitOptions, GitRepository,
@@ -220,7 +221,13 @@ impl Opened {
 
 /// Puts together what looking needs.
 pub fn ports(repository: Arc<dyn Repository>, cluster: Arc<dyn Cluster>) -> Ports {
-    Ports { repository, cluster, renderer: Arc::new(KustomizeRenderer::default()), clock: Arc::new(SystemClock::new()) }
+    Ports {
+        repository,
+        cluster,
+        renderer: Arc::new(KustomizeRenderer::default()),
+        ask: Arc::new(Outside::default()),
+        clock: Arc::new(SystemClock::new()),
+    }
 }
 
 /// Returns an error that says that there is no such application, and which is near.

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{beforehand::Answer, journals::AppLedger};
 use crate::core::{
+    ask::{Answers, Asking},
     cluster::ObjectKey,
     ledger::DecisionFile,
     names::{Digest, Revision},
@@ -60,6 +61,10 @@ pub struct App {
     pub not_before: Option<Timestamp>,
     /// How often deciding has panicked.
     pub panics: u32,
+    /// What the last decision wants to know.
+    pub questions: Vec<Asking>,
+    /// What the outside answered to it.
+    pub answers: Answers,
     /// The last report.
     pub report: Option<Report>,
     /// The namespace in which an anchor was found.

@@ -34,6 +34,25 @@ pub(super) struct WriteDone {
     pub read_back: Option<(ObjectKey, Option<Object>)>,
 }
 
+impl WriteDone {
+    /// Returns whether a write that nobody answered was carried out, as far as what was read afterwards tells: the object
+    /// is not the one any more that it was decided on.
+    pub(super) fn is_done_after_all(&self) -> bool {
+        let (Err(ClusterError::Unreachable(_)), Some((_, found))) = (&self.result, &self.read_back) else {
+            return false;
+        };
+        let is_another = |version: Option<&str>| {
+            found.as_ref().zip(version).is_some_and(|(found, version)| found.resource_version() != version)
+        };
+        match &self.action.write {
+            Write::Create { .. } => found.is_some(),
+            Write::Delete { .. } => found.as_ref().is_none_or(Object::is_terminating),
+            Write::Apply { object, .. } => is_another(Some(object.resource_version())),
+            Write::Patch { resource_version, .. } => is_another(resource_version.as_deref()),
+        }
+    }
+}
+
 /// What came of an application's writes.
 pub(super) struct Acted {
     pub app: AppName,

@@ -5,6 +5,7 @@
 
 pub mod anchor;
 mod app;
+mod asks;
 mod beforehand;
 pub mod events;
 pub mod fence;
@@ -26,14 +27,14 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
     app::App,
-    beforehand::Asker,
+    asks::Asked,
     journals::Journals,
     lanes::{Acted, GitDone},
     load::Unread,
@@ -42,14 +43,14 @@ use self::{
     source::{Branch, Source},
 };
 use crate::core::{
+    ask::{Ask, Question},
     clock::Clock,
     cluster::{Cluster, Kind, ObjectKey},
-    names::{AppName, Digest, Revision},
+    names::{AppName, Digest},
     render::Renderer,
     repository::Repository,
     rollout::{
         self,
-        beforehand::Questions,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Activity, Reason, Report},
         view::{Touched, View},
@@ -65,6 +66,8 @@ pub struct Ports {
     pub cluster: Arc<dyn Cluster>,
     /// The renderer of Kustomize directories.
     pub renderer: Arc<dyn Renderer>,
+    /// Whom questions go to.
+    pub ask: Arc<dyn Ask>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -156,6 +159,7 @@ pub async fn run(
             biased;
             () = &mut stop => break,
             Some(acted) = controller.acts.next(), if !controller.acts.is_empty() => controller.acted(acted),
+            Some(asked) = controller.asks.next(), if !controller.asks.is_empty() => controller.answered(asked),
             done = lanes::poll(&mut controller.git_lane), if controller.git_lane.is_some() => {
                 controller.git_lane = None;
                 controller.git_done(done).await;
@@ -208,6 +212,9 @@ struct Controller {
     git_lane: Option<BoxFuture<'static, GitDone>>,
     publishing: BTreeSet<AppName>,
     acts: FuturesUnordered<BoxFuture<'static, Acted>>,
+    /// The questions that are under way, and by whom they are asked.
+    under_way: BTreeSet<(AppName, Question)>,
+    asks: FuturesUnordered<BoxFuture<'static, Asked>>,
 }
 
 impl Controller {
@@ -241,6 +248,8 @@ impl Controller {
             git_lane: None,
             publishing: BTreeSet::new(),
             acts: FuturesUnordered::new(),
+            under_way: BTreeSet::new(),
+            asks: FuturesUnordered::new(),
         }
     }
 
@@ -329,6 +338,7 @@ impl Controller {
         if !publications.is_empty() {
             self.publish(publications).await;
         }
+        self.ask();
     }
 
     /// Tells who listens what was decided last for an application.
@@ -429,6 +439,7 @@ impl Controller {
             objections: app.objections(),
             refused: &app.refused,
             abort: abort.as_ref(),
+            answers: &app.answers,
             now,
         };
         // `decide` is total. Should it still panic for one application, the others must go on.
@@ -462,21 +473,6 @@ impl Controller {
         anchor::abort(anchor, &last.plan.rollout)
     }
 
-    /// Asks what must be asked before the application's HEAD is put in place; it is decided again when that is answered.
-    fn ask_first(&mut self, name: &AppName, revision: Revision, questions: Questions) {
-        let now = self.now();
-        let Some(app) = self.apps.get_mut(name) else { return };
-        app.dirty = false;
-        app.acting = true;
-        let (name, account, cluster) = (name.clone(), app.account(), self.ports.cluster.clone());
-        let asking = async move {
-            let asker = Asker::Controller;
-            let answer = beforehand::ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
-            Acted { app: name, done: Vec::new(), answer: Some(answer) }
-        };
-        self.acts.push(asking.boxed());
-    }
-
     /// Starts the writes of a decision, and returns what of it is to be published.
     async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
         let now = self.now();
@@ -484,6 +480,7 @@ impl Controller {
         decision.wake_at(thaw);
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
+        self.wants_to_know(name, std::mem::take(&mut decision.questions));
         let app = self.apps.get_mut(name)?;
         app.dirty = false;
         decision.wake_at(app.answer.as_ref().and_then(|answer| answer.again));
@@ -596,7 +593,8 @@ impl Controller {
             .filter(|(name, app)| !app.acting && !self.publishing.contains(*name) && self.ready)
             .filter_map(|(_, app)| app.wake);
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
-        apps.chain(git).min()
+        let question = self.next_question().filter(|_| self.ready);
+        apps.chain(git).chain(question).min()
     }
 
     fn touch(&mut self, touched: Touched) {

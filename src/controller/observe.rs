@@ -62,9 +62,19 @@ impl Controller {
         let mut asked = None;
         for done in acted.done {
             let (_, key) = subject(&done.action.write);
+            let is_done = done.is_done_after_all();
             match done.result {
                 Ok(Some(object)) => touched.push(self.view.put(object)),
                 Ok(None) => touched.push(self.view.forget(&key)),
+                Err(error) if is_done => {
+                    info!(app = %acted.app, %error, "{}: done, though nobody answered", done.action.why);
+                    match done.read_back {
+                        Some((_, Some(object))) => touched.push(self.view.put(object)),
+                        Some((key, None)) => touched.push(self.view.forget(&key)),
+                        None => {}
+                    }
+                    continue;
+                }
                 Err(error) => {
                     failed = true;
                     match &error {

@@ -1,6 +1,7 @@
 //! Decides. Pure: no async runtime, clock, randomness or I/O; the traits of the adapters live here, beside the
 //! types that they speak in.
 
+pub mod ask;
 pub mod clock;
 pub mod cluster;
 pub mod diff;
@@ -14,5 +15,6 @@ pub mod problem;
 pub mod render;
 pub mod repository;
 pub mod rollout;
+pub mod traffic;
 pub mod validate;
 pub mod yaml;

@@ -16,6 +16,7 @@ use tokio::{
 use super::repositories::Repositories;
 use crate::{
     adapter::{
+        ask::Outside,
         clock::SystemClock,
         git::{
             GitOptions, GitRepository,
@@ -132,6 +133,7 @@ async fn ports(repositories: &Repositories, kubeconfig: &Path, mirror: &Path) ->
         repository: Arc::new(GitRepository::open(options).await?),
         cluster: Arc::new(connect(Some(kubeconfig), None).await?),
         renderer: Arc::new(KustomizeRenderer::default()),
+        ask: Arc::new(Outside::default()),
         clock: Arc::new(SystemClock::new()),
     })
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
 use crate::core::{
+    ask::{Answers, Asking},
     cluster::ObjectKey,
     ledger::{DecisionFile, Draft, Event},
     names::{AppName, BlobId, Revision},
@@ -133,6 +134,8 @@ pub struct Input<'a> {
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// A person's abort that was written into the anchor: it counts whether Git is there or not.
     pub abort: Option<&'a DecisionAtHead>,
+    /// What the outside answered to what the decisions before asked.
+    pub answers: &'a Answers,
     /// Now.
     pub now: Timestamp,
 }
@@ -152,6 +155,8 @@ pub struct Decision {
     pub repair: Option<RepairWanted>,
     /// What may be done to the cluster now.
     pub actions: Vec<Action>,
+    /// What only the outside can tell, and when to ask it.
+    pub questions: Vec<Asking>,
     /// Why the application is where it is.
     pub report: Report,
     /// When to decide again without an event.
@@ -168,6 +173,7 @@ impl Decision {
             edits: None,
             repair: None,
             actions: Vec::new(),
+            questions: Vec::new(),
             report,
             wake: None,
         }

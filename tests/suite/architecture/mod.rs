@@ -48,7 +48,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["server"]),
     ("rustix", &["adapter"]),
     ("backon", &["adapter"]),
-    ("rustls", &["adapter/kube", "cli", "sandbox/kubelet"]),
+    ("rustls", &["adapter/ask", "adapter/kube", "cli", "sandbox/kubelet"]),
     // The demo asks pods as anybody would.
     ("reqwest", &["adapter", "cli/demo"]),
     ("clap", &["cli"]),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use locktender::{
     adapter::{
+        ask::Outside,
         clock::SystemClock,
         git::{
             GitOptions, GitRepository,
@@ -42,6 +43,7 @@ impl Keeper {
             repository: repository.clone(),
             cluster: Arc::new(NoCluster),
             renderer: Arc::new(KustomizeRenderer::default()),
+            ask: Arc::new(Outside::default()),
             clock: Arc::new(SystemClock::new()),
         };
         Self { repository, look: Look::new(ports), app: AppName::new("checkout"), _mirror: mirror }

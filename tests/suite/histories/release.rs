@@ -45,7 +45,7 @@ use super::{
     live::Live,
 };
 use crate::{
-    simulation::{cluster::SimCluster, time::VirtualClock},
+    simulation::{cluster::SimCluster, outside::Outside, time::VirtualClock},
     support::{
         cluster,
         git::{Clone, Remote},
@@ -334,6 +334,7 @@ impl Release {
                     repository: Arc::new(JudgedGit { inner: Arc::new(disk.clone()), court: Arc::new(cluster.clone()) }),
                     cluster: Arc::new(cluster.clone()),
                     renderer: Arc::new(StillRenderer { upgraded: self.upgraded }),
+                    ask: Arc::new(Outside::new(Arc::new(clock.clone()))),
                     clock: Arc::new(clock.clone()),
                 };
                 (ports, Options::default())
@@ -357,6 +358,7 @@ impl Release {
                     repository,
                     cluster: judged,
                     renderer: Arc::new(KustomizeRenderer::default()),
+                    ask: Arc::new(locktender::adapter::ask::Outside::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
                 let options = Options { push_interval: Some(self.push_interval), ..Options::default() };

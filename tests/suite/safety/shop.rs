@@ -215,7 +215,8 @@ impl Shop {
         let repository = Arc::new(sim.git.for_life(life, &cluster));
         let lag = Arc::new(Lag { inner: cluster, state: Mutex::default(), news: Notify::new() });
         let (renderer, clock) = (Arc::new(NoRenderer), Arc::new(sim.clock.clone()));
-        let ports = Ports { repository, cluster: lag.clone(), renderer, clock };
+        let ask = Arc::new(sim.outside.clone());
+        let ports = Ports { repository, cluster: lag.clone(), renderer, ask, clock };
         let (sender, reports) = watch::channel(Reports::new());
         let run = controller::run(ports, Options::default(), Some(sender), std::future::pending());
         (lag, reports, tokio::spawn(run))

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod faults;
 pub mod git;
 pub mod outcome;
+pub mod outside;
 pub mod random;
 pub mod replicas;
 pub mod time;
@@ -40,7 +41,7 @@ use locktender::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-use self::{checker::Checker, cluster::SimCluster, faults::Faults, git::SimGit, time::VirtualClock};
+use self::{checker::Checker, cluster::SimCluster, faults::Faults, git::SimGit, outside::Outside, time::VirtualClock};
 
 /// Applications of the simulation are plain YAML.
 pub struct NoRenderer;
@@ -61,6 +62,7 @@ pub struct Sim {
     pub clock: VirtualClock,
     pub git: SimGit,
     pub cluster: SimCluster,
+    pub outside: Outside,
     pub faults: Faults,
     pub checker: Arc<Mutex<Checker>>,
     reports: watch::Receiver<Reports>,
@@ -76,6 +78,7 @@ struct Controller {
     clock: VirtualClock,
     git: SimGit,
     cluster: SimCluster,
+    outside: Outside,
     faults: Faults,
     sender: watch::Sender<Reports>,
     /// Deciding for this application panics.
@@ -92,6 +95,7 @@ impl Controller {
             repository: Arc::new(self.git.for_life(life, &cluster)),
             cluster: Arc::new(cluster),
             renderer: Arc::new(NoRenderer),
+            ask: Arc::new(self.outside.clone()),
             clock: Arc::new(self.clock.clone()),
         };
         let options = Options { witness: Some(self.witness()), ..Options::default() };
@@ -114,6 +118,7 @@ impl Controller {
                 && again.open == decision.open
                 && again.actions == decision.actions
                 && again.edits == decision.edits
+                && again.questions == decision.questions
                 && again.report == decision.report
                 && (again.urgent, again.wake) == (decision.urgent, decision.wake);
             if !same {
@@ -178,18 +183,20 @@ impl Sim {
         let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
         let cluster = SimCluster::judged_by(World::new(options), clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
+        let outside = Outside::new(Arc::new(clock.clone()));
         let (sender, reports) = watch::channel(Reports::new());
         let controller = Controller {
             running: Arc::default(),
             clock: clock.clone(),
             git: git.clone(),
             cluster: cluster.clone(),
+            outside: outside.clone(),
             faults: faults.clone(),
             sender,
             panics: Arc::default(),
         };
         let supervisor = tokio::spawn(controller.clone().supervise());
-        let mut sim = Self { clock, git, cluster, faults, checker, reports, controller, world, supervisor };
+        let mut sim = Self { clock, git, cluster, outside, faults, checker, reports, controller, world, supervisor };
         sim.start();
         sim
     }

@@ -42,6 +42,7 @@ use super::{
     cluster::{SimCluster, typed},
     faults::Faults,
     git::SimGit,
+    outside::Outside,
     time::VirtualClock,
     two_units,
 };
@@ -473,6 +474,7 @@ impl Replicas {
                     repository: Arc::new(Pen(hands.clone())),
                     cluster: Arc::new(Eyes::new(hands.clone())),
                     renderer: Arc::new(NoRenderer),
+                    ask: Arc::new(Outside::new(clock.clone())),
                     clock: clock.clone(),
                 };
                 let run = controller::run(fenced(ports, &fence), Options::default(), None, std::future::pending());

@@ -20,6 +20,26 @@ async fn fault_13_response_lost_after_commit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fault_13_writes_whose_answers_are_lost_are_no_failures() {
+    let sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", &rollouts::POLICY.replace("batchSize: 4", "batchSize: 10")),
+        ("apps/checkout/app.yaml", rollouts::APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    confirm(&sim, 1, "beta").await;
+    recorded(&sim, 1, Event::Completed, "batch-1").await;
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    confirm(&sim, 2, "beta").await;
+    recorded(&sim, 2, Event::StageStarted, "batch-1").await;
+    sim.faults.always(Some(WriteFault::AnswerLost));
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(super::at(&sim, "2.0"), 10, "what is read back shows that it was done: nothing is waited for");
+    sim.faults.always(None);
+    recorded(&sim, 2, Event::Completed, "batch-1").await;
+    each_once(&sim);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fault_14_every_write_conflicts_for_thirty_seconds() {
     let sim = merged().await;
     confirm(&sim, 2, "beta").await;

@@ -1,0 +1,32 @@
+//! Asks the outside: each kind of question in the way of whom it is for.
+
+mod http;
+
+use std::{future::Future, time::Duration};
+
+use async_trait::async_trait;
+
+use self::http::Http;
+use crate::core::ask::{Ask, Question, Said, Unanswered};
+
+/// Asks over the network of this process.
+#[derive(Default)]
+pub struct Outside {
+    http: Http,
+}
+
+#[async_trait]
+impl Ask for Outside {
+    async fn ask(&self, question: &Question) -> Result<Said, Unanswered> {
+        let answer = async {
+            match question {
+                Question::Probe(probe) => self.http.probe(&probe.url).await,
+            }
+        };
+        within(question.timeout(), answer).await
+    }
+}
+
+async fn within(limit: Duration, answer: impl Future<Output = Result<Said, Unanswered>>) -> Result<Said, Unanswered> {
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(Unanswered::Timeout(limit)))
+}

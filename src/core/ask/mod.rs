@@ -1,0 +1,172 @@
+//! Questions that only the outside can answer, and the answers.
+//!
+//! Deciding stays pure: a decision lists what it wants to know and when ([`Asking`]), the controller asks and keeps what
+//! it hears, and the next decision is made on it. Nothing here is in a record by itself: whoever uses an answer writes
+//! what it stands on into its record. A controller that starts knows no answers, and asks anew.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+/// The most that is read of a page, in bytes.
+pub const MOST_OF_A_PAGE: usize = 64 * 1024;
+
+/// Something that only the outside can tell. Data alone: two that are equal are the same question.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// What does a pod, or whatever else serves HTTP, answer?
+    Probe(Probe),
+}
+
+impl Question {
+    /// Returns how long an answer is waited for.
+    pub fn timeout(&self) -> Duration {
+        match self {
+            Self::Probe(probe) => probe.timeout,
+        }
+    }
+}
+
+/// A GET without credentials. A redirect is an answer, not followed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probe {
+    /// `http://10.0.3.7:8080/health`.
+    pub url: String,
+    /// How long the whole answer may take.
+    pub timeout: Duration,
+}
+
+/// What somebody answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// To a probe: the HTTP status, and the body.
+    Page {
+        /// `200`.
+        status: u16,
+        /// At most [`MOST_OF_A_PAGE`] bytes; what is no UTF-8 is replaced.
+        body: String,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// Not within the time that the question allows.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The answer is longer than may be.
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The connection failed, or broke.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+/// An answer, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// When it was asked: what is said is true at some moment after it.
+    pub at: Timestamp,
+    /// What was said.
+    pub result: Result<Said, Unanswered>,
+}
+
+/// The answers to an application's questions: to each the latest ones, in the order in which they were asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers(BTreeMap<Question, Vec<Answer>>);
+
+impl Answers {
+    /// Returns what is known of a question, the oldest first.
+    pub fn of(&self, question: &Question) -> &[Answer] {
+        self.0.get(question).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the latest answer.
+    pub fn latest(&self, question: &Question) -> Option<&Answer> {
+        self.of(question).last()
+    }
+
+    /// Adds an answer, where the question is among `asked`, and forgets the oldest beyond what it keeps.
+    pub fn add(&mut self, question: Question, answer: Answer, asked: &[Asking]) {
+        let Some(asking) = asked.iter().find(|asking| asking.question == question) else { return };
+        let answers = self.0.entry(question).or_default();
+        answers.push(answer);
+        answers.drain(..answers.len().saturating_sub(asking.keep.max(1)));
+    }
+
+    /// Forgets the answers to questions that nobody asks any more.
+    pub fn keep_only(&mut self, asked: &[Asking]) {
+        self.0.retain(|question, _| asked.iter().any(|asking| asking.question == *question));
+    }
+}
+
+/// A question, as a decision lists it. What no decision lists any more is forgotten with its answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// What is asked.
+    pub question: Question,
+    /// When to ask, unless there is an answer of then or later; `None` keeps the answers and asks nothing.
+    pub due: Option<Timestamp>,
+    /// How many answers are kept, the latest; at least one.
+    pub keep: usize,
+}
+
+impl Asking {
+    /// Returns when to ask, given the answers so far; `None` where nothing is to be asked.
+    pub fn open_since(&self, answers: &Answers) -> Option<Timestamp> {
+        let answered = answers.latest(&self.question).map(|answer| answer.at);
+        self.due.filter(|due| answered.is_none_or(|at| at < *due))
+    }
+}
+
+/// Whoever carries questions outside.
+#[async_trait]
+pub trait Ask: Send + Sync {
+    /// Asks, once. Ends within the question's timeout, and reads no more than may be read. Cancel safe.
+    async fn ask(&self, question: &Question) -> Result<Said, Unanswered>;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn probe(url: &str) -> Question {
+        Question::Probe(Probe { url: url.to_owned(), timeout: Duration::from_secs(1) })
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn answer(second: i64) -> Answer {
+        Answer { at: at(second), result: Err(Unanswered::TooLong(1)) }
+    }
+
+    #[test]
+    fn a_question_is_open_until_it_was_asked_when_it_was_due() {
+        let asking = |due| Asking { question: probe("a"), due, keep: 1 };
+        let mut answers = Answers::default();
+        assert_eq!(asking(Some(at(5))).open_since(&answers), Some(at(5)));
+        answers.add(probe("a"), answer(4), &[asking(None)]);
+        assert_eq!(asking(Some(at(5))).open_since(&answers), Some(at(5)));
+        answers.add(probe("a"), answer(5), &[asking(None)]);
+        assert_eq!(asking(Some(at(5))).open_since(&answers), None);
+        assert_eq!(asking(None).open_since(&answers), None);
+    }
+
+    #[test]
+    fn what_nobody_asks_is_forgotten_and_what_is_asked_is_bounded() {
+        let asked = [Asking { question: probe("a"), due: None, keep: 2 }];
+        let mut answers = Answers::default();
+        answers.add(probe("b"), answer(1), &asked);
+        assert_eq!(answers, Answers::default());
+        for second in 1..=3 {
+            answers.add(probe("a"), answer(second), &asked);
+        }
+        assert_eq!(answers.of(&probe("a")), [answer(2), answer(3)]);
+        answers.keep_only(&[]);
+        assert_eq!(answers, Answers::default());
+    }
+}
