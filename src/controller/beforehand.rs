@@ -5,10 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Controller, app::App};
+use super::{Controller, app::App, lanes::Acted};
 use crate::core::{
     cluster::{Access, Account, Cluster, ClusterError, Kind},
     names::{AppName, Revision},
@@ -61,6 +61,21 @@ impl Controller {
         let gone = app.renders.values().flat_map(|render| render.keys()).filter(|key| !kept.contains(key)).collect();
         let questions = questions(name, target, &gone, &self.view);
         (!questions.is_empty()).then(|| (target.revision.clone(), questions))
+    }
+
+    /// Asks what must be asked before the application's HEAD is put in place; it is decided again when that is answered.
+    pub(super) fn ask_first(&mut self, name: &AppName, revision: Revision, questions: Questions) {
+        let now = self.now();
+        self.agenda.decided(name, None);
+        let Some(app) = self.apps.get_mut(name) else { return };
+        app.acting = true;
+        let (name, account, cluster) = (name.clone(), app.account(), self.ports.cluster.clone());
+        let asking = async move {
+            let asker = Asker::Controller;
+            let answer = ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
+            Acted { app: name, done: Vec::new(), answer: Some(answer) }
+        };
+        self.acts.push(asking.boxed());
     }
 
     /// Forgets an answer whose time has come.

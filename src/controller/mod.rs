@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -38,7 +38,6 @@ use self::{
     agenda::Agenda,
     app::App,
     asks::Asked,
-    beforehand::Asker,
     journals::Journals,
     lanes::{Acted, GitDone},
     line::Line,
@@ -51,12 +50,11 @@ use crate::core::{
     ask::{Ask, Question},
     clock::Clock,
     cluster::{Cluster, Kind, ObjectKey},
-    names::{AppName, Digest, Revision},
+    names::{AppName, Digest},
     render::Renderer,
     repository::Repository,
     rollout::{
         self,
-        beforehand::Questions,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Activity, Reason, Report},
         view::{Touched, View},
@@ -543,21 +541,6 @@ impl Controller {
         let last = app.ledger.states.last()?;
         let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name))?;
         anchor::abort(anchor, &last.plan.rollout)
-    }
-
-    /// Asks what must be asked before the application's HEAD is put in place; it is decided again when that is answered.
-    fn ask_first(&mut self, name: &AppName, revision: Revision, questions: Questions) {
-        let now = self.now();
-        self.agenda.decided(name, None);
-        let Some(app) = self.apps.get_mut(name) else { return };
-        app.acting = true;
-        let (name, account, cluster) = (name.clone(), app.account(), self.ports.cluster.clone());
-        let asking = async move {
-            let asker = Asker::Controller;
-            let answer = beforehand::ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
-            Acted { app: name, done: Vec::new(), answer: Some(answer) }
-        };
-        self.acts.push(asking.boxed());
     }
 
     /// Asks the API server what must be asked before a decision is followed; follows it where nothing must be.

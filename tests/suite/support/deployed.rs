@@ -75,8 +75,9 @@ pub fn account() -> Option<PathBuf> {
 /// Applies a Kustomize directory to the real control plane, and writes a kubeconfig for an account of it.
 pub fn install(admin: &Path, kustomization: &str, account: &str, directory: &Path) -> PathBuf {
     let mut objects = kustomized(kustomization);
-    // Two pods of it would take the room that the tests' own pods need; the account is what matters here.
-    objects.iter_mut().filter(|one| one["kind"] == "Deployment").for_each(|one| one["spec"]["replicas"] = json!(0));
+    // The account is what matters here: pods of its Deployment would take the room that the tests' own need.
+    let rights = ["Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+    objects.retain(|object| rights.iter().any(|kind| object["kind"] == *kind));
     apply(admin, &objects);
     // As a pod's is asked for.
     let token = kubectl(admin, &["--namespace", NAMESPACE, "create", "token", account], "");
