@@ -2,10 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::app::App;
+use jiff::Timestamp;
+
+use super::{Controller, app::App, publish::Publication};
 use crate::core::{
     names::{AppName, RolloutId},
-    rollout::turn::{self, Full, Place},
+    rollout::{
+        input::Decision,
+        report::Reason,
+        turn::{self, Full, Place},
+        view::Touched,
+    },
 };
 
 /// Kept beside the applications, and told by their ledgers: so it costs nothing to ask.
@@ -60,5 +67,75 @@ impl Line {
     /// Returns that nobody else may open now.
     pub fn full(&self, limit: u32) -> Full {
         Full { limit, under_way: self.under_way.values().cloned().collect() }
+    }
+}
+
+/// Whether a rollout that is to open may, where there is a limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// It is its turn, if there is room.
+    Open,
+    /// It is put in line.
+    Closed,
+}
+
+impl Controller {
+    /// Puts an application in line, or takes it out: whether its rollout would open if it were its turn.
+    pub(super) fn waits_in_line(&mut self, name: &AppName, decision: &Decision) -> bool {
+        let waits = decision.report.reasons.iter().any(|reason| matches!(reason, Reason::Full(_)));
+        match self.apps.get(name) {
+            Some(app) if waits => self.line.join(name, app),
+            _ => self.line.leave(name),
+        }
+        waits
+    }
+
+    /// Lets in as many of those in line as there is room for, and leaves the others waiting. Nobody is let in while
+    /// nothing can be pushed: who comes first is settled when a rollout really opens.
+    pub(super) async fn let_in(
+        &mut self,
+        mut decided: BTreeMap<AppName, Decision>,
+        publications: &mut Vec<(Publication, bool)>,
+    ) {
+        let limit = self.limit();
+        if limit.is_none() {
+            let waited = self.line.dissolve();
+            self.touch(Touched::Apps(waited));
+        }
+        if let Some(limit) = limit.filter(|_| self.can_push()) {
+            let opens = |(publication, _): &(Publication, bool)| publication.opened.is_some();
+            let mut opening: BTreeSet<AppName> =
+                publications.iter().filter(|one| opens(one)).map(|(publication, _)| publication.app.clone()).collect();
+            while self.line.room(limit, &opening) > 0 {
+                let Some(name) = self.line.waiting().find(|name| !self.is_busy(name)).cloned() else { break };
+                self.line.leave(&name);
+                decided.remove(&name);
+                let Some(decision) = self.decide(&name, Door::Open).await else { continue };
+                if let Some(publication) = self.ask_or_settle(&name, decision).await {
+                    opening.extend(publication.0.opened.is_some().then_some(name));
+                    publications.push(publication);
+                }
+            }
+        }
+        for (name, decision) in decided {
+            publications.extend(self.settle(&name, decision).await);
+        }
+    }
+
+    /// Returns how many rollouts may be under way at once; `None` without a limit.
+    pub(super) fn limit(&self) -> Option<u32> {
+        self.branch.as_ref()?.settings.concurrent
+    }
+
+    /// Returns whether what opens now can be pushed at once.
+    fn can_push(&self) -> bool {
+        self.git.away.is_none() && self.git_lane.is_none() && self.may_push_from(self.now()).is_none()
+    }
+
+    /// Returns when who is next in line may open, where only the time until the next push is in the way.
+    pub(super) fn next_turn(&self) -> Option<Timestamp> {
+        let limit = self.limit()?;
+        let is_next = self.line.room(limit, &BTreeSet::new()) > 0 && self.line.waiting().next().is_some();
+        self.may_push_from(self.now()).filter(|_| is_next && self.git_lane.is_none())
     }
 }

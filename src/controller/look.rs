@@ -9,11 +9,12 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Controller, Door, Options, Ports, Reports,
+    Controller, Options, Ports, Reports,
     app::App,
     beforehand::{self, Asker},
     core_kinds,
     journals::AppLedger,
+    line::Door,
     source::{Branch, Snapshot},
 };
 use crate::core::{

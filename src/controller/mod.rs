@@ -40,7 +40,7 @@ use self::{
     asks::Asked,
     journals::Journals,
     lanes::{Acted, GitDone},
-    line::Line,
+    line::{Door, Line},
     load::Unread,
     news::{Listeners, Load, News},
     publish::Publication,
@@ -181,15 +181,6 @@ pub async fn run(
     controller.leave().await;
 }
 
-/// Whether a rollout that is to open may, where there is a limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Door {
-    /// It is its turn, if there is room.
-    Open,
-    /// It is put in line.
-    Closed,
-}
-
 struct Controller {
     ports: Ports,
     options: Options,
@@ -231,6 +222,8 @@ struct Controller {
     git_lane: Option<BoxFuture<'static, GitDone>>,
     publishing: BTreeSet<AppName>,
     acts: FuturesUnordered<BoxFuture<'static, Acted>>,
+    /// Those that want to know something from outside.
+    curious: BTreeSet<AppName>,
     /// The questions that are under way, and by whom they are asked.
     under_way: BTreeSet<(AppName, Question)>,
     asks: FuturesUnordered<BoxFuture<'static, Asked>>,
@@ -251,6 +244,7 @@ impl Controller {
             accepted: None,
             apps: BTreeMap::new(),
             agenda: Agenda::default(),
+            curious: BTreeSet::new(),
             dependents: BTreeMap::new(),
             line: Line::default(),
             rendered_by: BTreeMap::new(),
@@ -362,49 +356,6 @@ impl Controller {
     /// Returns whether writes or pushes of an application are under way.
     fn is_busy(&self, name: &AppName) -> bool {
         self.publishing.contains(name) || self.apps.get(name).is_none_or(|app| app.acting)
-    }
-
-    /// Puts an application in line, or takes it out: whether its rollout would open if it were its turn.
-    fn waits_in_line(&mut self, name: &AppName, decision: &Decision) -> bool {
-        let waits = decision.report.reasons.iter().any(|reason| matches!(reason, Reason::Full(_)));
-        match self.apps.get(name) {
-            Some(app) if waits => self.line.join(name, app),
-            _ => self.line.leave(name),
-        }
-        waits
-    }
-
-    /// Lets in as many of those in line as there is room for, and leaves the others waiting. Nobody is let in while
-    /// nothing can be pushed: who comes first is settled when a rollout really opens.
-    async fn let_in(&mut self, mut decided: BTreeMap<AppName, Decision>, publications: &mut Vec<(Publication, bool)>) {
-        let limit = self.limit();
-        if limit.is_none() {
-            let waited = self.line.dissolve();
-            self.touch(Touched::Apps(waited));
-        }
-        if let Some(limit) = limit.filter(|_| self.can_push()) {
-            let opens = |(publication, _): &(Publication, bool)| publication.opened.is_some();
-            let mut opening: BTreeSet<AppName> =
-                publications.iter().filter(|one| opens(one)).map(|(publication, _)| publication.app.clone()).collect();
-            while self.line.room(limit, &opening) > 0 {
-                let Some(name) = self.line.waiting().find(|name| !self.is_busy(name)).cloned() else { break };
-                self.line.leave(&name);
-                decided.remove(&name);
-                let Some(decision) = self.decide(&name, Door::Open).await else { continue };
-                if let Some(publication) = self.ask_or_settle(&name, decision).await {
-                    opening.extend(publication.0.opened.is_some().then_some(name));
-                    publications.push(publication);
-                }
-            }
-        }
-        for (name, decision) in decided {
-            publications.extend(self.settle(&name, decision).await);
-        }
-    }
-
-    /// Returns how many rollouts may be under way at once; `None` without a limit.
-    fn limit(&self) -> Option<u32> {
-        self.branch.as_ref()?.settings.concurrent
     }
 
     /// Tells who listens what was decided last for an application.
@@ -544,7 +495,7 @@ impl Controller {
     }
 
     /// Asks the API server what must be asked before a decision is followed; follows it where nothing must be.
-    async fn ask_or_settle(&mut self, name: &AppName, decision: Decision) -> Option<(Publication, bool)> {
+    pub(super) async fn ask_or_settle(&mut self, name: &AppName, decision: Decision) -> Option<(Publication, bool)> {
         if let Some((revision, questions)) = self.to_ask(name, &decision) {
             self.ask_first(name, revision, questions);
             return None;
@@ -560,8 +511,8 @@ impl Controller {
         decision.wake_at(self.apps.get(name)?.answer.as_ref().and_then(|answer| answer.again));
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
-        self.wants_to_know(name, std::mem::take(&mut decision.questions));
         self.agenda.decided(name, decision.wake);
+        self.wants_to_know(name, std::mem::take(&mut decision.questions));
         let app = self.apps.get_mut(name)?;
         let mut report = decision.report.clone();
         report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
@@ -642,11 +593,6 @@ impl Controller {
         names.for_each(|name| self.agenda.wake_by(&name, at));
     }
 
-    /// Returns whether what opens now can be pushed at once.
-    fn can_push(&self) -> bool {
-        self.git.away.is_none() && self.git_lane.is_none() && self.may_push_from(self.now()).is_none()
-    }
-
     /// Returns until when records of going forward may not be pushed, where they may not now.
     fn may_push_from(&self, now: Timestamp) -> Option<Timestamp> {
         let next = self.last_push.map(|last| last + self.push_interval());
@@ -668,12 +614,9 @@ impl Controller {
     fn next_wake(&self) -> Option<Timestamp> {
         let apps = self.agenda.next().filter(|_| self.ready);
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
+        let turn = self.next_turn();
         let question = self.next_question().filter(|_| self.ready);
-        // Who is next in line opens as soon as it can be pushed.
-        let is_next = self.limit().is_some_and(|limit| self.line.room(limit, &BTreeSet::new()) > 0)
-            && self.line.waiting().next().is_some();
-        let turn = self.may_push_from(self.now()).filter(|_| is_next && self.git_lane.is_none());
-        [apps, git, question, turn].into_iter().flatten().min()
+        [apps, git, turn, question].into_iter().flatten().min()
     }
 
     fn touch(&mut self, touched: Touched) {
