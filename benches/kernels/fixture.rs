@@ -178,7 +178,7 @@ impl Big {
     /// Decides once. The same every time.
     pub fn decide(&self) -> Decision {
         let nobody = |_: &ObjectKey| false;
-        let neighbours = Neighbours { render: &nobody, waits_for: None, predecessor: None };
+        let neighbours = Neighbours { render: &nobody, waits_for: None, predecessor: None, full: None };
         rollout::decide(&Input {
             app: &self.app,
             head: Some(&self.head),

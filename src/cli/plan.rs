@@ -248,6 +248,9 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     if let Some(freeze) = &preview.frozen {
         notes.push(format!("frozen by {freeze}: opens when that ends"));
     }
+    if let Some(full) = preview.full.clone() {
+        notes.push(Reason::Full(full).to_string());
+    }
     if plan.as_ref().is_some_and(|plan| !plan.prunes.is_empty()) {
         let count = plan.as_ref().map_or(0, |plan| plan.prunes.len());
         notes.push(format!("removes {count} objects, so it asks for a confirm before anything is touched"));

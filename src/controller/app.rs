@@ -43,12 +43,8 @@ pub struct App {
     pub rewritten: Option<String>,
     /// Why only a newer Locktender may act for it.
     pub newer: Option<String>,
-    /// Whether something has happened since the last decision.
-    pub dirty: bool,
     /// Whether its writes are under way.
     pub acting: bool,
-    /// When to decide again without an event.
-    pub wake: Option<Timestamp>,
     /// What went wrong with the last writes, for people.
     pub trouble: Vec<String>,
     /// Objects that the API server refused for what they are, when they were last sent, and its words.

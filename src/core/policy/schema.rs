@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, read::MOST_PODS};
+use super::{API_VERSION, read::MOST_PODS, settings::MOST_CONCURRENT};
 
 const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
@@ -264,6 +264,19 @@ fn settings() -> Value {
             ("paths", object(&[], [("apps", some_text()), ("policies", some_text()), ("freezes", some_text())])),
             ("branch", described("The watched branch.", some_text())),
             ("ledger", object(&[], [("pushInterval", text(DURATION))])),
+            (
+                "rollouts",
+                object(
+                    &[],
+                    [(
+                        "concurrent",
+                        described(
+                            "How many rollouts may be under way at once, over all applications.",
+                            integer(1, MOST_CONCURRENT),
+                        ),
+                    )],
+                ),
+            ),
             ("identity", object(&[], [("name", some_text()), ("email", some_text())])),
         ],
     )
@@ -306,6 +319,7 @@ mod tests {
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),
             ("settings", String::new(), settings::SETTINGS),
+            ("settings", "/properties/rollouts".to_owned(), settings::ROLLOUTS),
         ];
         for (name, path, read) in table {
             let properties = schemas[name].pointer(&format!("{path}/properties")).and_then(Value::as_object);

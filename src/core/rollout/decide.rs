@@ -245,7 +245,7 @@ fn prunes(input: &Input<'_>, target: Option<&Render>, stable: Option<&Render>) -
 }
 
 /// Returns whether a target was stable lately: one of the last so many, the present one aside.
-fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
+pub(super) fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
     let window = policy.map_or(3, |policy| policy.rollback.window) as usize;
     let completed = input.rollouts.iter().rev().filter(|state| state.phase == Phase::Ended(Outcome::Completed));
     completed.take(window + 1).any(|state| state.plan.to.workloads == target.digests)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
+use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, turn::Full, view::View};
 use crate::core::{
     ask::{Answers, Asking},
     cluster::ObjectKey,
@@ -106,6 +106,8 @@ pub struct Neighbours<'a> {
     pub waits_for: Option<String>,
     /// The application that was renamed to this one.
     pub predecessor: Option<Predecessor>,
+    /// That no other rollout may open now, and why.
+    pub full: Option<Full>,
 }
 
 /// Everything that a decision about one application depends on.

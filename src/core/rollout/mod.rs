@@ -21,6 +21,7 @@ mod stages;
 pub mod state;
 pub mod steer;
 pub mod strategy;
+pub mod turn;
 pub mod view;
 
 pub use decide::{decide, version, versions};

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::turn::Full;
 use crate::core::names::{AppName, Digest, RolloutId, StageName, Unit};
 
 /// Why nothing, or not more, is done now.
@@ -88,6 +89,8 @@ pub enum Reason {
         /// Its name, and until when.
         freeze: String,
     },
+    /// It would open, but as many rollouts are under way as may be: it waits for its turn.
+    Full(Full),
     /// It failed, and waits for `retry.yaml` or a new revision.
     Stopped {
         /// Why it failed.
@@ -162,6 +165,7 @@ impl fmt::Display for Reason {
             Self::Following { what } => write!(f, "waiting until {what}"),
             Self::Paused => f.write_str("paused: remove pause.yaml to go on"),
             Self::Frozen { freeze } => write!(f, "frozen by {freeze}"),
+            Self::Full(full) => write!(f, "waits for its turn: {full}"),
             Self::Stopped { why } => write!(f, "stopped: {why}"),
             Self::HeadBroken { problem } => write!(f, "HEAD cannot be used: {problem}"),
             Self::GitAway { why } => write!(f, "Git is away, so nothing goes forward: {why}"),

@@ -13,6 +13,7 @@ use super::{
     reschedule, sides,
     state::{Outcome, Phase, State},
     steer::{self, Course},
+    turn,
 };
 use crate::core::{
     diff,
@@ -157,10 +158,16 @@ fn start(
         return false;
     }
     match open(input, head, target, stable) {
-        Ok(opened) => {
-            decision.open = Some(opened);
-            true
-        }
+        Ok(opened) => match turn::waits(input, target.map(Arc::as_ref), stable.map(Arc::as_ref)).cloned() {
+            Some(full) => {
+                decision.report.reasons.push(Reason::Full(full));
+                false
+            }
+            None => {
+                decision.open = Some(opened);
+                true
+            }
+        },
         Err(error) => {
             decision.report.activity = Activity::Held;
             decision.report.reasons.push(Reason::Held { why: error.to_string() });
