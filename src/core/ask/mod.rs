@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::analysis::{JsonPath, Range};
-
-use super::traffic::haproxy;
+use super::{
+    analysis::{JsonPath, Range},
+    traffic::haproxy,
+};
 
 /// The most that is read of a page, in bytes.
 pub const MOST_OF_A_PAGE: usize = 64 * 1024;
@@ -103,6 +104,8 @@ pub enum Said {
     },
     /// To a metric.
     Reading(Reading),
+    /// To a proxy.
+    Servers(haproxy::State),
 }
 
 /// A measurement, as the provider gave it.
@@ -128,8 +131,6 @@ pub enum Found {
     },
     /// Whatever is at the path; `null` where nothing is.
     Json(Value),
-    /// To a proxy.
-    Servers(haproxy::State),
 }
 
 /// Why there is no answer.

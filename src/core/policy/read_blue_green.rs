@@ -1,7 +1,5 @@
 //! Reads the blue-green strategy.
 
-use std::time::Duration;
-
 use super::{
     BlueGreen, IntOrPercent, Percent, PodPolicy, StepGates, Update,
     read::{Fields, Reader, dns_label},
@@ -44,10 +42,10 @@ pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node) -> Option<BlueGre
     let preview_service = fields.get("previewService").and_then(|node| reader.checked(node, dns_label));
     Some(BlueGreen {
         pods: pods(reader, &fields),
-        start: StepGates { confirm: start, pause: Duration::ZERO },
+        start: StepGates { confirm: start, ..StepGates::default() },
         preview_service: preview_service.map(str::to_owned),
         preview_replicas: fields.get("previewReplicas").and_then(|node| reader.int_or_percent(node, 1)),
-        before: StepGates { confirm: confirm.unwrap_or(true), pause: Duration::ZERO },
+        before: StepGates { confirm: confirm.unwrap_or(true), ..StepGates::default() },
         watch: fields.get("watch").and_then(|node| watch(reader, node)).unwrap_or_default(),
         scale_down_delay: seconds(reader, fields.get("scaleDownDelaySeconds"), 0..=DAY, DELAY),
     })
@@ -71,5 +69,5 @@ fn watch(reader: &mut Reader<'_>, node: &Node) -> Option<StepGates> {
     reader.later(&fields, "metrics", METRICS);
     let node = reader.required(&fields, "duration")?;
     let pause = whole(reader, node)?;
-    Some(StepGates { confirm: false, pause })
+    Some(StepGates { pause, ..StepGates::default() })
 }
