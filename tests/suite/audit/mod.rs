@@ -1,5 +1,5 @@
 //! What the API server saw, matched with the ledger.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod examples;
 pub mod explain;
