@@ -72,7 +72,9 @@ impl Server {
             }
         };
         let kubeconfig = Kubeconfig::read_from(&file).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        // What is refused for now is an answer, too.
+        config.default_retry = false;
         let client = kube::Client::try_from(config).unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("conformance-{}-{number}", std::process::id());
