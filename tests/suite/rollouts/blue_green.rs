@@ -9,7 +9,7 @@ use super::*;
 use crate::histories::release::Seen;
 
 /// A blue-green policy under the name that the application's file asks for.
-fn blue_green(fields: &str) -> String {
+pub fn blue_green(fields: &str) -> String {
     let mut text = "\
 apiVersion: locktender.dev/v1alpha1
 kind: RolloutPolicy
@@ -23,7 +23,7 @@ spec:
     text
 }
 
-fn with_service(tag: &str) -> String {
+pub fn with_service(tag: &str) -> String {
     format!(
         "{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: checkout}}\nspec:\n  selector: {{app: checkout}}\n  \
          ports: [{{port: 80, targetPort: 8080}}]\n",
