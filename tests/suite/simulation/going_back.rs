@@ -91,7 +91,8 @@ fn abort_now(sim: &Sim) -> bool {
         if state.plan.rollout != rollout || !matches!(state.phase, Phase::Running | Phase::Stopped) {
             return false;
         }
-        let body = json!({ "data": { anchor::ABORT: anchor::abort_of(&rollout, Some("it burns")) } });
+        let body =
+            json!({ "data": { anchor::ABORT: anchor::abort_of(&rollout, "Ada <ada@example.com>", Some("it burns")) } });
         super::rows::person_patches_in(world, "configmaps", &name, body);
         true
     })
