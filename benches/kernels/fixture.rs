@@ -190,6 +190,7 @@ impl Big {
             neighbours: &neighbours,
             repair: None,
             refused: &std::collections::BTreeMap::new(),
+            admitted: &std::collections::BTreeMap::new(),
             abort: None,
             answers: &Answers::default(),
             now: self.now,
