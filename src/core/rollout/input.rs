@@ -248,3 +248,38 @@ pub fn files(decisions: &[DecisionAtHead]) -> Vec<DecisionFile> {
 pub fn file(path: &str, blob: &BlobId) -> DecisionFile {
     DecisionFile { path: path.to_owned(), blob: Some(blob.clone()) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(value: &str, version: Option<&str>) -> Object {
+        let mut map = Object(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "notes", "namespace": "shop"},
+            "data": {"a": value},
+        }));
+        if let Some(version) = version {
+            map.set(&["metadata", "uid"], json!("u"));
+            map.set(&["metadata", "resourceVersion"], json!(version));
+        }
+        map
+    }
+
+    #[test]
+    fn what_a_webhook_makes_of_an_object_is_explained_until_git_or_somebody_says_something_else() {
+        assert_eq!(Admitted::of(&map("quiet", Some("4")), &map("quiet", Some("5"))), None, "it was taken as it is");
+        let admitted = Admitted::of(&map("quiet", Some("4")), &map("QUIET", Some("5"))).unwrap();
+        assert_eq!(admitted.changes().len(), 1);
+        let wanted = map("quiet", None);
+        assert!(admitted.explains(&wanted, &map("QUIET", Some("5"))));
+        assert!(admitted.explains(&wanted, &map("QUIET", Some("6"))), "other fields are nobody's concern");
+        assert!(!admitted.explains(&wanted, &map("theirs", Some("6"))), "somebody changed it since");
+        assert!(!admitted.explains(&map("still", None), &map("QUIET", Some("5"))), "Git says something else");
+        let mut anew = map("QUIET", Some("7"));
+        anew.set(&["metadata", "uid"], json!("another"));
+        assert!(!admitted.explains(&wanted, &anew), "another object");
+    }
+}

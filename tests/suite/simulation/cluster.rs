@@ -464,6 +464,9 @@ fn refused(status: Status, creating: bool) -> ClusterError {
     let message = status.message.clone();
     match status.code {
         409 if creating && status.reason == "AlreadyExists" => ClusterError::AlreadyExists(message),
+        409 if status.details.causes.iter().any(|cause| cause.reason == "FieldManagerConflict") => {
+            ClusterError::Invalid(message)
+        }
         409 => ClusterError::Conflict(message),
         404 => ClusterError::NotFound(message),
         403 => ClusterError::Forbidden(message),
