@@ -40,8 +40,7 @@ pub fn converge(
     view: &View,
     force: bool,
     gate: impl Fn(&Object) -> bool,
-    refused: &BTreeMap<ObjectKey, String>,
-    back: bool,
+    (refused, back): (&BTreeMap<ObjectKey, String>, bool),
 ) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {

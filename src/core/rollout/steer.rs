@@ -126,7 +126,7 @@ fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut 
     let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
     let namespace = render.application.namespace.as_deref();
     let back = course.drain_at_most.is_some();
-    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, course.refused, back);
+    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, (course.refused, back));
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
