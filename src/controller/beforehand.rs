@@ -48,7 +48,7 @@ pub(super) enum Asker {
 impl Controller {
     /// Returns what must be asked before a decision is followed; `None` where it may be. With nothing to ask there is
     /// nothing against it.
-    pub(super) fn to_ask(&mut self, name: &AppName, decision: &Decision) -> Option<(Revision, Questions)> {
+    pub(super) fn to_ask(&self, name: &AppName, decision: &Decision) -> Option<(Revision, Questions)> {
         if !decision.adopts_head() {
             return None;
         }
