@@ -262,7 +262,7 @@ async fn fault_72_a_version_that_answers_errors_goes_back_and_a_prometheus_that_
         &Finding::Measured { result: "[0.0]".to_owned(), baseline: None },
         "every answer was an error"
     );
-    assert_eq!(release.remote.read(DEPLOYMENT).unwrap(), manifest("1.9"), "Git is repaired");
+    assert_eq!(release.remote.read(DEPLOYMENT).unwrap(), manifest("1.9").trim_end(), "Git is repaired");
     assert!(!seen.told(2).iter().any(|told| told == "StageStarted weight-60"));
 
     server.end().await;
