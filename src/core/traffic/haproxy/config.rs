@@ -7,7 +7,8 @@ use super::{Asked, Member, Runtime, is_name};
 /// A HAProxy with one way in and one backend.
 ///
 /// Servers and weights stand in it, too: a HAProxy that starts anew begins with those that were last written. What is
-/// changed meanwhile is told over the Runtime API, and outlives no start.
+/// changed meanwhile is told over the Runtime API, and outlives no start. An old worker says so in its last answer before
+/// it closes a kept connection: closed without a word, a client's next request on it would fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where requests come in.
@@ -59,6 +60,7 @@ defaults
 
 frontend {backend}-in
     bind {}
+    option idle-close-on-response
     default_backend {backend}
 
 backend {backend}
