@@ -3,7 +3,7 @@
 //! Objects come by watching and are folded into a cache by the controller. Writes carry what they were decided
 //! on (UID, resource version); a stale one is refused with [`ClusterError::Conflict`] and decided again.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,35 @@ pub enum Scope {
     Namespaced,
     /// In the cluster as a whole.
     Cluster,
+}
+
+/// A ServiceAccount in whose name requests are made, instead of the controller's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Account {
+    /// Where the account is.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl fmt::Display for Account {
+    /// The name of the user that it is, as the API server writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+}
+
+/// What somebody wants to do to an object, or to objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Access {
+    /// `create`, `patch`, `delete`, `get`, as roles name them.
+    pub verb: &'static str,
+    /// The kind.
+    pub kind: Kind,
+    /// "" for objects of the cluster.
+    pub namespace: String,
+    /// `None` for objects whose names are not known yet.
+    pub name: Option<String>,
 }
 
 /// How a patch's body is to be read.
@@ -218,6 +247,12 @@ pub trait Cluster: Send + Sync {
 
     /// Reads one object from the API server itself, past every cache.
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError>;
+
+    /// Returns the same cluster for whoever writes and reads in an account's name. It is not watched.
+    fn acting_as(&self, account: &Account) -> Arc<dyn Cluster>;
+
+    /// Asks whether whoever asks may do something.
+    async fn may(&self, access: &Access) -> Result<bool, ClusterError>;
 
     /// Returns where objects of `kind` live; [`ClusterError::NoKind`] where the server does not serve it.
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError>;

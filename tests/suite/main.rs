@@ -1,6 +1,7 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
 mod architecture;
+mod audit;
 mod cli;
 mod conformance;
 mod demo;
@@ -10,6 +11,7 @@ mod histories;
 mod input;
 mod kube_adapter;
 mod outside;
+mod prometheus;
 mod render;
 mod rollouts;
 mod safety;

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
+use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, turn::Full, view::View};
 use crate::core::{
     ask::{Answers, Asking},
     cluster::{FIELD_MANAGER, ObjectKey},
     diff::{self, FieldChange},
-    ledger::{DecisionFile, Draft},
+    ledger::{DecisionFile, Draft, Event},
     manifest::Object,
     names::{AppName, BlobId, Revision},
     policy::{Decision as Verb, DecisionBody},
@@ -55,6 +55,8 @@ pub struct Head {
     pub frozen: Option<String>,
     /// Whether `plan.yaml` and `journal.yaml` of the latest rollout are at HEAD as they were pushed.
     pub copies_intact: bool,
+    /// The address of the Prometheus that metrics ask which name none.
+    pub prometheus: Option<String>,
 }
 
 /// How the repository is.
@@ -108,6 +110,8 @@ pub struct Neighbours<'a> {
     pub waits_for: Option<String>,
     /// The application that was renamed to this one.
     pub predecessor: Option<Predecessor>,
+    /// That no other rollout may open now, and why.
+    pub full: Option<Full>,
 }
 
 /// What the API server made of an object that was applied, where that is something else: webhooks and policies may change
@@ -163,6 +167,8 @@ pub struct Input<'a> {
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// What the API server has against what HEAD renders, asked beforehand: such a HEAD is not put in place.
+    pub objections: &'a [String],
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else when they were last sent.
@@ -220,6 +226,11 @@ impl Decision {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+    }
+
+    /// Returns whether what HEAD renders is to be put in place from here on.
+    pub fn adopts_head(&self) -> bool {
+        self.open.is_some() || self.records.iter().any(|(_, draft)| draft.event == Event::Applied)
     }
 
     /// Returns whether anything is to be recorded.

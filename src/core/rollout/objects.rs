@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     action::Action,
+    beforehand,
     input::{Admitted, Neighbours},
     labels,
     report::Reason,
@@ -35,8 +36,11 @@ pub struct Means<'a> {
     pub force: bool,
     /// Which objects' health is waited for.
     pub gate: &'a dyn Fn(&Object) -> bool,
-    /// Why an object is not sent again.
-    pub hopeless: &'a dyn Fn(&ObjectKey) -> Option<String>,
+    /// Why the API server refused an object. Going back, such a one is not sent again; what may be replaced is deleted,
+    /// and made anew once it is gone.
+    pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Going back.
+    pub back: bool,
     /// What the API server made something else of.
     pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
 }
@@ -57,7 +61,13 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 }
 
 /// Brings objects to what is wanted: group after group, each healthy before the next.
-pub fn converge(objects: &[Object], app: &AppName, namespace: Option<&str>, view: &View, means: &Means<'_>) -> Outcome {
+pub fn converge(
+    objects: &[&Object],
+    app: &AppName,
+    namespace: Option<&str>,
+    view: &View,
+    means: &Means<'_>,
+) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {
         make_namespace(namespace, view, &mut outcome);
@@ -68,7 +78,8 @@ pub fn converge(objects: &[Object], app: &AppName, namespace: Option<&str>, view
     let mut at = 0;
     while at < objects.len() {
         let now = phase(&objects[at].kind().kind);
-        let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
+        let group: Vec<&Object> =
+            objects[at..].iter().copied().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
             one(object, app, view, means, &mut outcome);
@@ -128,7 +139,14 @@ fn one(object: &Object, app: &AppName, view: &View, means: &Means<'_>, outcome: 
             }
         }
         _ => {
-            if let Some(why) = (means.hopeless)(&key) {
+            let refused = means.refused.get(&key);
+            if let Some(live) = live.filter(|live| refused.is_some() && beforehand::is_replaced(&wanted, live)) {
+                outcome.done = false;
+                let why = format!("{}/{} cannot be changed, and may be replaced", key.kind, key.name);
+                outcome.actions.push(Action::delete(live, false, why));
+                return;
+            }
+            if let Some(why) = refused.filter(|_| means.back) {
                 outcome.reasons.push(Reason::Refused { why: format!("{}/{}: {why}", key.kind, key.name) });
                 return;
             }

@@ -106,7 +106,8 @@ impl<'a> Pod<'a> {
         let observed = self.object.number(&["status", "observedGeneration"]);
         match (generation, observed) {
             (Some(generation), Some(observed)) => observed >= generation,
-            // API servers before 1.33 do not count pods' generations: the containers' ids tell.
+            // Before 1.34 nobody keeps the generation that the kubelet has seen, and before 1.33 none is counted: the
+            // containers' ids tell.
             _ => true,
         }
     }

@@ -16,11 +16,18 @@ use locktender::sandbox::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::support::cluster;
+use crate::{
+    audit::log::AuditLog,
+    support::{cluster, deployed},
+};
 
 /// A cluster that is asked over HTTP.
 pub struct Live {
+    /// How people reach it.
     pub kubeconfig: PathBuf,
+    /// How the controller reaches it.
+    pub account: PathBuf,
+    pub audit: AuditLog,
     client: Client,
     runs: Runs,
 }
@@ -53,9 +60,23 @@ impl Live {
     pub async fn sandbox(directory: PathBuf, units: Vec<(String, usize)>, capacity: u32) -> Self {
         let kubeconfig = directory.join("kubeconfig");
         let file = Some(kubeconfig.clone());
-        let options = SandboxOptions { units, capacity, kubeconfig: file, pace: quick(), ..SandboxOptions::default() };
+        let audit_log = directory.join("audit.log");
+        let options = SandboxOptions {
+            units,
+            capacity,
+            kubeconfig: file,
+            pace: quick(),
+            audit_log: Some(audit_log.clone()),
+            ..SandboxOptions::default()
+        };
         let sandbox = Sandbox::start(options).await.unwrap();
-        Self { client: client(&kubeconfig).await, kubeconfig, runs: Runs::Sandbox(Arc::new(sandbox)) }
+        Self {
+            client: client(&kubeconfig).await,
+            account: kubeconfig.clone(),
+            kubeconfig,
+            audit: AuditLog::from_here(audit_log),
+            runs: Runs::Sandbox(Arc::new(sandbox)),
+        }
     }
 
     /// The one that tests run under; waits until it is free, and empties it.
@@ -77,7 +98,9 @@ impl Live {
         let kubelet = Remote::start(options).await.unwrap();
         let ready = |list: &[Value]| list.iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes;
         until(&client, "api/v1/nodes", "the nodes are there", ready).await;
-        Self { client, kubeconfig, runs: Runs::ControlPlane { kubelet, _turn: turn } }
+        let account = deployed::account().unwrap_or_else(cluster::controllers);
+        let audit = AuditLog::from_here(cluster::audit_log());
+        Self { client, kubeconfig, account, audit, runs: Runs::ControlPlane { kubelet, _turn: turn } }
     }
 
     /// The sandbox, whose log of changes can be read; none of a control plane.
@@ -156,10 +179,13 @@ const OF_THE_CLUSTER: [&str; 7] = [
 
 /// Takes everything away that an earlier test left. Nobody runs pods now: they are forced.
 async fn empty(client: &Client) {
-    // The conformance suite has namespaces of its own, and takes nobody else's.
+    // The conformance suite has namespaces of its own, and takes nobody else's; the controller's account lives in one.
     fn is_kept(space: &Value) -> bool {
         let name = space["metadata"]["name"].as_str().unwrap();
-        name == "default" || name.starts_with("kube-") || name.starts_with("conformance-")
+        name == "default"
+            || name == deployed::NAMESPACE
+            || name.starts_with("kube-")
+            || name.starts_with("conformance-")
     }
     const WORK: [&str; 6] = [
         "apis/apps/v1/{}/deployments",

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod cluster;
+pub mod deployed;
 pub mod git;
 pub mod git_servers;
 pub mod proxy;
