@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::{
-    api::Api,
+    api::{Api, access::Forbidden},
     faults::Faults,
-    http::{self, Backend},
+    http::{self, AuditLog, Backend},
     kubeconfig,
     kubelet::{ListenerRuntime, PodRange},
     nodes::NodeSpec,
@@ -45,6 +45,8 @@ pub struct SandboxOptions {
     pub pace: Pace,
     /// Where UIDs and generated names come from.
     pub seed: u64,
+    /// The file to which every request is added, in the shape of Kubernetes' audit log.
+    pub audit_log: Option<PathBuf>,
     /// Whether Gateways and HTTPRoutes are known from the start. Brought by somebody else they are followed as well.
     pub gateway_api: bool,
 }
@@ -58,6 +60,7 @@ impl Default for SandboxOptions {
             capacity: 110,
             pace: Pace::default(),
             seed: 1,
+            audit_log: None,
             gateway_api: false,
         }
     }
@@ -86,11 +89,12 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Where the API server cannot listen, or the kubeconfig cannot be written.
+    /// Where the API server cannot listen, or the kubeconfig or the audit log cannot be written.
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let (url, token) = (http::url(address), token());
+        let audit = options.audit_log.as_deref().map(AuditLog::open).transpose()?;
         if let Some(path) = &options.kubeconfig {
             kubeconfig::write(path, &url, &token)?;
         }
@@ -120,7 +124,7 @@ impl Sandbox {
             // A sandbox that is dropped stops as well.
             let _ = stopped.await;
         };
-        let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), stopped));
+        let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), audit, stopped));
         let mut clock = JoinSet::new();
         clock.spawn(live.clone().run());
         clock.spawn(traffic::run(live.clone(), salt));
@@ -132,6 +136,11 @@ impl Sandbox {
         let result = change(self.live.lock().faults());
         self.live.nudge.notify_one();
         result
+    }
+
+    /// Forbids all this, and nothing else any more.
+    pub fn forbid(&self, rules: Vec<Forbidden>) {
+        self.live.lock().api.forbid(rules);
     }
 
     /// Looks at the world as it is: its objects, and what happened to them.

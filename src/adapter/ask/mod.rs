@@ -1,6 +1,7 @@
 //! Asks the outside: each kind of question in the way of whom it is for.
 
 mod http;
+mod metrics;
 
 use std::{future::Future, time::Duration};
 
@@ -22,6 +23,7 @@ impl Ask for Outside {
         let answer = async {
             match question {
                 Question::Probe(probe) => self.http.probe(&probe.url).await,
+                Question::Metric(metric) => self.http.metric(&metric.query).await,
                 Question::Proxy(proxy) => haproxy::state(&proxy.asked).await.map(Said::Servers),
             }
         };

@@ -57,6 +57,9 @@ pub(super) struct Args {
     /// Where UIDs and generated names come from: the same seed gives the same ones
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// The file to which every request is added, one JSON document a line, in the shape of Kubernetes' audit log
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -85,6 +88,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         listen: args.listen,
         capacity: args.capacity,
         seed: args.seed,
+        audit_log: args.audit_log.clone(),
         gateway_api: true,
         ..SandboxOptions::default()
     };
