@@ -265,7 +265,7 @@ fn said(object: &Object) -> Answer {
     if let Some(seen) = seen.min().filter(|seen| *seen < generation) {
         return Answer::NotYet(format!("{named}: Istio has seen generation {seen}, not {generation} yet"));
     }
-    for condition in conditions.iter().filter(|one| one["type"] == "Reconciled" && one["status"] != "True") {
+    if let Some(condition) = conditions.iter().find(|one| one["type"] == "Reconciled" && one["status"] != "True") {
         let message = condition["message"].as_str().unwrap_or_default();
         return Answer::NotYet(format!("{named}: not every proxy has it yet: {message}"));
     }
