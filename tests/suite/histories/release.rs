@@ -153,9 +153,13 @@ impl Drop for Release {
                 violations
             }
         };
-        if !std::thread::panicking() {
-            assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
+        if violations.is_empty() {
+            return;
         }
+        let told = format!("{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
+        // It may well be why the test has failed.
+        assert!(std::thread::panicking(), "{told}");
+        eprintln!("{told}");
     }
 }
 
