@@ -163,6 +163,7 @@ fn read(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Reques
         content_type: header(header::CONTENT_TYPE),
         accept: header(header::ACCEPT),
         user_agent: header(header::USER_AGENT),
+        impersonates: header(header::HeaderName::from_static("impersonate-user")),
         body: body.to_vec(),
     }
 }

@@ -35,7 +35,9 @@ macro_rules! play {
 mod aborts;
 mod changes;
 mod decisions;
+mod immutable;
 mod merges;
 mod remote;
 mod renderer;
 mod reverts;
+mod tenants;

@@ -32,6 +32,7 @@ use locktender::{
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
+        server::Sandbox,
         world::{World, WorldOptions},
     },
 };
@@ -130,6 +131,13 @@ pub struct Release {
     pub git: Option<Arc<RemoteCounts>>,
     /// Whether the simulation's controller has a later renderer from its next start on.
     pub upgraded: bool,
+    /// Whether the sandbox's log is judged at the end. Not where others take pods away: whom a deletion is owed to cannot
+    /// be told from it.
+    pub judged: bool,
+    /// How a controller in real time speaks to the cluster from its next start on.
+    pub settings: Settings,
+    /// The kubeconfig by which it does, where not by the cluster's own.
+    pub through: Option<PathBuf>,
     ground: Ground,
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
@@ -153,7 +161,7 @@ impl Drop for Release {
                 violations
             }
         };
-        if violations.is_empty() {
+        if violations.is_empty() || !self.judged {
             return;
         }
         let told = format!("{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
@@ -318,6 +326,9 @@ impl Release {
         let mut release = Self {
             remote,
             upgraded: false,
+            judged: true,
+            settings: Settings::default(),
+            through: None,
             push_interval: Duration::from_millis(100),
             git: None,
             ground,
@@ -355,7 +366,9 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(Some(&live.controllers), None, Settings::default()).await.unwrap();
+                let kubeconfig = self.through.as_ref().unwrap_or(&live.account);
+                let cluster = connect_with(Some(kubeconfig), None, self.settings.clone()).await.unwrap();
+                let cluster: Arc<dyn Cluster> = Arc::new(cluster);
                 let repository = GitRepository::open(git).await.unwrap();
                 self.git = Some(repository.requests());
                 let mut repository: Arc<dyn Repository> = Arc::new(repository);
@@ -365,7 +378,7 @@ impl Release {
                         repository = Arc::new(JudgedGit { inner: repository, court: Arc::new(court.clone()) });
                         Arc::new(JudgedCluster { inner: cluster, court: court.clone() })
                     }
-                    None => Arc::new(cluster),
+                    None => cluster,
                 };
                 let ports = Ports {
                     repository,
@@ -457,13 +470,30 @@ impl Release {
     /// What the API server was asked since the beginning, and how the controller reaches it; only in real time.
     pub fn audit(&self) -> (AuditLog, PathBuf) {
         let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
-        (live.audit.clone(), live.controllers.clone())
+        (live.audit.clone(), live.account.clone())
+    }
+
+    /// Lets the controller be somebody else from its next start on.
+    pub fn reach_as(&mut self, kubeconfig: PathBuf) {
+        let Ground::Live { live, .. } = &mut self.ground else { panic!("only in real time") };
+        live.account = kubeconfig;
+    }
+
+    /// The sandbox; none where it is a control plane.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        live.log()
     }
 
     /// How clients reach a cluster in real time.
     pub fn kubeconfig(&self) -> PathBuf {
+        self.live().kubeconfig.clone()
+    }
+
+    /// The cluster in real time.
+    pub fn live(&self) -> &Live {
         let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
-        live.kubeconfig.clone()
+        live
     }
 
     /// The modelled cluster; only in the simulation.

@@ -11,6 +11,7 @@ mod ledger;
 mod pods;
 mod snapshot;
 mod told;
+mod traffic;
 mod violations;
 
 use std::{collections::BTreeMap, sync::Arc};
