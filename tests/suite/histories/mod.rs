@@ -2,7 +2,7 @@
 //! sandbox, or on a real control plane where `LOCKTENDER_TEST_CLUSTER` says so, and compared with what the design says.
 //!
 //! Each history is written once, over a [`release::Release`]; `play!` makes the two tests of it.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 pub mod checkout;
 mod disk;

@@ -161,9 +161,13 @@ impl Drop for Release {
                 violations
             }
         };
-        if !std::thread::panicking() && self.judged {
-            assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
+        if violations.is_empty() || !self.judged {
+            return;
         }
+        let told = format!("{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
+        // It may well be why the test has failed.
+        assert!(std::thread::panicking(), "{told}");
+        eprintln!("{told}");
     }
 }
 
