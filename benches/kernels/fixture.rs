@@ -125,6 +125,7 @@ impl Big {
                 late: BTreeMap::new(),
                 frozen: None,
                 copies_intact: true,
+                prometheus: None,
             },
             rollouts: Vec::new(),
             renders: BTreeMap::new(),
@@ -178,7 +179,7 @@ impl Big {
     /// Decides once. The same every time.
     pub fn decide(&self) -> Decision {
         let nobody = |_: &ObjectKey| false;
-        let neighbours = Neighbours { render: &nobody, waits_for: None, predecessor: None };
+        let neighbours = Neighbours { render: &nobody, waits_for: None, predecessor: None, full: None };
         rollout::decide(&Input {
             app: &self.app,
             head: Some(&self.head),
@@ -189,7 +190,9 @@ impl Big {
             git: &self.git,
             neighbours: &neighbours,
             repair: None,
+            objections: &[],
             refused: &std::collections::BTreeMap::new(),
+            admitted: &std::collections::BTreeMap::new(),
             abort: None,
             answers: &Answers::default(),
             now: self.now,

@@ -214,6 +214,11 @@ fn show(verified: &Verified) -> String {
                 let _ = writeln!(text, "{app:<width$}   {}: {place}: {why}", "broken".red());
             }
         }
+        if audited.analyses > 0 && audited.broken.is_none() {
+            let analyses = if audited.analyses == 1 { "analysis" } else { "analyses" };
+            let what = "every verdict follows from its samples";
+            let _ = writeln!(text, "{:<width$}   {} {analyses}: {what}", "", audited.analyses);
+        }
         if audited.confirms > 0 && audited.broken.is_none() {
             let confirms = many(audited.confirms, "confirm");
             let by = match audited.confirms - audited.by_people {

@@ -253,6 +253,9 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     if let Some(freeze) = &preview.frozen {
         notes.push(format!("frozen by {freeze}: opens when that ends"));
     }
+    if let Some(full) = preview.full.clone() {
+        notes.push(Reason::Full(full).to_string());
+    }
     if plan.as_ref().is_some_and(|plan| !plan.prunes.is_empty()) {
         let count = plan.as_ref().map_or(0, |plan| plan.prunes.len());
         notes.push(format!("removes {count} objects, so it asks for a confirm before anything is touched"));
@@ -267,6 +270,9 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
 
 /// Says which weights so few pods cannot have.
 fn rough_weights(plan: &Plan) -> Vec<String> {
+    if plan.policy.as_ref().is_none_or(|policy| policy.spec.strategy.beside().is_some()) {
+        return Vec::new();
+    }
     let rough = |stage: &Stage| {
         let weight = u32::from(stage.weight?.get());
         let one = |(id, quota): (&String, &BTreeMap<Unit, u32>)| {
@@ -302,6 +308,9 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
                 match (obstacle, update) {
                     _ if matches!(strategy, Some(Strategy::Canary(_))) => {
                         "new pods come beside the old ones, which go once as many are ready".to_owned()
+                    }
+                    _ if matches!(strategy, Some(Strategy::BlueGreen(_))) => {
+                        "new pods come beside the old ones, which go after the switch".to_owned()
                     }
                     (Some(obstacle), _) => format!("recreated in the same unit: {obstacle}"),
                     (None, Some(Update::Recreate)) => "recreated in the same unit: the policy says so".to_owned(),

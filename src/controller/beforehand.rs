@@ -66,8 +66,8 @@ impl Controller {
     /// Asks what must be asked before the application's HEAD is put in place; it is decided again when that is answered.
     pub(super) fn ask_first(&mut self, name: &AppName, revision: Revision, questions: Questions) {
         let now = self.now();
+        self.agenda.decided(name, None);
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.dirty = false;
         app.acting = true;
         let (name, account, cluster) = (name.clone(), app.account(), self.ports.cluster.clone());
         let asking = async move {

@@ -1,6 +1,10 @@
 //! Looks without acting: the same reading and the same deciding as the controller, for commands that only show.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -10,12 +14,14 @@ use super::{
     beforehand::{self, Asker},
     core_kinds,
     journals::AppLedger,
+    line::Door,
     source::{Branch, Snapshot},
 };
 use crate::core::{
     cluster::{ClusterError, ClusterEvent, Scope},
     ledger::{Draft, Event, Record},
     names::{AppName, Digest, Revision, RolloutId},
+    policy::Settings,
     repository::{Repository, RepositoryError},
     rollout::{
         action::Action,
@@ -24,6 +30,7 @@ use crate::core::{
         report::Reason,
         stable_at,
         state::State,
+        turn::Full,
         view::View,
     },
 };
@@ -51,6 +58,8 @@ pub struct Preview {
     pub supersedes: Option<RolloutId>,
     /// The freeze that applies now: the rollout would open when it ends.
     pub frozen: Option<String>,
+    /// The rollouts that are under way, where no other may open now.
+    pub full: Option<Full>,
 }
 
 impl Look {
@@ -134,9 +143,9 @@ impl Look {
     /// Decides for one application; the report says where it is. `None` where there is no such application.
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
         self.controller.apps.get(app)?;
-        let decision = self.controller.decide(app).await?;
+        let decision = self.controller.decide(app, Door::Open).await?;
         if self.ask(app, &decision).await {
-            return self.controller.decide(app).await;
+            return self.controller.decide(app, Door::Open).await;
         }
         Some(decision)
     }
@@ -247,7 +256,12 @@ impl Look {
         }
         let now = self.controller.now();
         let frozen = merged.branch.frozen(app, now);
-        self.controller.branch = Some(Branch { freezes: Vec::new(), ..merged.branch.clone() });
+        let limit = merged.branch.settings.concurrent;
+        let full = limit.filter(|limit| self.controller.line.room(*limit, &BTreeSet::new()) == 0);
+        let full = full.map(|limit| self.controller.line.full(limit));
+        // What would open is shown, and what it waits for beside it.
+        let settings = Settings { concurrent: None, ..merged.branch.settings.clone() };
+        self.controller.branch = Some(Branch { freezes: Vec::new(), settings, ..merged.branch.clone() });
         self.controller.load_renders(app).await;
         let ready = self.controller.ready;
         let known = self.controller.apps.get_mut(app)?;
@@ -267,11 +281,12 @@ impl Look {
         if !ready && let Some(stable) = &stable {
             self.assume(app, stable);
         }
-        let decision = self.controller.decide_once(app)?;
+        let decision = self.controller.decide_once(app, Door::Open)?;
         self.ask(app, &decision).await;
         let objections = self.app(app)?.objections().to_vec();
         let supersedes = supersedes.filter(|_| opens_another).map(|state| state.plan.rollout);
-        Some(Preview { decision, objections, stable, supersedes, frozen })
+        let full = full.filter(|_| decision.open.is_some() && supersedes.is_none());
+        Some(Preview { decision, objections, stable, supersedes, frozen, full })
     }
 
     /// Takes an application's stable to be in place.

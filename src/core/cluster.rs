@@ -180,7 +180,7 @@ pub const FIELD_MANAGER: &str = "locktender";
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    /// 409: decided on something that has changed, or fields belong to somebody else.
+    /// 409: decided on something that has changed.
     #[error("conflict: {0}")]
     Conflict(String),
     /// 409 of a creation.
@@ -192,7 +192,7 @@ pub enum ClusterError {
     /// 404 of a kind, or of a namespace while creating.
     #[error("the cluster does not serve it: {0}")]
     NoKind(String),
-    /// 422 or 400: what was sent is wrong and stays wrong.
+    /// 422 or 400: what was sent is wrong and stays wrong; or fields of it belong to somebody else.
     #[error("the API server refuses it: {0}")]
     Invalid(String),
     /// 401 or 403, quota and admission included.

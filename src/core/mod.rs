@@ -1,6 +1,7 @@
 //! Decides. Pure: no async runtime, clock, randomness or I/O; the traits of the adapters live here, beside the
 //! types that they speak in.
 
+pub mod analysis;
 pub mod ask;
 pub mod clock;
 pub mod cluster;

@@ -1,14 +1,17 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
 mod architecture;
+mod audit;
 mod cli;
 mod conformance;
 mod demo;
+mod faults;
 mod git;
 mod histories;
 mod input;
 mod kube_adapter;
 mod outside;
+mod prometheus;
 mod render;
 mod rollouts;
 mod safety;

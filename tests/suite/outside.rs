@@ -5,7 +5,10 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use locktender::{
     adapter::ask::Outside,
-    core::ask::{Ask as _, MOST_OF_A_PAGE, Probe, Question, Said, Unanswered},
+    core::{
+        analysis::JsonPath,
+        ask::{Ask as _, Found, MOST_OF_A_PAGE, Metric, Probe, Query, Question, Reading, Said, Unanswered},
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -42,6 +45,36 @@ async fn probe(address: SocketAddr) -> Result<Said, Unanswered> {
     Outside::default().ask(&question).await
 }
 
+/// Asks an endpoint for the measurement at `$.rate`.
+async fn measure(address: SocketAddr) -> Result<Said, Unanswered> {
+    let path = JsonPath::parse("$.rate").unwrap();
+    let query = Query::Web { url: format!("http://{address}/rates"), baseline: None, path };
+    let question = Question::Metric(Metric { query, timeout: Duration::from_secs(2) });
+    Outside::default().ask(&question).await
+}
+
+fn json(value: serde_json::Value) -> Result<Said, Unanswered> {
+    Ok(Said::Reading(Reading { result: Found::Json(value), baseline: None }))
+}
+
+#[tokio::test]
+async fn an_endpoint_is_read_at_its_path_and_what_is_no_measurement_is_told() {
+    let answer = |status: &'static str, body: &'static str| {
+        listener(move |mut stream| async move {
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all((head + body).as_bytes()).await;
+        })
+    };
+    assert_eq!(measure(answer("200 OK", "{\"rate\": 0.5}").await).await, json(serde_json::json!(0.5)));
+    assert_eq!(measure(answer("200 OK", "{\"other\": 1}").await).await, json(serde_json::Value::Null));
+    let nonsense = measure(answer("200 OK", "<html>").await).await;
+    assert!(matches!(nonsense, Err(Unanswered::Garbage(_))), "{nonsense:?}");
+    for status in ["503 Service Unavailable", "404 Not Found", "302 Found"] {
+        let refused = measure(answer(status, "{\"rate\": 0.5}").await).await;
+        assert!(matches!(refused, Err(Unanswered::Refused { .. })), "{status}: {refused:?}");
+    }
+}
+
 fn page(status: u16, body: &str) -> Result<Said, Unanswered> {
     Ok(Said::Page { status, body: body.to_owned() })
 }
@@ -66,7 +99,7 @@ async fn a_redirect_is_an_answer_and_not_followed() {
 }
 
 #[tokio::test]
-async fn whoever_never_answers_is_waited_for_only_so_long() {
+async fn fault_73_whoever_never_answers_is_waited_for_only_so_long() {
     let silent = listener(|stream| async move {
         std::future::pending::<()>().await;
         drop(stream);
@@ -81,16 +114,18 @@ async fn whoever_never_answers_is_waited_for_only_so_long() {
     })
     .await;
     assert_eq!(probe(dribbles).await, Err(Unanswered::Timeout(Duration::from_secs(2))));
+    assert_eq!(measure(dribbles).await, Err(Unanswered::Timeout(Duration::from_secs(2))));
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_are_not_read() {
+async fn fault_73_a_hundred_megabytes_are_not_read() {
     let endless = listener(|mut stream| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n").await;
         while stream.write_all(&[b'x'; 65536]).await.is_ok() {}
     })
     .await;
     assert_eq!(probe(endless).await, Err(Unanswered::TooLong(MOST_OF_A_PAGE)));
+    assert_eq!(measure(endless).await, Err(Unanswered::TooLong(MOST_OF_A_PAGE)));
 }
 
 #[tokio::test]

@@ -15,10 +15,17 @@ pub(super) struct Http {
 impl Http {
     /// Asks a pod, directly: whatever proxy this process has for the world is not on the way.
     pub(super) async fn probe(&self, url: &str) -> Result<Said, Unanswered> {
+        let (status, body) = self.get(url, &[]).await?;
+        Ok(Said::Page { status, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    /// Asks an endpoint, and returns the status and the body.
+    pub(super) async fn get(&self, url: &str, arguments: &[(&str, String)]) -> Result<(u16, Vec<u8>), Unanswered> {
+        let url = reqwest::Url::parse_with_params(url, arguments);
+        let url = url.map_err(|error| Unanswered::Unreachable(format!("no address: {error}")))?;
         let response = self.client()?.get(url).send().await.map_err(|error| unreachable(&error))?;
         let status = response.status().as_u16();
-        let body = body(response, MOST_OF_A_PAGE).await?;
-        Ok(Said::Page { status, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok((status, body(response, MOST_OF_A_PAGE).await?))
     }
 
     fn client(&self) -> Result<&Client, Unanswered> {

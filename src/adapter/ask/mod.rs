@@ -1,12 +1,14 @@
 //! Asks the outside: each kind of question in the way of whom it is for.
 
 mod http;
+mod metrics;
 
 use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 
 use self::http::Http;
+use super::traffic::haproxy;
 use crate::core::ask::{Ask, Question, Said, Unanswered};
 
 /// Asks over the network of this process.
@@ -21,6 +23,8 @@ impl Ask for Outside {
         let answer = async {
             match question {
                 Question::Probe(probe) => self.http.probe(&probe.url).await,
+                Question::Metric(metric) => self.http.metric(&metric.query).await,
+                Question::Proxy(proxy) => haproxy::state(&proxy.asked).await.map(Said::Servers),
             }
         };
         within(question.timeout(), answer).await

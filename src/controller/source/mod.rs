@@ -16,10 +16,10 @@ use self::read::{Read, Reader};
 use crate::core::{
     cluster::{Kind, Scope},
     ledger::DecisionFile,
-    manifest::{Claims, check_across},
+    manifest::{Claims, check_across, is_manifest},
     names::{AppName, Revision},
     policy::{
-        Decision as Verb, DecisionBody, Freeze, Others, Policies, RolloutPolicy, Settings, check_applications,
+        Decision as Verb, DecisionBody, Freeze, Others, Paths, Policies, RolloutPolicy, Settings, check_applications,
         check_policy, read_decision,
     },
     problem::Problem,
@@ -234,8 +234,7 @@ impl Source {
                 None => drop(self.freezes.remove(&path)),
             }
         }
-        let path = settings.paths.policies.clone();
-        let changed = self.take_apps(apps, &policies, &path);
+        let changed = self.take_apps(apps, &policies, &settings);
         let mut contents = BTreeMap::new();
         for app in changed {
             let content = self.read.get(&app).map(|read| {
@@ -291,7 +290,7 @@ impl Source {
         &mut self,
         fresh: BTreeMap<AppName, Option<Read>>,
         policies: &BTreeSet<String>,
-        policies_path: &str,
+        settings: &Settings,
     ) -> BTreeSet<AppName> {
         let mut changed: BTreeSet<AppName> = fresh.keys().cloned().collect();
         let mut in_the_way = changed.clone();
@@ -312,7 +311,7 @@ impl Source {
         if depends_differently {
             again.extend(self.dependents.iter().cloned());
         }
-        for (app, problems) in self.look_beside(&again, policies_path) {
+        for (app, problems) in self.look_beside(&again, settings) {
             let before =
                 if problems.is_empty() { self.wrong.remove(&app) } else { self.wrong.insert(app.clone(), problems) };
             if before.as_ref() != self.wrong.get(&app) {
@@ -361,14 +360,14 @@ impl Source {
     }
 
     /// Returns what the others make wrong with each of some applications.
-    fn look_beside(&self, some: &BTreeSet<AppName>, policies_path: &str) -> BTreeMap<AppName, Vec<Problem>> {
+    fn look_beside(&self, some: &BTreeSet<AppName>, settings: &Settings) -> BTreeMap<AppName, Vec<Problem>> {
         let others = Others {
             get: &|app| self.read.get(app)?.application.as_ref().ok(),
             names: &|| self.read.iter().filter(|(_, read)| read.application.is_ok()).map(|(app, _)| app).collect(),
         };
         let policies: Policies<'_> =
             self.policies.iter().map(|(name, policy)| (name.as_str(), policy.as_ref().ok())).collect();
-        let mut wrong = check_applications(some, &others, &policies, policies_path);
+        let mut wrong = check_applications(some, &others, &policies, settings);
         let near: BTreeSet<AppName> = some.iter().flat_map(|app| self.claims.beside(app)).collect();
         let read = near.iter().filter_map(|app| self.read.get_key_value(app));
         let manifests = read.filter_map(|(app, read)| Some((app, &read.manifests.as_ref().ok()?.1)));
@@ -417,7 +416,7 @@ impl Source {
         }
         let name = application.value.policy.as_deref().zip(policy.as_ref());
         let policies: Policies<'_> = name.map(|(name, policy)| (name, policy.as_ref().ok())).into_iter().collect();
-        let wrong = check_policy(application, &policies, &settings.paths.policies);
+        let wrong = check_policy(application, &policies, &settings);
         Ok(Some(content(app, &read, policy.as_ref(), wrong.into_iter().collect())))
     }
 
@@ -470,6 +469,31 @@ impl Source {
         }
         Ok(decisions)
     }
+}
+
+/// Lists the directories where applications lie that have manifests and no `app.yaml`: nobody releases those.
+///
+/// # Errors
+///
+/// The mirror cannot be read.
+pub async fn strays(
+    repository: &dyn Repository,
+    at: &Revision,
+    paths: &Paths,
+) -> Result<BTreeSet<String>, RepositoryError> {
+    let mut strays = BTreeSet::new();
+    for directory in repository.directory(at, &paths.apps).await?.unwrap_or_default() {
+        if directory.kind != EntryKind::Directory {
+            continue;
+        }
+        let files = repository.files(at, &directory.path).await?;
+        let app = format!("{}/app.yaml", directory.path);
+        let has_manifests = files.iter().any(|file| is_manifest(&directory.path, &file.path));
+        if has_manifests && !files.iter().any(|file| file.path == app) {
+            strays.insert(directory.path);
+        }
+    }
+    Ok(strays)
 }
 
 fn take_out<'a>(

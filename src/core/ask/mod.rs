@@ -8,6 +8,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    analysis::{JsonPath, Range},
+    traffic::haproxy,
+};
 
 /// The most that is read of a page, in bytes.
 pub const MOST_OF_A_PAGE: usize = 64 * 1024;
@@ -17,6 +23,10 @@ pub const MOST_OF_A_PAGE: usize = 64 * 1024;
 pub enum Question {
     /// What does a pod, or whatever else serves HTTP, answer?
     Probe(Probe),
+    /// What does a provider of metrics measure?
+    Metric(Metric),
+    /// What servers does a proxy send requests to?
+    Proxy(Proxy),
 }
 
 impl Question {
@@ -24,6 +34,8 @@ impl Question {
     pub fn timeout(&self) -> Duration {
         match self {
             Self::Probe(probe) => probe.timeout,
+            Self::Metric(metric) => metric.timeout,
+            Self::Proxy(proxy) => proxy.timeout,
         }
     }
 }
@@ -37,6 +49,49 @@ pub struct Probe {
     pub timeout: Duration,
 }
 
+/// A measurement.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Metric {
+    /// What is asked, and of whom.
+    pub query: Query,
+    /// How long the whole answer may take.
+    pub timeout: Duration,
+}
+
+/// The state of a backend's servers, from HAProxy's own memory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Proxy {
+    /// Which HAProxy, and which backend of it.
+    pub asked: haproxy::Asked,
+    /// How long the whole answer may take.
+    pub timeout: Duration,
+}
+
+/// What is asked for a measurement: about the new version and, where it is compared, about the stable one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Query {
+    /// PromQL.
+    Prometheus {
+        /// `http://prometheus.monitoring:9090`.
+        address: String,
+        /// About the new version.
+        query: String,
+        /// About the stable one.
+        baseline: Option<String>,
+        /// Points of a time until now, instead of one value.
+        range: Option<Range>,
+    },
+    /// JSON of an endpoint.
+    Web {
+        /// About the new version.
+        url: String,
+        /// About the stable one.
+        baseline: Option<String>,
+        /// Where in the answer the measurement is.
+        path: JsonPath,
+    },
+}
+
 /// What somebody answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
@@ -47,6 +102,35 @@ pub enum Said {
         /// At most [`MOST_OF_A_PAGE`] bytes; what is no UTF-8 is replaced.
         body: String,
     },
+    /// To a metric.
+    Reading(Reading),
+    /// To a proxy.
+    Servers(haproxy::State),
+}
+
+/// A measurement, as the provider gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Of the new version.
+    pub result: Found,
+    /// Of the stable one, where it was asked for.
+    pub baseline: Option<Found>,
+}
+
+/// What a provider found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// Numbers.
+    Series {
+        /// Each series' points, the oldest first.
+        series: Vec<Vec<f64>>,
+        /// What the server warns of.
+        warnings: Vec<String>,
+        /// What time it is there; `None` where nothing tells.
+        clock: Option<Timestamp>,
+    },
+    /// Whatever is at the path; `null` where nothing is.
+    Json(Value),
 }
 
 /// Why there is no answer.
@@ -61,6 +145,17 @@ pub enum Unanswered {
     /// The connection failed, or broke.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// The answer is a refusal, or a server's error.
+    #[error("it answers {status}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        message: String,
+    },
+    /// The answer is not what is asked for.
+    #[error("the answer makes no sense: {0}")]
+    Garbage(String),
 }
 
 /// An answer, or why there is none.

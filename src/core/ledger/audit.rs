@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{DecisionFile, Event, Record, journal, journal::JournalError};
 use crate::core::{
+    analysis::Run,
     names::{AppName, Digest, Revision, RolloutId},
     rollout::plan::Plan,
 };
@@ -59,10 +60,17 @@ pub struct Audited {
     pub confirms: usize,
     /// How many of them were by people.
     pub by_people: usize,
+    /// How many analyses' verdicts were computed again.
+    #[serde(skip_serializing_if = "is_none")]
+    pub analyses: usize,
     /// What was changed and put right again: worth knowing, and no damage.
     pub notes: Vec<String>,
     /// The first place that cannot be believed: where, and why.
     pub broken: Option<(String, String)>,
+}
+
+fn is_none(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Checks everything about one application.
@@ -102,6 +110,10 @@ fn rollout(facts: &RolloutFacts, last: &mut Option<Digest>, audited: &mut Audite
         if facts.unknown_heads.contains(&record.head) {
             let why = format!("it was decided on {}, which is not in the branch's history", record.head.short());
             return Err((place(), why));
+        }
+        if let Some(run) = &record.evidence.analysis {
+            analysis(run, plan).map_err(|why| (place(), why))?;
+            audited.analyses += 1;
         }
         let Some(file) = accepted(record) else { continue };
         decision(record, file, &records[..index], facts, audited).map_err(|why| (place(), why))?;
@@ -151,6 +163,15 @@ fn plan<'f>(facts: &'f RolloutFacts, records: &[Record]) -> Result<&'f Plan, Bro
     let plans = facts.plans.iter().filter_map(|version| version.content.as_ref().ok());
     let found = plans.into_iter().find(|plan| plan.hash == named && plan.rollout == facts.id);
     found.ok_or_else(|| broken(format!("no version of plan.yaml is plan {}", named.short())))
+}
+
+/// Checks that an analysis was judged by the plan's rule, and that its verdict follows from its samples.
+fn analysis(run: &Run, plan: &Plan) -> Result<(), String> {
+    let metric = plan.policy.as_ref().and_then(|policy| policy.spec.metrics.get(&run.metric));
+    if metric.is_none_or(|metric| metric.rule != run.rule) {
+        return Err(format!("{} was judged by another rule than the plan's", run.metric));
+    }
+    run.check()
 }
 
 /// Returns the decision that a record acts on.

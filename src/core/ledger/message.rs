@@ -1,7 +1,10 @@
 //! The commit that carries records: a subject, a body a person can read, and trailers.
 
 use super::record::{Event, Record};
-use crate::core::names::{Digest, RolloutId};
+use crate::core::{
+    analysis::Verdict,
+    names::{Digest, RolloutId},
+};
 
 /// What a commit says of one application.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +69,12 @@ pub fn subject(records: &[Record]) -> String {
                 format!("{path} counts for nothing")
             }
             Event::StageReverted => format!("back to {stage}"),
-            Event::AnalysisRun => format!("{stage} analysed"),
+            Event::AnalysisRun => record.evidence.analysis.as_ref().map_or_else(String::new, |run| match run.verdict {
+                Verdict::Pass => format!("{} passed", run.metric),
+                Verdict::Fail => format!("{} failed", run.metric),
+                Verdict::Inconclusive => format!("{} is inconclusive", run.metric),
+                Verdict::Error => format!("{} cannot be measured", run.metric),
+            }),
             Event::Rescheduled => "rescheduled".to_owned(),
             Event::QuotaChanged => "quotas changed".to_owned(),
             Event::Paused => "paused".to_owned(),

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::core::names::{BlobId, Digest, Revision, StageName, Unit};
+use crate::core::{
+    analysis::Run,
+    names::{BlobId, Digest, Revision, StageName, Unit},
+};
 
 /// What a record says happened, or is about to: going forward a record is an intent, written before the act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,6 +138,9 @@ pub struct Evidence {
     /// The repairing commit's subject, or why there is none (`Reverted`, `Held`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<String>,
+    /// What was measured, by which rule, and what it came to (`AnalysisRun`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Run>,
 }
 
 /// Why a rollout goes back.
@@ -143,7 +149,7 @@ pub struct Evidence {
 pub enum Cause {
     /// A person's `abort.yaml`.
     Decision,
-    /// No progress until the deadline, and `onFailure: abort`.
+    /// No progress until the deadline or an analysis that failed, and `onFailure: abort`.
     Failure,
     /// HEAD renders stable again: the release was reverted.
     Revert,

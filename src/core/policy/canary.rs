@@ -29,7 +29,7 @@ pub struct Step {
 }
 
 /// What must hold before the next step, besides the pods' health.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepGates {
     /// Whether a person has to confirm.
@@ -37,6 +37,9 @@ pub struct StepGates {
     /// How long the step lasts at least, in whole seconds; 0 is no pause.
     #[serde(with = "seconds")]
     pub pause: Duration,
+    /// The metrics that must be good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<String>,
 }
 
 /// How much of a workload is new.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Application, RolloutPolicy, Sourced, nearest,
+    Application, RolloutPolicy, Settings, Sourced, nearest,
     read_policy::{shares_that_do_not_fit, unknown_unit},
 };
 use crate::core::{names::AppName, problem::Problem};
@@ -19,20 +19,20 @@ pub struct Others<'a> {
     pub names: &'a dyn Fn() -> Vec<&'a AppName>,
 }
 
-/// Returns what is wrong with some applications in the light of all and of the policies. An application that is not
-/// among the keys is fine. `policies_path` is for messages.
+/// Returns what is wrong with some applications in the light of all, of the policies and of the settings. An application
+/// that is not among the keys is fine.
 ///
 /// What is found of one depends on its own file, its policy, and the applications that it depends on, near and far.
 pub fn check_applications<'n>(
     some: impl IntoIterator<Item = &'n AppName>,
     all: &Others<'_>,
     policies: &Policies<'_>,
-    policies_path: &str,
+    settings: &Settings,
 ) -> BTreeMap<AppName, Vec<Problem>> {
     let mut found: BTreeMap<AppName, Vec<Problem>> = BTreeMap::new();
     for name in some {
         let Some(application) = (all.get)(name) else { continue };
-        let mut problems: Vec<Problem> = check_policy(application, policies, policies_path).into_iter().collect();
+        let mut problems: Vec<Problem> = check_policy(application, policies, settings).into_iter().collect();
         problems.extend(check_dependencies(application, all));
         if let Some(cycle) = cycle_through(name, all) {
             let shown = cycle.iter().map(AppName::as_str).collect::<Vec<_>>().join(" → ");
@@ -52,11 +52,14 @@ pub fn check_applications<'n>(
 pub fn check_policy(
     application: &Sourced<Application>,
     policies: &Policies<'_>,
-    policies_path: &str,
+    settings: &Settings,
 ) -> Option<Problem> {
     let name = application.value.policy.as_deref()?;
+    let policies_path = &settings.paths.policies;
     match policies.get(name) {
-        Some(Some(policy)) => check_overrides(application, policy),
+        Some(Some(policy)) => {
+            check_overrides(application, policy).or_else(|| check_server(application, policy, settings))
+        }
         Some(None) => Some(
             application
                 .problem(&["spec", "policy"], format!("policy `{name}` is not valid"))
@@ -91,6 +94,14 @@ fn check_overrides(application: &Sourced<Application>, policy: &RolloutPolicy) -
         }
     }
     None
+}
+
+/// Finds a metric that nobody can be asked for.
+fn check_server(application: &Sourced<Application>, policy: &RolloutPolicy, settings: &Settings) -> Option<Problem> {
+    let metric = policy.metrics.values().find(|metric| metric.needs_server() && settings.prometheus.is_none())?;
+    let message = format!("policy `{}` measures {}, and nobody says where Prometheus is", policy.name, metric.name);
+    let problem = application.problem(&["spec", "policy"], message);
+    Some(problem.label("write `metrics: {prometheus: {url: http://…}}` into locktender.yaml"))
 }
 
 fn check_dependencies(application: &Sourced<Application>, all: &Others<'_>) -> Vec<Problem> {

@@ -2,12 +2,15 @@
 //! types that cannot be wrong; after that nothing downstream can fail on bad input.
 
 mod application;
+mod blue_green;
 mod canary;
 mod check;
 mod decision;
 mod duration;
 mod quantity;
 mod read;
+mod read_analysis;
+mod read_blue_green;
 mod read_canary;
 mod read_policy;
 mod rollout_policy;
@@ -15,6 +18,7 @@ pub mod schema;
 mod settings;
 
 pub use application::{Application, Source, WorkloadOverride, read_application};
+pub use blue_green::{Beside, BlueGreen};
 pub use canary::{Canary, Size, Step, StepGates};
 pub use check::{Others, Policies, check_applications, check_policy};
 pub use decision::{Decision, DecisionBody, DigestPrefix, read_decision};
@@ -22,6 +26,7 @@ pub use duration::HumanDuration;
 pub use quantity::{IntOrPercent, Percent, Share};
 pub use read::{Sourced, nearest};
 pub use read_policy::read_policy;
+pub(in crate::core) use rollout_policy::seconds;
 pub use rollout_policy::{
     Batched, Beta, Confirm, Drift, Graceful, OnAbort, OnFailure, OnNewRevision, PodPolicy, PruneGuard, Rollback,
     RollbackStages, RolloutPolicy, Strategy, Topology, Update,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Canary, IntOrPercent, Percent, PodPolicy, Size, Step, StepGates, Update,
     read::{Fields, Reader},
+    read_analysis::{Metrics, whole},
     read_policy::{DAY, graceful, seconds},
 };
 use crate::core::yaml::{Data, Node, Span};
@@ -15,6 +16,7 @@ pub(super) const CANARY: &[&str] = &[
     "stepWeight",
     "maxWeight",
     "interval",
+    "metrics",
     "threshold",
     "confirmStart",
     "confirmEachIncrease",
@@ -38,26 +40,26 @@ pub(super) const STEP: &[&str] = &[
     "sessionAffinity",
 ];
 const ROUTER: &str = "this version moves no traffic but by the number of pods";
-const METRICS: &str = "this version asks no metrics";
+/// A check that fails more often than this before anything goes back is none.
+const MOST_FAILURES: u32 = 100;
 const MOST_STEPS: usize = 100;
 
-pub(super) fn canary(reader: &mut Reader<'_>, node: &Node) -> Option<Canary> {
+pub(super) fn canary(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics) -> Option<Canary> {
     let fields = reader.fields(node, CANARY)?;
     for name in ["traffic", "scaleDownDelaySeconds"] {
         reader.later(&fields, name, ROUTER);
     }
-    reader.later(&fields, "threshold", METRICS);
     let pods = pods(reader, &fields);
     let (mut start, mut steps) = match fields.get("steps") {
         Some(node) => {
-            for name in ["stepWeight", "maxWeight", "interval"] {
+            for name in ["stepWeight", "maxWeight", "interval", "metrics", "threshold"] {
                 if let Some(entry) = fields.entry(name) {
                     reader.problem(entry.key_span, format!("`{name}` and `steps` say the same: write one of them"));
                 }
             }
-            listed(reader, node)?
+            listed(reader, node, metrics)?
         }
-        None => (StepGates::default(), even(reader, &fields)?),
+        None => (StepGates::default(), even(reader, &fields, metrics)?),
     };
     let mut flag = |name: &str| fields.get(name).and_then(|node| reader.boolean(node)).unwrap_or(false);
     start.confirm |= flag("confirmStart");
@@ -97,7 +99,7 @@ fn pods(reader: &mut Reader<'_>, fields: &Fields<'_>) -> PodPolicy {
 }
 
 /// Reads steps that are listed: sizes, each followed by its gates. Gates before the first size come before any pod.
-fn listed(reader: &mut Reader<'_>, node: &Node) -> Option<(StepGates, Vec<Step>)> {
+fn listed(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics) -> Option<(StepGates, Vec<Step>)> {
     let items = reader.list(node)?;
     if items.is_empty() || items.len() > MOST_STEPS {
         reader.problem(node.span, format!("there must be 1 to {MOST_STEPS} steps, and there are {}", items.len()));
@@ -114,6 +116,7 @@ fn listed(reader: &mut Reader<'_>, node: &Node) -> Option<(StepGates, Vec<Step>)
             }
             continue;
         };
+        let is_start = steps.is_empty();
         let gates = steps.last_mut().map_or(&mut start, |step| &mut step.gates);
         match entry.key.as_str() {
             "setWeight" => {
@@ -130,7 +133,19 @@ fn listed(reader: &mut Reader<'_>, node: &Node) -> Option<(StepGates, Vec<Step>)
                     gates.confirm = true;
                 }
             }
-            "analysis" => reader.later(&fields, "analysis", METRICS),
+            "analysis" if is_start => {
+                let problem = reader.problem(entry.key_span, "nothing of the new version is there to be measured yet");
+                problem.label = Some("write it after a `setWeight`".to_owned());
+            }
+            "analysis" => {
+                for name in metrics.step(reader, &entry.value) {
+                    if gates.analysis.contains(&name) {
+                        reader.problem(entry.value.span, format!("`{name}` is measured at this step already"));
+                    } else {
+                        gates.analysis.push(name);
+                    }
+                }
+            }
             name => reader.later(&fields, name, ROUTER),
         }
     }
@@ -169,18 +184,8 @@ fn pause(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
     whole(reader, node)
 }
 
-/// Takes a duration of whole seconds.
-fn whole(reader: &mut Reader<'_>, node: &Node) -> Option<Duration> {
-    let duration = reader.duration(node)?;
-    if duration.subsec_nanos() != 0 {
-        reader.problem(node.span, "a pause is counted in whole seconds");
-        return None;
-    }
-    Some(duration)
-}
-
 /// Writes out `stepWeight`, `maxWeight` and `interval`: even steps up to the most, each as long as the interval.
-fn even(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<Step>> {
+fn even(reader: &mut Reader<'_>, fields: &Fields<'_>, metrics: &mut Metrics) -> Option<Vec<Step>> {
     let Some(each) = fields.get("stepWeight") else {
         let problem = reader.problem(fields.span, "`steps` are missing");
         problem.label = Some("write `steps`, or `stepWeight`, `maxWeight` and `interval`".to_owned());
@@ -199,9 +204,29 @@ fn even(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<Step>> {
         None => 100,
     };
     let pause = fields.get("interval").and_then(|node| whole(reader, node)).unwrap_or_default();
-    let gates = StepGates { confirm: false, pause };
+    let gates = StepGates { confirm: false, pause, analysis: checks(reader, fields, pause, metrics) };
     let weights = (1_u8..).map_while(|step| step.checked_mul(each)).take_while(|weight| *weight < most);
     let sizes = weights.chain([most]).filter_map(Percent::new).map(Size::Weight);
-    let gates_of = |size: Size| if size == Size::ALL { StepGates::default() } else { gates };
+    let gates_of = |size: Size| if size == Size::ALL { StepGates::default() } else { gates.clone() };
     Some(sizes.map(|size| Step { size, gates: gates_of(size) }).collect())
+}
+
+/// Reads the metrics of every step, and how often one may be bad until it goes back: each is asked once an interval until
+/// it is good.
+fn checks(reader: &mut Reader<'_>, fields: &Fields<'_>, interval: Duration, metrics: &mut Metrics) -> Vec<String> {
+    let threshold = fields.get("threshold").and_then(|node| reader.integer(node, 1..=MOST_FAILURES));
+    let names = match fields.get("metrics") {
+        Some(node) => metrics.named(reader, node),
+        None => {
+            threshold.map(|_| "success-rate".to_owned()).into_iter().filter(|name| metrics.add_ready(name)).collect()
+        }
+    };
+    if let (Some(threshold), Some(node)) = (threshold, fields.get("threshold")) {
+        if interval.is_zero() {
+            reader.problem(node.span, "nobody says how long to wait between two checks").label =
+                Some("write `interval: 1m`".to_owned());
+        }
+        names.iter().for_each(|name| metrics.until_good(name, interval, threshold));
+    }
+    names
 }

@@ -6,6 +6,8 @@ use super::{
     Batched, Beta, Confirm, Drift, Graceful, IntOrPercent, OnAbort, OnFailure, OnNewRevision, Percent, PodPolicy,
     PruneGuard, Rollback, RollbackStages, RolloutPolicy, Share, Sourced, Strategy, Topology, Update,
     read::{Fields, MOST_PODS, Reader, dns_label, label_value, nearest, qualified_name, read_document},
+    read_analysis::Metrics,
+    read_blue_green::blue_green,
     read_canary::canary,
 };
 use crate::core::{
@@ -15,8 +17,17 @@ use crate::core::{
 };
 
 /// The fields of a policy's `spec`.
-pub(super) const SPEC: &[&str] =
-    &["progressDeadlineSeconds", "onFailure", "onAbort", "rollback", "onNewRevision", "drift", "prune", "strategy"];
+pub(super) const SPEC: &[&str] = &[
+    "progressDeadlineSeconds",
+    "onFailure",
+    "onAbort",
+    "rollback",
+    "onNewRevision",
+    "drift",
+    "prune",
+    "metrics",
+    "strategy",
+];
 /// The fields of `batched`.
 pub(super) const BATCHED: &[&str] =
     &["update", "topology", "beta", "batchSize", "confirm", "minReadySeconds", "maxUnavailable", "graceful"];
@@ -47,6 +58,8 @@ pub fn read_policy(file: &str, bytes: &[u8]) -> Result<Sourced<RolloutPolicy>, V
         let spec = reader.envelope(document, "RolloutPolicy", name, "file")?;
         let fields = reader.fields(spec, SPEC)?;
         let deadline = fields.get("progressDeadlineSeconds");
+        let mut metrics = Metrics::read(reader, fields.get("metrics"));
+        let strategy = strategy(reader, &fields, &mut metrics)?;
         let policy = RolloutPolicy {
             name: name.to_owned(),
             progress_deadline: seconds(reader, deadline, 1..=WEEK, 600),
@@ -56,7 +69,8 @@ pub fn read_policy(file: &str, bytes: &[u8]) -> Result<Sourced<RolloutPolicy>, V
             on_new_revision: choice(reader, &fields, "onNewRevision", ON_NEW_REVISION, OnNewRevision::Supersede),
             drift: choice(reader, &fields, "drift", DRIFT, Drift::Correct),
             prune: prune(reader, fields.get("prune")),
-            strategy: strategy(reader, &fields)?,
+            metrics: metrics.into_all(),
+            strategy,
         };
         if policy.strategy.pods().min_ready >= policy.progress_deadline {
             let span = deadline.map_or(fields.span, |node| node.span);
@@ -114,23 +128,22 @@ fn prune(reader: &mut Reader<'_>, node: Option<&Node>) -> PruneGuard {
     PruneGuard { confirm_above: above.unwrap_or(Percent::HALF) }
 }
 
-fn strategy(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Strategy> {
+fn strategy(reader: &mut Reader<'_>, fields: &Fields<'_>, metrics: &mut Metrics) -> Option<Strategy> {
     let node = reader.required(fields, "strategy")?;
     let fields = reader.fields(node, STRATEGY)?;
-    reader.later(&fields, "blueGreen", "only `batched` and `canary` work in this version");
-    match (fields.get("batched"), fields.get("canary")) {
-        (Some(_), Some(node)) => {
-            reader.problem(node.span, "there are two strategies: an application is released in one way");
-            None
-        }
-        (Some(node), None) => batched(reader, node).map(Strategy::Batched),
-        (None, Some(node)) => canary(reader, node).map(Strategy::Canary),
-        (None, None) => {
-            if fields.get("blueGreen").is_none() {
-                reader.problem(fields.span, "a strategy is missing").label = Some("write `batched: {}`".to_owned());
-            }
-            None
-        }
+    let mut named = STRATEGY.iter().filter_map(|name| fields.entry(name));
+    let Some(entry) = named.next() else {
+        reader.problem(fields.span, "a strategy is missing").label = Some("write `batched: {}`".to_owned());
+        return None;
+    };
+    if let Some(other) = named.next() {
+        reader.problem(other.value.span, "there are two strategies: an application is released in one way");
+        return None;
+    }
+    match entry.key.as_str() {
+        "batched" => batched(reader, &entry.value).map(Strategy::Batched),
+        "canary" => canary(reader, &entry.value, metrics).map(Strategy::Canary),
+        _ => blue_green(reader, &entry.value).map(Strategy::BlueGreen),
     }
 }
 

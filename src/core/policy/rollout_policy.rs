@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Canary, IntOrPercent, Percent, Share};
-use crate::core::names::{Digest, Unit};
+use super::{Beside, BlueGreen, Canary, IntOrPercent, Percent, Share};
+use crate::core::{
+    analysis::Metric,
+    names::{Digest, Unit},
+};
 
 /// How the applications that name it are released.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub struct RolloutPolicy {
     pub drift: Drift,
     /// When pruning waits for a confirm.
     pub prune: PruneGuard,
+    /// What stages can measure, by name: what the policy defines, and the ready metrics that its steps name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Metric>,
     /// How the pods go.
     pub strategy: Strategy,
 }
@@ -119,6 +125,8 @@ pub enum Strategy {
     Batched(Batched),
     /// A growing share of new pods beside the old ones.
     Canary(Canary),
+    /// Everything new beside everything old, and a switch.
+    BlueGreen(BlueGreen),
 }
 
 impl Strategy {
@@ -127,6 +135,7 @@ impl Strategy {
         match self {
             Self::Batched(batched) => &batched.pods,
             Self::Canary(canary) => &canary.pods,
+            Self::BlueGreen(blue_green) => &blue_green.pods,
         }
     }
 
@@ -135,7 +144,16 @@ impl Strategy {
         match self {
             Self::Batched(_) => "batched",
             Self::Canary(_) => "canary",
+            Self::BlueGreen(_) => "blueGreen",
         }
+    }
+
+    /// Returns how old pods stay beside new ones until traffic has left them; `None` where the pods' number is the
+    /// traffic's share.
+    pub fn beside(&self) -> Option<Beside<'_>> {
+        let Self::BlueGreen(blue_green) = self else { return None };
+        let preview_service = blue_green.preview_service.as_deref();
+        Some(Beside { preview_service, scale_down_delay: blue_green.scale_down_delay })
     }
 }
 
@@ -245,21 +263,16 @@ pub struct Graceful {
 }
 
 /// Durations as whole seconds: what people write in `…Seconds` fields.
-pub(super) mod seconds {
+pub(in crate::core) mod seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(in crate::core::policy) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(in crate::core) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(duration.as_secs())
     }
 
-    pub(in crate::core::policy) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(in crate::core) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_secs)
     }
 }

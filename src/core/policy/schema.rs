@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, read::MOST_PODS};
+use super::{API_VERSION, read::MOST_PODS, settings::MOST_CONCURRENT};
 
 const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
 const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const QUALIFIED: &str = "^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const FINALIZER: &str = "^[a-z0-9.-]{1,253}/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+const SERVER: &str = "^https?://[^@?# {]+$";
 const PERCENT: &str = "^(100|[1-9]?[0-9])%$";
 const PERCENT_FROM_ONE: &str = "^(100|[1-9][0-9]?)%$";
 const DIGEST: &str = "^(sha256:)?[0-9a-f]{8,64}$";
@@ -139,13 +140,14 @@ fn policy() -> Value {
             ("onNewRevision", words(&["supersede", "queue"], "supersede")),
             ("drift", words(&["correct", "report"], "correct")),
             ("prune", described("A prune of more than this share of the objects waits for a confirm.", prune)),
+            ("metrics", described("What stages can measure, by name.", metrics())),
             ("strategy", strategy()),
         ],
     )
 }
 
 fn strategy() -> Value {
-    let mut strategy = object(&[], [("batched", batched()), ("canary", canary())]);
+    let mut strategy = object(&[], [("batched", batched()), ("canary", canary()), ("blueGreen", blue_green())]);
     strategy["minProperties"] = json!(1);
     strategy["maxProperties"] = json!(1);
     strategy
@@ -177,11 +179,11 @@ fn canary() -> Value {
             ("setCanaryReplicas", described("So many new pods.", int_or_percent(1))),
             ("pause", described("The step lasts so long at least.", pause)),
             ("confirm", described("A person confirms before the next step.", object(&[], []))),
+            ("analysis", described("These metrics are good before the next step.", analysis())),
         ],
     );
     step["minProperties"] = json!(1);
     step["maxProperties"] = json!(1);
-    let yes_no = || json!({"type": "boolean", "default": false});
     let steps = json!({"type": "array", "items": step, "minItems": 1, "maxItems": 100});
     let mut canary = object(
         &[],
@@ -190,6 +192,8 @@ fn canary() -> Value {
             ("stepWeight", described("Instead of steps: each is so much more.", weight())),
             ("maxWeight", described("The last step before everything.", weight())),
             ("interval", described("How long each of these steps lasts.", text(DURATION))),
+            ("metrics", described("What is measured at each of these steps.", names())),
+            ("threshold", described("A metric that was bad so often at one step sends it back.", integer(1, 100))),
             ("confirmStart", described("A person confirms before the first pod.", yes_no())),
             ("confirmEachIncrease", described("A person confirms after each step but the last.", yes_no())),
             ("confirmPromotion", described("A person confirms before everything is new.", yes_no())),
@@ -201,6 +205,76 @@ fn canary() -> Value {
     );
     canary["anyOf"] = json!([{"required": ["steps"]}, {"required": ["stepWeight"]}]);
     canary
+}
+
+fn blue_green() -> Value {
+    let watch = object(&["duration"], [("duration", text(DURATION))]);
+    let delay = json!({"type": "integer", "minimum": 0, "maximum": 86_400, "default": 30});
+    object(
+        &[],
+        [
+            ("previewService", described("Sends to the new side only, until it is stable.", text(NAME))),
+            ("previewReplicas", described("So many new pods until the switch is confirmed.", int_or_percent(1))),
+            ("confirm", words(&["beforeSwitch", "none"], "beforeSwitch")),
+            ("confirmStart", described("A person confirms before the first pod.", yes_no())),
+            ("watch", described("The old side stays so long at least after the switch.", watch)),
+            ("scaleDownDelaySeconds", described("The old side stays so long without requests.", delay)),
+            ("minReadySeconds", integer(0, 86_400)),
+            ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
+            ("graceful", graceful()),
+        ],
+    )
+}
+
+fn yes_no() -> Value {
+    json!({"type": "boolean", "default": false})
+}
+
+fn names() -> Value {
+    json!({"type": "array", "items": text(NAME), "minItems": 1, "uniqueItems": true})
+}
+
+fn analysis() -> Value {
+    object(&["metrics"], [("metrics", names())])
+}
+
+fn metrics() -> Value {
+    let range = object(&["window", "step"], [("window", text(DURATION)), ("step", text(DURATION))]);
+    let prometheus = object(
+        &["query"],
+        [
+            ("address", described("Absent is the one of locktender.yaml.", text(SERVER))),
+            ("query", described("PromQL, with arguments such as {{ namespace }} and {{ pods }}.", some_text())),
+            ("range", described("The points of a time until now, instead of one value.", range)),
+        ],
+    );
+    let web = object(
+        &["url"],
+        [("url", text("^https?://.")), ("jsonPath", described("Where the measurement is: $.data.rate", some_text()))],
+    );
+    let limit = |what: &str| described(what, integer(0, 200));
+    let metric = object(
+        &[],
+        [
+            (
+                "of",
+                described("Whose numbers a ready metric reads.", words(&["pods", "istio", "nginx", "haproxy"], "pods")),
+            ),
+            ("prometheus", prometheus),
+            ("web", web),
+            ("successCondition", described("CEL: a sample is good where it holds.", some_text())),
+            ("failureCondition", described("CEL: a sample is bad where it holds.", some_text())),
+            ("initialDelay", described("From the stage's last pod to the first sample.", text(DURATION))),
+            ("interval", described("Between two samples.", text(DURATION))),
+            ("count", described("It is good after so many samples.", integer(1, 200))),
+            ("consecutiveSuccessLimit", described("It is good after so many good ones in a row.", integer(1, 200))),
+            ("failureLimit", limit("It is bad when more samples are bad.")),
+            ("inconclusiveLimit", limit("It stops when more samples tell nothing.")),
+            ("errorLimit", limit("It stops when more samples in a row cannot be taken.")),
+            ("noData", words(&["inconclusive", "pass", "fail"], "inconclusive")),
+        ],
+    );
+    json!({"type": "object", "additionalProperties": metric})
 }
 
 fn batched() -> Value {
@@ -272,7 +346,27 @@ fn settings() -> Value {
             ("paths", object(&[], [("apps", some_text()), ("policies", some_text()), ("freezes", some_text())])),
             ("branch", described("The watched branch.", some_text())),
             ("ledger", object(&[], [("pushInterval", text(DURATION))])),
+            (
+                "rollouts",
+                object(
+                    &[],
+                    [(
+                        "concurrent",
+                        described(
+                            "How many rollouts may be under way at once, over all applications.",
+                            integer(1, MOST_CONCURRENT),
+                        ),
+                    )],
+                ),
+            ),
             ("identity", object(&[], [("name", some_text()), ("email", some_text())])),
+            (
+                "metrics",
+                described(
+                    "Whom metrics ask that name nobody.",
+                    object(&[], [("prometheus", object(&["url"], [("url", text(SERVER))]))]),
+                ),
+            ),
         ],
     )
 }
@@ -280,19 +374,22 @@ fn settings() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::{application, decision, read_canary, read_policy, settings};
+    use crate::core::policy::{
+        application, decision, read_analysis, read_blue_green, read_canary, read_policy, settings,
+    };
 
     /// Fields that are read only to say that they come later.
     const LATER: &[&str] = &[
         "cluster",
-        "blueGreen",
         "helm",
         "approvers",
         "clusters",
         "traffic",
-        "scaleDownDelaySeconds",
-        "threshold",
-        "analysis",
+        "canary.scaleDownDelaySeconds",
+        "healthCheck",
+        "watch.metrics",
+        "blueGreen.analysis",
+        "job",
         "setHeaderRoute",
         "setMirror",
         "sessionAffinity",
@@ -303,22 +400,30 @@ mod tests {
         let schemas = all();
         let batched = "/properties/spec/properties/strategy/properties/batched";
         let canary = "/properties/spec/properties/strategy/properties/canary";
+        let blue_green = "/properties/spec/properties/strategy/properties/blueGreen";
+        let metric = "/properties/spec/properties/metrics/additionalProperties";
         let table = [
             ("application", "/properties/spec".to_owned(), application::SPEC),
             ("rolloutpolicy", "/properties/spec".to_owned(), read_policy::SPEC),
             ("rolloutpolicy", batched.to_owned(), read_policy::BATCHED),
             ("rolloutpolicy", format!("{batched}/properties/topology"), read_policy::TOPOLOGY),
             ("rolloutpolicy", format!("{batched}/properties/graceful"), read_policy::GRACEFUL),
+            ("rolloutpolicy", metric.to_owned(), read_analysis::METRIC),
             ("rolloutpolicy", canary.to_owned(), read_canary::CANARY),
             ("rolloutpolicy", format!("{canary}/properties/steps/items"), read_canary::STEP),
+            ("rolloutpolicy", blue_green.to_owned(), read_blue_green::BLUE_GREEN),
+            ("rolloutpolicy", format!("{blue_green}/properties/watch"), read_blue_green::WATCH),
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),
             ("settings", String::new(), settings::SETTINGS),
+            ("settings", "/properties/rollouts".to_owned(), settings::ROLLOUTS),
         ];
         for (name, path, read) in table {
             let properties = schemas[name].pointer(&format!("{path}/properties")).and_then(Value::as_object);
             let mut known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-            let mut read: Vec<&str> = read.iter().copied().filter(|field| !LATER.contains(field)).collect();
+            let strategy = path.rsplit('/').next().unwrap_or_default();
+            let later = |field: &str| LATER.contains(&field) || LATER.contains(&&*format!("{strategy}.{field}"));
+            let mut read: Vec<&str> = read.iter().copied().filter(|field| !later(field)).collect();
             known.sort_unstable();
             read.sort_unstable();
             assert_eq!(known, read, "{name}{path}");

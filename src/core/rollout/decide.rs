@@ -114,6 +114,7 @@ fn stages(state: &State) -> Vec<StageReport> {
             quota: quota.clone(),
             confirm: stage.asks_for_confirm(),
             pause: stage.pause().map(|pause| pause.to_string()),
+            analysis: stage.analyses().map(str::to_owned).collect(),
         })
         .collect()
 }
@@ -245,7 +246,7 @@ fn prunes(input: &Input<'_>, target: Option<&Render>, stable: Option<&Render>) -
 }
 
 /// Returns whether a target was stable lately: one of the last so many, the present one aside.
-fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
+pub(super) fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
     let window = policy.map_or(3, |policy| policy.rollback.window) as usize;
     let completed = input.rollouts.iter().rev().filter(|state| state.phase == Phase::Ended(Outcome::Completed));
     completed.take(window + 1).any(|state| state.plan.to.workloads == target.digests)

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     action::Action,
+    analyse::{Analysed, analyse},
     back,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
@@ -25,6 +26,7 @@ use crate::core::{
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
+    traffic::Split,
 };
 
 /// Decides for a rollout that is not over and does not go back.
@@ -72,17 +74,25 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
     }
     let target = target.flatten();
     let steered = go(input, state, target, stable.as_ref(), &mut decision);
+    let analysed = match state.phase {
+        // Whether pods of the stage have come and gone since or not: it was there, and is measured.
+        Phase::Running => analyse(input, state, target, stable.as_ref(), &mut decision),
+        _ => Analysed::Awaited,
+    };
+    if analysed == Analysed::Ended {
+        return decision;
+    }
     if let Some(steered) = steered {
         if rebalance(input, state, target, &mut decision) {
             return decision;
         }
         if steered.done {
-            pass(input, state, head, target, &mut decision);
+            pass(input, state, head, target, analysed, &mut decision);
         } else {
             watch_progress(input, state, &steered, &mut decision);
         }
     } else {
-        pass(input, state, head, target, &mut decision);
+        pass(input, state, head, target, analysed, &mut decision);
     }
     classify(input, state, &mut decision);
     decision
@@ -224,6 +234,7 @@ fn go(
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
+        split: state.current().weight.map(Split::of),
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
@@ -231,6 +242,7 @@ fn go(
         inherits: state.plan.inherits.as_ref(),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
@@ -289,7 +301,14 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
 }
 
 /// The stage is there: waits for its gates, starts the next, or completes.
-fn pass(input: &Input<'_>, state: &State, head: Option<&Head>, target: Option<&Arc<Render>>, decision: &mut Decision) {
+fn pass(
+    input: &Input<'_>,
+    state: &State,
+    head: Option<&Head>,
+    target: Option<&Arc<Render>>,
+    analysed: Analysed,
+    decision: &mut Decision,
+) {
     let number = state.plan.rollout.number;
     let stage = state.current();
     let Some(head) = head else { return };
@@ -298,13 +317,14 @@ fn pass(input: &Input<'_>, state: &State, head: Option<&Head>, target: Option<&A
     }
     let decisions = Decisions::new(state, &head.decisions);
     let pods = evidence(input, state, target);
-    if stage.waits() && decisions.promote().is_none() {
+    let promoted = decisions.promote().is_some();
+    if stage.waits() && !promoted || stage.analyses().next().is_some() {
         let Some(waiting) = state.waiting.get(&stage.name) else {
             let draft = Draft::new(Event::StageWaiting, Some(&stage.name), why_it_waits(stage, pods.len()))
                 .listing(files(&head.decisions))
                 .with(|evidence| {
                     evidence.pods = pods;
-                    if stage.pause().is_some() {
+                    if stage.pause().is_some() || stage.analyses().next().is_some() {
                         let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health);
                         evidence.gates = gates.map(ToString::to_string).collect();
                     }
@@ -312,20 +332,21 @@ fn pass(input: &Input<'_>, state: &State, head: Option<&Head>, target: Option<&A
             decision.records.push((number, draft));
             return;
         };
-        let pause = stage.pause().and_then(|pause| SignedDuration::try_from(pause.get()).ok());
+        let pause = stage.pause().filter(|_| !promoted).and_then(|pause| SignedDuration::try_from(pause.get()).ok());
         let until = pause.map(|pause| waiting.since + pause).filter(|until| *until > input.now);
         if let Some(until) = until {
             decision.report.reasons.push(Reason::Pause { stage: stage.name.clone(), until });
             decision.wake_at(Some(until));
         }
         let confirm = decisions.confirm(&stage.name);
-        if stage.asks_for_confirm() && confirm.is_none() {
+        if stage.asks_for_confirm() && confirm.is_none() && !promoted {
             let removes = if stage.gates.contains(&Gate::Health) { Vec::new() } else { state.plan.prunes.clone() };
             let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
             decision.report.reasons.push(reason);
             return;
         }
-        if until.is_some() || holds(input, state, head, decision) {
+        let awaited = until.is_some() || analysed == Analysed::Awaited;
+        if awaited || holds(input, state, head, decision) {
             return;
         }
         if let Some(confirm) = confirm.filter(|confirm| !state.answered.contains(&confirm.file)) {
@@ -347,7 +368,9 @@ fn pass(input: &Input<'_>, state: &State, head: Option<&Head>, target: Option<&A
 fn why_it_waits(stage: &Stage, pods: usize) -> String {
     let both = |confirm: &str, pause: Option<String>| {
         let confirm = stage.asks_for_confirm().then(|| confirm.to_owned());
-        confirm.into_iter().chain(pause).collect::<Vec<_>>().join(" and ")
+        let analyses: Vec<&str> = stage.analyses().collect();
+        let analysis = (!analyses.is_empty()).then(|| format!("{} must be good", analyses.join(" and ")));
+        analysis.into_iter().chain(confirm).chain(pause).collect::<Vec<_>>().join(" and ")
     };
     match pods {
         0 => {
@@ -465,19 +488,28 @@ fn watch_progress(input: &Input<'_>, state: &State, steered: &Steered, decision:
     }
     let trouble = decision.report.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let why = format!("no progress for {} s: {trouble}", policy.progress_deadline.as_secs());
-    let number = state.plan.rollout.number;
-    match policy.on_failure {
+    fail(input, state, why, decision);
+}
+
+/// Fails the stage: goes back, or stops where the policy says so.
+pub(super) fn fail(input: &Input<'_>, state: &State, why: String, decision: &mut Decision) {
+    let on_failure = state.plan.policy.as_ref().map_or(OnFailure::Abort, |policy| policy.spec.on_failure);
+    match on_failure {
         OnFailure::Abort => {
+            let number = state.plan.rollout.number;
             decision.records.push((number, back::begin(input, Cause::Failure, why, None)));
             decision.urgent = true;
             decision.actions.clear();
         }
-        OnFailure::Stop => {
-            let listed = input.head.map(|head| files(&head.decisions)).unwrap_or_default();
-            let draft = Draft::new(Event::Stopped, Some(&state.current().name), why).listing(listed);
-            decision.records.push((number, draft));
-        }
+        OnFailure::Stop => stop(input, state, why, decision),
     }
+}
+
+/// Stops the rollout where it is, until somebody says `retry` or there is a new revision.
+pub(super) fn stop(input: &Input<'_>, state: &State, why: String, decision: &mut Decision) {
+    let listed = input.head.map(|head| files(&head.decisions)).unwrap_or_default();
+    let draft = Draft::new(Event::Stopped, Some(&state.current().name), why).listing(listed);
+    decision.records.push((state.plan.rollout.number, draft));
 }
 
 /// Says in one word what the rollout is doing.
@@ -492,7 +524,10 @@ fn classify(input: &Input<'_>, state: &State, decision: &mut Decision) {
         if !reasons.contains(&Reason::Paused) {
             reasons.push(Reason::Paused);
         }
-    } else if reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. } | Reason::Pause { .. })) {
+    } else if reasons
+        .iter()
+        .any(|reason| matches!(reason, Reason::ConfirmNeeded { .. } | Reason::Pause { .. } | Reason::Analysing { .. }))
+    {
         match stepping_back(input, state) {
             0 => decision.report.activity = Activity::Waiting,
             pods => reasons.push(Reason::SteppingBack { pods }),

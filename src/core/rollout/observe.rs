@@ -165,6 +165,14 @@ pub struct Slice<'a> {
 }
 
 impl Slice<'_> {
+    /// Returns why the ReplicaSet controller cannot make pods, in the API server's words: a quota, a policy.
+    pub fn refusal(&self) -> Option<&str> {
+        let conditions = self.object.at(&["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
+        let mut failures =
+            conditions.into_iter().filter(|one| one["type"] == "ReplicaFailure" && one["status"] == "True");
+        failures.next()?["message"].as_str()
+    }
+
     /// Returns the hash that tells its pods apart.
     pub fn hash(&self) -> &str {
         self.object.label(labels::SLICE).unwrap_or_default()

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     quota::{self, Counts, ShareError},
     render::{Render, Workload},
-    stages,
+    services, stages,
 };
 use crate::core::{
+    analysis::Metric,
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
     policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
@@ -69,8 +70,9 @@ pub enum Method {
     Remove,
 }
 
-/// What must hold before the next stage. In a plan it is a word: `health`, `confirm`, `pause 5m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What must hold before the next stage. In a plan it is a word: `health`, `confirm`, `pause 5m`,
+/// `analysis success-rate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Gate {
     /// Every pod of the stage is ready.
@@ -79,6 +81,8 @@ pub enum Gate {
     Confirm,
     /// So much time has passed since the stage was there.
     Pause(HumanDuration),
+    /// A metric of the policy is good.
+    Analysis(String),
 }
 
 impl fmt::Display for Gate {
@@ -87,6 +91,7 @@ impl fmt::Display for Gate {
             Self::Health => f.write_str("health"),
             Self::Confirm => f.write_str("confirm"),
             Self::Pause(duration) => write!(f, "pause {duration}"),
+            Self::Analysis(metric) => write!(f, "analysis {metric}"),
         }
     }
 }
@@ -101,11 +106,12 @@ impl TryFrom<String> for Gate {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match (text.as_str(), text.strip_prefix("pause ")) {
-            ("health", _) => Ok(Self::Health),
-            ("confirm", _) => Ok(Self::Confirm),
-            (_, Some(duration)) => HumanDuration::parse(duration).map(Self::Pause),
-            (_, None) => Err(format!("`{text}` is no gate: health, confirm or pause")),
+        match text.split_once(' ') {
+            None if text == "health" => Ok(Self::Health),
+            None if text == "confirm" => Ok(Self::Confirm),
+            Some(("pause", duration)) => HumanDuration::parse(duration).map(Self::Pause),
+            Some(("analysis", metric)) => Ok(Self::Analysis(metric.to_owned())),
+            _ => Err(format!("`{text}` is no gate: health, confirm, pause or analysis")),
         }
     }
 }
@@ -140,6 +146,14 @@ impl Stage {
     pub fn pause(&self) -> Option<HumanDuration> {
         self.gates.iter().find_map(|gate| match gate {
             Gate::Pause(duration) => Some(*duration),
+            _ => None,
+        })
+    }
+
+    /// Returns the metrics that must be good.
+    pub fn analyses(&self) -> impl Iterator<Item = &str> {
+        self.gates.iter().filter_map(|gate| match gate {
+            Gate::Analysis(metric) => Some(metric.as_str()),
             _ => None,
         })
     }
@@ -324,10 +338,22 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             plan.methods.insert(workload.clone(), Method::Remove);
         }
     }
+    if policy.strategy.beside().is_some() {
+        match plan.methods.values().any(|method| *method == Method::Recreate) {
+            true => refuse_what_cannot_switch(request, policy)?,
+            // There is no other side: nothing is looked at before it serves, and nothing switches.
+            false => staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1))),
+        }
+    }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
+    // Of a first install there is no other version to be compared with.
+    let comparable = |gate: &Gate| match gate {
+        Gate::Analysis(name) if request.stable.is_none() => !policy.metrics.get(name).is_some_and(Metric::compares),
+        _ => true,
+    };
     let allowed = |gates: Vec<Gate>| -> Vec<Gate> {
-        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).collect()
+        gates.into_iter().filter(|gate| !skipped || *gate == Gate::Health).filter(comparable).collect()
     };
     let start = allowed(stages::before_any_pod(&policy.strategy));
     if !start.is_empty() && !staged.is_empty() {
@@ -343,6 +369,15 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         plan.stages.push(stage);
     }
     Ok(())
+}
+
+/// Refuses Services that cannot be switched.
+fn refuse_what_cannot_switch(request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
+    let renders = [request.target, request.stable].into_iter().flatten();
+    match renders.filter_map(|render| services::cannot_switch(render, &policy.strategy)).next() {
+        Some(why) => Err(PlanError::Refused(why)),
+        None => Ok(()),
+    }
 }
 
 /// Names the version that a plan starts from.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::turn::Full;
 use crate::core::names::{AppName, Digest, RolloutId, StageName, Unit};
 
 /// Why nothing, or not more, is done now.
@@ -27,6 +28,19 @@ pub enum Reason {
         stage: StageName,
         /// Until when.
         until: Timestamp,
+    },
+    /// A metric is measured.
+    Analysing {
+        /// The stage.
+        stage: StageName,
+        /// The metric.
+        metric: String,
+        /// Since when.
+        since: Timestamp,
+        /// How many samples were good or bad.
+        done: u32,
+        /// How many there must be.
+        of: u32,
     },
     /// Pods of this stage are not ready for long enough yet.
     PodsNotReady {
@@ -60,6 +74,13 @@ pub enum Reason {
         /// How many.
         pods: u32,
     },
+    /// The side that was left stays for a while, should it be gone back to.
+    OldStays {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// Until when.
+        until: Timestamp,
+    },
     /// As many pods as may be are out of service.
     MaxUnavailable {
         /// `Deployment/checkout`.
@@ -88,6 +109,8 @@ pub enum Reason {
         /// Its name, and until when.
         freeze: String,
     },
+    /// It would open, but as many rollouts are under way as may be: it waits for its turn.
+    Full(Full),
     /// It failed, and waits for `retry.yaml` or a new revision.
     Stopped {
         /// Why it failed.
@@ -123,6 +146,13 @@ pub enum Reason {
         /// The objects and fields.
         objects: Vec<String>,
     },
+    /// The API server stores something else than what is sent: a webhook or a policy changes it. It is left so.
+    MadeInto {
+        /// `ConfigMap/settings`.
+        object: String,
+        /// The fields.
+        fields: Vec<String>,
+    },
     /// The API server refuses a write.
     Refused {
         /// What, and its words.
@@ -141,6 +171,14 @@ impl fmt::Display for Reason {
                 Ok(())
             }
             Self::Pause { stage, until } => write!(f, "{stage} lasts until {}", clock(*until)),
+            Self::Analysing { metric, since, done, of, .. } => {
+                let samples = match (done, of) {
+                    (0, 1) => "1 sample".to_owned(),
+                    (0, of) => format!("{of} samples"),
+                    (done, of) => format!("{done} of {of} samples"),
+                };
+                write!(f, "{metric} is analysed since {}: {samples}", clock(*since))
+            }
             Self::PodsNotReady { workload, unit, want, have, trouble } => {
                 let place = if unit.as_str().is_empty() { String::new() } else { format!(" in {unit}") };
                 write!(f, "{workload}: {have} of {want} ready{place}")?;
@@ -155,6 +193,9 @@ impl fmt::Display for Reason {
             Self::SteppingBack { pods } => {
                 write!(f, "going back: {pods} {} on the way", if *pods == 1 { "pod is" } else { "pods are" })
             }
+            Self::OldStays { workload, until } => {
+                write!(f, "{workload}: the old pods stay until {}, should it be gone back to them", clock(*until))
+            }
             Self::MaxUnavailable { workload, available, floor } => {
                 write!(f, "{workload}: {available} available, and {floor} must stay")
             }
@@ -162,6 +203,7 @@ impl fmt::Display for Reason {
             Self::Following { what } => write!(f, "waiting until {what}"),
             Self::Paused => f.write_str("paused: remove pause.yaml to go on"),
             Self::Frozen { freeze } => write!(f, "frozen by {freeze}"),
+            Self::Full(full) => write!(f, "waits for its turn: {full}"),
             Self::Stopped { why } => write!(f, "stopped: {why}"),
             Self::HeadBroken { problem } => write!(f, "HEAD cannot be used: {problem}"),
             Self::GitAway { why } => write!(f, "Git is away, so nothing goes forward: {why}"),
@@ -169,6 +211,9 @@ impl fmt::Display for Reason {
             Self::ClusterStale { why } => write!(f, "what is known of the cluster may be old: {why}"),
             Self::Held { why } => write!(f, "held at stable: {why}"),
             Self::Drifted { objects } => write!(f, "drifted: {}", objects.join(", ")),
+            Self::MadeInto { object, fields } => {
+                write!(f, "{object} is not stored as Git says: the API server changes {}", fields.join(", "))
+            }
             Self::Refused { why } => write!(f, "refused: {why}"),
         }
     }
@@ -206,6 +251,9 @@ pub struct StageReport {
     /// How long it lasts at least once it is there: `5m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<String>,
+    /// The metrics that must be good.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<String>,
 }
 
 /// What an application is doing, in one word.

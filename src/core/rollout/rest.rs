@@ -14,11 +14,13 @@ use super::{
     reschedule, sides,
     state::{Outcome, Phase, State},
     steer::{self, Course},
+    turn,
 };
 use crate::core::{
     diff,
     ledger::{Draft, Event, Quota},
-    policy::{Drift, RolloutPolicy},
+    policy::{Drift, Percent, RolloutPolicy},
+    traffic::Split,
 };
 
 /// Corrections of one object in this many records are a fight with somebody, and only reported from then on.
@@ -165,10 +167,16 @@ fn start(
         return false;
     }
     match open(input, head, target, stable) {
-        Ok(opened) => {
-            decision.open = Some(opened);
-            true
-        }
+        Ok(opened) => match turn::waits(input, target.map(Arc::as_ref), stable.map(Arc::as_ref)).cloned() {
+            Some(full) => {
+                decision.report.reasons.push(Reason::Full(full));
+                false
+            }
+            None => {
+                decision.open = Some(opened);
+                true
+            }
+        },
         Err(error) => {
             decision.report.activity = Activity::Held;
             decision.report.reasons.push(Reason::Held { why: error.to_string() });
@@ -188,6 +196,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         policy,
         quota: None,
         totals: &last.totals,
+        split: Some(Split::of(Percent::ALL)),
         last: true,
         drain_at_most: None,
         still: false,
@@ -195,6 +204,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::plan::{Plan, Stage};
 use crate::core::{
+    analysis::Verdict,
     ledger::{Cause, DecisionFile, Event, Quota, Record},
     names::{Digest, Revision, StageName},
     policy::Decision,
@@ -61,6 +62,8 @@ pub struct State {
     pub since: Timestamp,
     /// The waiting records that count.
     pub waiting: BTreeMap<StageName, Waiting>,
+    /// The metrics that were found good at a stage, since it was entered.
+    pub good: BTreeMap<StageName, BTreeSet<String>>,
     /// Whether `pause.yaml` holds it.
     pub paused: bool,
     /// Quotas by stage, as they are now.
@@ -98,6 +101,7 @@ impl State {
             stage: 0,
             since,
             waiting: BTreeMap::new(),
+            good: BTreeMap::new(),
             paused: false,
             quotas,
             totals,
@@ -140,6 +144,7 @@ impl State {
                 self.old_decisions.extend(record.decisions.iter().cloned());
                 let later: Vec<StageName> = self.plan.stages.iter().skip(self.stage + 1).map(name_of).collect();
                 self.waiting.retain(|name, _| !later.contains(name));
+                self.good.retain(|name, _| !later.contains(name));
                 // The same confirm or promote, given again, is a decision of its own.
                 let again: Vec<String> = self
                     .plan
@@ -173,6 +178,8 @@ impl State {
             Event::Retried => {
                 self.answered.extend(record.evidence.decision.clone());
                 if self.phase == Phase::Stopped {
+                    let stage = self.current().name.clone();
+                    self.good.remove(&stage);
                     self.phase = Phase::Running;
                     self.since = record.time;
                 } else {
@@ -213,7 +220,13 @@ impl State {
                 }
             }
             Event::Held => self.held = Some(record.why.clone()),
-            Event::AnalysisRun | Event::DriftCorrected | Event::LedgerRestored => {}
+            Event::AnalysisRun => {
+                let good = record.evidence.analysis.as_ref().filter(|run| run.verdict == Verdict::Pass);
+                if let (Some(run), Some(stage)) = (good, &record.stage) {
+                    self.good.entry(stage.clone()).or_default().insert(run.metric.clone());
+                }
+            }
+            Event::DriftCorrected | Event::LedgerRestored => {}
         }
         self.records.push(record);
     }
@@ -225,6 +238,11 @@ impl State {
         if outcome == Outcome::Completed {
             self.applied_at_rest = record.evidence.revision.clone().zip(record.evidence.digest);
         }
+    }
+
+    /// Returns whether a metric was found good at a stage, since it was entered.
+    pub fn is_good(&self, stage: &StageName, metric: &str) -> bool {
+        self.good.get(stage).is_some_and(|good| good.contains(metric))
     }
 
     /// Returns the index of a stage.

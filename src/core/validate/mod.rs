@@ -84,7 +84,7 @@ pub fn validate(
         found.policies.iter().map(|(name, policy)| (name.as_str(), Some(&policy.value))).collect();
     policies.extend(broken.iter().map(|name| (name.as_str(), None)));
     let others = Others { get: &|name| read.get(name), names: &|| read.keys().collect() };
-    let mut refused = check_applications(read.keys(), &others, &policies, &found.settings.paths.policies);
+    let mut refused = check_applications(read.keys(), &others, &policies, &found.settings);
 
     let mut manifests: BTreeMap<AppName, Vec<Manifest>> = BTreeMap::new();
     for (name, application) in &read {

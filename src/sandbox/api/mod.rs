@@ -10,6 +10,7 @@
 
 pub mod access;
 mod applied;
+mod audit;
 pub mod defaults;
 mod delete;
 mod discovery;

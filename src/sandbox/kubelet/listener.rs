@@ -1,7 +1,7 @@
 //! The runtime of the sandbox that people use: every container listens on its pod's own address.
 //!
 //! Any path is answered with JSON that names application, version, image, pod, unit and node; `/healthz`, `/readyz`
-//! and `/health` say whether it is well, `/metrics` counts requests. Connections end with the container.
+//! and `/health` say whether it is well, `/metrics` counts requests and how long they took. Connections end with the container.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::json;
@@ -28,9 +28,9 @@ use super::{
     range::PodRange,
     runtime::{ContainerSpec, HttpGet, Manner, ProbeId, Runtime},
 };
+use crate::sandbox::message::{Head, wrong};
 
 const LONGEST_LINE: u64 = 16 << 10;
-const LONGEST_BODY: u64 = 4 << 20;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Runs containers as listeners on addresses of this machine.
@@ -187,9 +187,17 @@ struct Page {
     server_errors: AtomicBool,
     never_ready: AtomicBool,
     labels: String,
+    /// When it started, in seconds since 1970.
+    started: f64,
     requests: AtomicU64,
     errors: AtomicU64,
+    /// How many requests took at most as long as each of [`BUCKETS`], and the microseconds of all together.
+    within: [AtomicU64; BUCKETS.len()],
+    micros: AtomicU64,
 }
+
+/// The bounds of the histogram of durations, in seconds.
+const BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
 
 impl Page {
     fn new(container: &ContainerSpec) -> Self {
@@ -208,9 +216,44 @@ impl Page {
             server_errors: AtomicBool::new(container.manner.server_errors),
             never_ready: AtomicBool::new(container.manner.never_ready),
             labels,
+            started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            within: Default::default(),
+            micros: AtomicU64::new(0),
         }
+    }
+
+    /// Notes how long a request took.
+    fn took(&self, time: Duration) {
+        for (_, count) in BUCKETS.iter().zip(&self.within).filter(|(bound, _)| time.as_secs_f64() <= **bound) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Tells what was counted, in Prometheus' text format.
+    fn metrics(&self) -> String {
+        let (requests, errors) = (self.requests.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed));
+        let labels = &self.labels;
+        let mut text = format!(
+            "# TYPE http_requests_total counter\nhttp_requests_total{{{labels},code=\"200\"}} {}\n\
+             http_requests_total{{{labels},code=\"500\"}} {errors}\n\
+             # TYPE process_start_time_seconds gauge\nprocess_start_time_seconds{{{labels}}} {}\n\
+             # TYPE http_request_duration_seconds histogram\n",
+            requests.saturating_sub(errors),
+            self.started,
+        );
+        for (bound, count) in BUCKETS.iter().zip(&self.within) {
+            let count = count.load(Ordering::Relaxed);
+            text += &format!("http_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {count}\n");
+        }
+        let seconds = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
+        text + &format!(
+            "http_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {requests}\n\
+             http_request_duration_seconds_sum{{{labels}}} {seconds}\n\
+             http_request_duration_seconds_count{{{labels}}} {requests}\n"
+        )
     }
 
     fn behave(&self, manner: Manner) {
@@ -222,17 +265,8 @@ impl Page {
     fn answer(&self, path: &str) -> (u16, &'static str, String) {
         const JSON: &str = "application/json";
         match path.split('?').next().unwrap_or_default() {
-            "/metrics" => {
-                let (requests, errors) = (self.requests.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed));
-                let text = format!(
-                    "# TYPE http_requests_total counter\nhttp_requests_total{{{labels},code=\"200\"}} {}\n\
-                     http_requests_total{{{labels},code=\"500\"}} {errors}\n",
-                    requests - errors,
-                    labels = self.labels,
-                );
-                (200, "text/plain; version=0.0.4", text)
-            }
-            "/healthz" | "/readyz" | "/health" | "/livez" => {
+            "/metrics" => (200, "text/plain; version=0.0.4", self.metrics()),
+            path if !is_counted(path) => {
                 let healthy = !self.never_ready.load(Ordering::Relaxed);
                 (if healthy { 200 } else { 503 }, JSON, json!({"healthy": healthy}).to_string())
             }
@@ -246,6 +280,12 @@ impl Page {
             }
         }
     }
+}
+
+/// Returns whether a request is anybody's but a prober's or a scraper's.
+fn is_counted(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    !matches!(path, "/metrics" | "/healthz" | "/readyz" | "/health" | "/livez")
 }
 
 /// Returns an image's tag, or what stands for it.
@@ -279,6 +319,7 @@ async fn serve(listener: TcpListener, page: Arc<Page>) {
 async fn converse(stream: TcpStream, page: Arc<Page>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(request) = tokio::time::timeout(IDLE, read_request(&mut stream)).await?? {
+        let began = Instant::now();
         let (code, kind, body) = page.answer(&request.path);
         let reason = if code == 200 { "OK" } else { "Failed" };
         let connection = if request.close { "close" } else { "keep-alive" };
@@ -289,6 +330,9 @@ async fn converse(stream: TcpStream, page: Arc<Page>) -> io::Result<()> {
         let content = if request.is_head { "" } else { &body };
         stream.write_all(format!("{head}{content}").as_bytes()).await?;
         stream.flush().await?;
+        if is_counted(&request.path) {
+            page.took(began.elapsed());
+        }
         if request.close {
             return Ok(());
         }
@@ -304,34 +348,14 @@ struct Request {
 
 /// Reads one request and passes over its body; `None` where the connection ended between two.
 async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut line = String::new();
-    if stream.take(LONGEST_LINE).read_line(&mut line).await? == 0 {
-        return Ok(None);
+    let Some(head) = Head::read(stream).await? else { return Ok(None) };
+    if head.word(1).is_empty() {
+        return Err(wrong("no request line"));
     }
-    let mut words = line.split_whitespace();
-    let (method, path) = words.next().zip(words.next()).ok_or_else(|| wrong("no request line"))?;
-    let is_old = words.next() == Some("HTTP/1.0");
-    let mut request = Request { path: path.to_owned(), is_head: method == "HEAD", close: is_old };
-    let mut length = 0;
-    for _ in 0..100 {
-        let mut header = String::new();
-        stream.take(LONGEST_LINE).read_line(&mut header).await?;
-        let header = header.trim().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        match header.split_once(':').map(|(name, content)| (name, content.trim())) {
-            Some(("content-length", content)) => length = content.parse().map_err(|_| wrong("no length"))?,
-            Some(("connection", "close")) | Some(("transfer-encoding", _)) => request.close = true,
-            _ => {}
-        }
-    }
-    if length > LONGEST_BODY {
-        return Err(wrong("the body is too long"));
-    }
+    let length = head.length()?.unwrap_or(0);
     tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await?;
-    Ok(Some(request))
+    let (is_head, close) = (head.word(0) == "HEAD", head.closes(head.word(2)));
+    Ok(Some(Request { path: head.word(1).to_owned(), is_head, close }))
 }
 
 #[cfg(test)]

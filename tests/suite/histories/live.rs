@@ -16,7 +16,10 @@ use locktender::sandbox::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::support::{cluster, deployed};
+use crate::{
+    audit::log::AuditLog,
+    support::{cluster, deployed},
+};
 
 /// A cluster that is asked over HTTP.
 pub struct Live {
@@ -24,6 +27,7 @@ pub struct Live {
     pub kubeconfig: PathBuf,
     /// How the controller reaches it.
     pub account: PathBuf,
+    pub audit: AuditLog,
     client: Client,
     runs: Runs,
 }
@@ -56,10 +60,23 @@ impl Live {
     pub async fn sandbox(directory: PathBuf, units: Vec<(String, usize)>, capacity: u32) -> Self {
         let kubeconfig = directory.join("kubeconfig");
         let file = Some(kubeconfig.clone());
-        let options = SandboxOptions { units, capacity, kubeconfig: file, pace: quick(), ..SandboxOptions::default() };
+        let audit_log = directory.join("audit.log");
+        let options = SandboxOptions {
+            units,
+            capacity,
+            kubeconfig: file,
+            pace: quick(),
+            audit_log: Some(audit_log.clone()),
+            ..SandboxOptions::default()
+        };
         let sandbox = Sandbox::start(options).await.unwrap();
-        let account = kubeconfig.clone();
-        Self { client: client(&kubeconfig).await, kubeconfig, account, runs: Runs::Sandbox(Arc::new(sandbox)) }
+        Self {
+            client: client(&kubeconfig).await,
+            account: kubeconfig.clone(),
+            kubeconfig,
+            audit: AuditLog::from_here(audit_log),
+            runs: Runs::Sandbox(Arc::new(sandbox)),
+        }
     }
 
     /// The one that tests run under; waits until it is free, and empties it.
@@ -81,8 +98,9 @@ impl Live {
         let kubelet = Remote::start(options).await.unwrap();
         let ready = |list: &[Value]| list.iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes;
         until(&client, "api/v1/nodes", "the nodes are there", ready).await;
-        let account = deployed::account().unwrap_or_else(|| kubeconfig.clone());
-        Self { client, kubeconfig, account, runs: Runs::ControlPlane { kubelet, _turn: turn } }
+        let account = deployed::account().unwrap_or_else(cluster::controllers);
+        let audit = AuditLog::from_here(cluster::audit_log());
+        Self { client, kubeconfig, account, audit, runs: Runs::ControlPlane { kubelet, _turn: turn } }
     }
 
     /// The sandbox, whose log of changes can be read; none of a control plane.
@@ -110,6 +128,15 @@ impl Live {
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> Result<Value, String> {
         ask(&self.client, method, path, body).await
     }
+
+    /// Applies an object as another field manager, by force.
+    pub async fn apply_as(&self, manager: &str, path: &str, object: &Value) -> Result<Value, String> {
+        let uri = format!("/{path}?fieldManager={manager}&force=true");
+        let request = Request::builder().method("PATCH").uri(uri);
+        let request = request.header(header::CONTENT_TYPE, "application/apply-patch+yaml");
+        let request = request.body(object.to_string().into_bytes()).unwrap();
+        self.client.request(request).await.map_err(|error| error.to_string())
+    }
 }
 
 async fn ask(client: &Client, method: &str, path: &str, body: Value) -> Result<Value, String> {
@@ -136,6 +163,19 @@ async fn until(client: &Client, path: &str, what: &str, holds: impl Fn(&[Value])
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// What tests put beside namespaces has this label.
+pub const LABEL: &str = "locktender-tests";
+
+const OF_THE_CLUSTER: [&str; 7] = [
+    "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "apis/rbac.authorization.k8s.io/v1/clusterroles",
+];
 
 /// Takes everything away that an earlier test left. Nobody runs pods now: they are forced.
 async fn empty(client: &Client) {
@@ -176,6 +216,10 @@ async fn empty(client: &Client) {
         }
         // It may be going already.
         let _ = ask(client, "DELETE", &format!("api/v1/namespaces/{name}"), Value::Null).await;
+    }
+    for path in OF_THE_CLUSTER {
+        let selected = format!("{path}?labelSelector={LABEL}");
+        ask(client, "DELETE", &selected, Value::Null).await.unwrap();
     }
     ask(client, "DELETE", "api/v1/nodes", Value::Null).await.unwrap();
     let faults = "api/v1/namespaces/kube-system/configmaps/locktender-sandbox-faults";

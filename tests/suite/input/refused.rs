@@ -49,6 +49,8 @@ macro_rules! cases {
 }
 
 cases! {
+    analysis
+    blue_green
     canary
     decisions
     fault_54_bombs

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::history::Change;
-use crate::simulation::{NoRenderer, Sim, cluster::SimCluster};
+use crate::simulation::{Bases, Sim, cluster::SimCluster};
 
 pub const DEPLOYMENT: &str = "apps/checkout/deployment.yaml";
 const APP: &str = "\
@@ -214,7 +214,7 @@ impl Shop {
         let cluster = sim.cluster.for_life(life);
         let repository = Arc::new(sim.git.for_life(life, &cluster));
         let lag = Arc::new(Lag { inner: cluster, state: Mutex::default(), news: Notify::new() });
-        let (renderer, clock) = (Arc::new(NoRenderer), Arc::new(sim.clock.clone()));
+        let (renderer, clock) = (Arc::new(Bases), Arc::new(sim.clock.clone()));
         let ask = Arc::new(sim.outside.clone());
         let ports = Ports { repository, cluster: lag.clone(), renderer, ask, clock };
         let (sender, reports) = watch::channel(Reports::new());

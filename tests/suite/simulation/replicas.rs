@@ -37,7 +37,7 @@ use locktender::{
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    NoRenderer,
+    Bases,
     checker::{Checker, told},
     cluster::{SimCluster, typed},
     faults::Faults,
@@ -473,7 +473,7 @@ impl Replicas {
                 let ports = Ports {
                     repository: Arc::new(Pen(hands.clone())),
                     cluster: Arc::new(Eyes::new(hands.clone())),
-                    renderer: Arc::new(NoRenderer),
+                    renderer: Arc::new(Bases),
                     ask: Arc::new(Outside::new(clock.clone())),
                     clock: clock.clone(),
                 };

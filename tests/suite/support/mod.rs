@@ -5,5 +5,6 @@ pub mod cluster;
 pub mod deployed;
 pub mod git;
 pub mod git_servers;
+pub mod proxy;
 pub mod ssh;
 pub mod tls;

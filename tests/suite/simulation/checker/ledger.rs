@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use locktender::core::{
+    analysis::{Run, Verdict},
     ledger::{DecisionFile, Event, PodEvidence, Record, journal},
     names::{BlobId, Digest, RolloutId, StageName},
     rollout::{
@@ -155,6 +156,10 @@ impl Checker {
                 let what = format!("{:?} {:?} with the gate of {} closed", record.event, record.stage, stage.name);
                 self.violated(1, format_args!("{}: {what}", state.plan.rollout));
             }
+            if let Some(metric) = stage.analyses().find(|metric| !is_good(state, at, metric)) {
+                let what = format!("{:?} {:?} with {metric} of {} not good", record.event, record.stage, stage.name);
+                self.violated(1, format_args!("{}: {what}", state.plan.rollout));
+            }
             // One that was passed earlier stays so.
             if let Some(pause) = stage.pause().filter(|_| at + 1 == until)
                 && !is_promoted(state, push)
@@ -261,6 +266,24 @@ fn is_confirmed(state: &State, stage: usize, name: &StageName, push: &Pushed<'_>
     let Some(file) = at_head(state, push, &format!("confirm/{name}.yaml")) else { return false };
     let since = waits.max(closed_at(state, |to| to <= stage).unwrap_or(0));
     !state.records[waits].lists(&file) && is_accepted(state, since, Event::ConfirmAccepted, &file)
+}
+
+/// Returns whether a metric was found good at a stage, by samples that say so, since the stage was there and since it was
+/// last tried again.
+fn is_good(state: &State, stage: usize, metric: &str) -> bool {
+    let name = &state.plan.stages[stage].name;
+    let here = |record: &Record| record.stage.as_ref() == Some(name);
+    let retried = state.records.iter().rposition(|record| record.event == Event::Retried && here(record));
+    let Some(waits) = waits_at(state, stage) else { return false };
+    let since = retried.map_or(waits, |retried| retried.max(waits));
+    let mut runs =
+        state.records[since..].iter().filter(|record| here(record)).filter_map(|one| one.evidence.analysis.as_ref());
+    let good = |run: &Run| {
+        let bad = run.samples.iter().filter(|sample| sample.verdict == Verdict::Fail).count();
+        let some = run.samples.iter().any(|sample| sample.verdict == Verdict::Pass);
+        run.verdict == Verdict::Pass && run.check().is_ok() && some && bad <= run.rule.failure_limit as usize
+    };
+    runs.any(|run| run.metric == metric && good(run))
 }
 
 /// Returns whether a stage has lasted for as long as its pause since it was there.

@@ -1,0 +1,245 @@
+//! What is measured, and how it is asked.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{JsonPath, Rule};
+use crate::core::{
+    ask::{Metric as Asked, Query, Question},
+    policy::seconds,
+};
+
+/// How long an answer to a metric's question is waited for.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Something that is measured of the new version, and judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metric {
+    /// How steps name it.
+    pub name: String,
+    /// Whom to ask what.
+    pub provider: Provider,
+    /// How the answers are judged.
+    pub rule: Rule,
+}
+
+/// Whom to ask what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Provider {
+    /// A server that speaks Prometheus' HTTP API.
+    #[serde(rename_all = "camelCase")]
+    Prometheus {
+        /// `http://prometheus.monitoring:9090`; absent is the one of `locktender.yaml`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
+        /// PromQL.
+        query: Template,
+        /// Asks for the points of a time until now instead of one value.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        range: Option<Range>,
+    },
+    /// An endpoint that answers with JSON.
+    #[serde(rename_all = "camelCase")]
+    Web {
+        /// The whole address.
+        url: Template,
+        /// Where in the answer the measurement is.
+        json_path: JsonPath,
+    },
+}
+
+/// A time until now, and how far apart its points are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Range {
+    /// How far back.
+    #[serde(with = "seconds")]
+    pub window: Duration,
+    /// Between two points.
+    #[serde(with = "seconds")]
+    pub step: Duration,
+}
+
+/// What can be named in a query as `{{ app }}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// The application.
+    App,
+    /// Its namespace.
+    Namespace,
+    /// `canary` or `stable`.
+    Variant,
+    /// The value of the pods' label `locktender.dev/digest`; several workloads': a regular expression of all.
+    Digest,
+    /// A regular expression that the pods' names match.
+    Pods,
+}
+
+impl Argument {
+    /// All of them, by name.
+    pub const ALL: &[(&str, Self)] = &[
+        ("app", Self::App),
+        ("namespace", Self::Namespace),
+        ("variant", Self::Variant),
+        ("digest", Self::Digest),
+        ("pods", Self::Pods),
+    ];
+
+    /// Returns whether it tells the two versions apart.
+    fn is_of_a_side(self) -> bool {
+        matches!(self, Self::Variant | Self::Digest | Self::Pods)
+    }
+}
+
+/// One version of an application, as queries name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// The application.
+    pub app: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// `canary` or `stable`.
+    pub variant: &'static str,
+    /// See [`Argument::Digest`].
+    pub digest: String,
+    /// See [`Argument::Pods`].
+    pub pods: String,
+}
+
+impl Side {
+    fn get(&self, argument: Argument) -> &str {
+        match argument {
+            Argument::App => &self.app,
+            Argument::Namespace => &self.namespace,
+            Argument::Variant => self.variant,
+            Argument::Digest => &self.digest,
+            Argument::Pods => &self.pods,
+        }
+    }
+}
+
+/// A text with arguments in it: `up{namespace="{{ namespace }}"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Template {
+    text: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Argument(Argument),
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    ///
+    /// The first argument that there is not: what is written between the braces.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let Some((name, after)) = after.split_once("}}") else { break };
+            let known = Argument::ALL.iter().find(|(known, _)| *known == name.trim());
+            let (_, argument) = known.ok_or_else(|| name.trim().to_owned())?;
+            parts.push(Part::Text(before.to_owned()));
+            parts.push(Part::Argument(*argument));
+            rest = after;
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Ok(Self { text: text.to_owned(), parts })
+    }
+
+    /// Returns whether it asks something else of each side.
+    pub fn tells_sides_apart(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Argument(argument) if argument.is_of_a_side()))
+    }
+
+    /// Fills in the arguments.
+    pub fn of(&self, side: &Side) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Argument(argument) => side.get(*argument),
+        });
+        parts.collect()
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<Template> for String {
+    fn from(template: Template) -> Self {
+        template.text
+    }
+}
+
+impl TryFrom<String> for Template {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).map_err(|name| format!("there is no argument `{name}`"))
+    }
+}
+
+impl Metric {
+    /// Returns whether the stable version is measured, too.
+    pub fn compares(&self) -> bool {
+        let conditions = [&self.rule.success_condition, &self.rule.failure_condition];
+        conditions.into_iter().flatten().any(super::Condition::names_baseline)
+    }
+
+    /// Returns the question, about `new` and, where it is compared, `stable`. `server`: the Prometheus of
+    /// `locktender.yaml`. `None` where nobody says whom to ask.
+    pub fn question(&self, new: &Side, stable: &Side, server: Option<&str>) -> Option<Question> {
+        let both = |template: &Template| (template.of(new), self.compares().then(|| template.of(stable)));
+        let query = match &self.provider {
+            Provider::Prometheus { address, query, range } => {
+                let (query, baseline) = both(query);
+                let address = address.as_deref().or(server)?.trim_end_matches('/').to_owned();
+                Query::Prometheus { address, query, baseline, range: *range }
+            }
+            Provider::Web { url, json_path } => {
+                let (url, baseline) = both(url);
+                Query::Web { url, baseline, path: json_path.clone() }
+            }
+        };
+        Some(Question::Metric(Asked { query, timeout: TIMEOUT }))
+    }
+
+    /// Returns whether it needs the Prometheus of `locktender.yaml`.
+    pub fn needs_server(&self) -> bool {
+        matches!(self.provider, Provider::Prometheus { address: None, .. })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_filled_in_and_unknown_ones_are_told() {
+        let side = Side {
+            app: "checkout".to_owned(),
+            namespace: "shop".to_owned(),
+            variant: "canary",
+            digest: "0123".to_owned(),
+            pods: "checkout-1-.+".to_owned(),
+        };
+        let template = Template::parse("up{ns=\"{{ namespace }}\", pod=~\"{{pods}}\"} or {{}").unwrap();
+        assert_eq!(template.of(&side), "up{ns=\"shop\", pod=~\"checkout-1-.+\"} or {{}");
+        assert!(template.tells_sides_apart());
+        assert!(!Template::parse("up{app=\"{{ app }}\"}").unwrap().tells_sides_apart());
+        assert_eq!(Template::parse("{{ apq }}"), Err("apq".to_owned()));
+    }
+}

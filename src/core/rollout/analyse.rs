@@ -1,0 +1,149 @@
+//! The analyses of a stage that is there: what is asked, how far it is, and what it comes to.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    forward::{fail, stop},
+    input::{Decision, Input},
+    labels,
+    observe::Observed,
+    plan::Method,
+    render::{Render, Workload},
+    report::Reason,
+    state::State,
+};
+use crate::core::{
+    analysis::{MOST_SAMPLES, Metric, Run, Side, Verdict, judge},
+    ask::{Answer, Asking, Question},
+    ledger::{Draft, Event},
+    names::StageName,
+};
+
+/// What the analyses of the current stage say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Analysed {
+    /// All are good, or there are none.
+    Good,
+    /// One goes on, or has not begun.
+    Awaited,
+    /// One was not good: the decision says what follows.
+    Ended,
+}
+
+/// Judges what was measured so far, and asks for more. An analysis begins with the stage's waiting record, and anew when
+/// the stage is entered again, tried again, or its pods are shared out differently; answers from before count for
+/// nothing. A controller that starts has no answers, and begins anew.
+pub(super) fn analyse(
+    input: &Input<'_>,
+    state: &State,
+    target: Option<&Arc<Render>>,
+    stable: Option<&Arc<Render>>,
+    decision: &mut Decision,
+) -> Analysed {
+    let stage = &state.current().name;
+    let mut all = Analysed::Good;
+    for name in state.current().analyses() {
+        if state.is_good(stage, name) {
+            continue;
+        }
+        let metric = state.plan.policy.as_ref().and_then(|policy| policy.spec.metrics.get(name));
+        let (Some(metric), Some(waiting)) = (metric, state.waiting.get(stage)) else {
+            all = Analysed::Awaited;
+            continue;
+        };
+        let since = waiting.since.max(state.since);
+        match one(input, state, metric, since, (target, stable), decision) {
+            Analysed::Good => {}
+            Analysed::Awaited => all = Analysed::Awaited,
+            Analysed::Ended => return Analysed::Ended,
+        }
+    }
+    all
+}
+
+fn one(
+    input: &Input<'_>,
+    state: &State,
+    metric: &Metric,
+    since: Timestamp,
+    (target, stable): (Option<&Arc<Render>>, Option<&Arc<Render>>),
+    decision: &mut Decision,
+) -> Analysed {
+    let stage = &state.current().name;
+    let new = side(input, state, target, "canary");
+    let old = side(input, state, stable, "stable");
+    let server = input.head.and_then(|head| head.prometheus.as_deref());
+    let Some(question) = metric.question(&new, &old, server) else {
+        // Who asks was named when the rollout opened, and was taken away since.
+        let what = format!("locktender.yaml says where Prometheus is, for {}", metric.name);
+        decision.report.reasons.push(Reason::Following { what });
+        return Analysed::Awaited;
+    };
+    let answers: Vec<&Answer> = input.answers.of(&question).iter().filter(|answer| answer.at >= since).collect();
+    let (samples, tally, verdict) = judge(&metric.rule, &answers);
+    let last = answers.last().map(|answer| answer.at);
+    let due = last.map_or(later(since, metric.rule.initial_delay), |last| later(last, metric.rule.interval));
+    let asking = |due| Asking { question: question.clone(), due, keep: MOST_SAMPLES as usize };
+    let Some(verdict) = verdict else {
+        decision.questions.push(asking(Some(due)));
+        let (done, of) = (tally.measured(), metric.rule.enough.samples());
+        let reason = Reason::Analysing { stage: stage.clone(), metric: metric.name.clone(), since, done, of };
+        decision.report.reasons.push(reason);
+        return Analysed::Awaited;
+    };
+    // The answers are kept until the record is pushed.
+    decision.questions.push(asking(None));
+    let Question::Metric(asked) = &question else { return Analysed::Awaited };
+    let run = Run::new(metric, &asked.query, since, samples, verdict);
+    let why = run.why();
+    record(state, stage, run, &why, decision);
+    match verdict {
+        Verdict::Pass => Analysed::Good,
+        Verdict::Fail => {
+            fail(input, state, why, decision);
+            Analysed::Ended
+        }
+        Verdict::Inconclusive | Verdict::Error => {
+            stop(input, state, why, decision);
+            Analysed::Ended
+        }
+    }
+}
+
+fn record(state: &State, stage: &StageName, run: Run, why: &str, decision: &mut Decision) {
+    let draft = Draft::new(Event::AnalysisRun, Some(stage), why).with(|evidence| evidence.analysis = Some(run));
+    decision.records.push((state.plan.rollout.number, draft));
+}
+
+fn later(since: Timestamp, by: std::time::Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    since.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Names one version of the application in the words of queries: by the slices that have its pods.
+fn side(input: &Input<'_>, state: &State, render: Option<&Arc<Render>>, variant: &'static str) -> Side {
+    let changed = |workload: &&Workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance);
+    let workloads = render.into_iter().flat_map(|render| render.workloads.values()).filter(changed);
+    let (mut digests, mut slices) = (Vec::new(), Vec::new());
+    for workload in workloads {
+        let digest = labels::digest_label(&workload.digest);
+        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let of_it = observed.slices.iter().filter(|slice| slice.digest == digest);
+        slices.extend(of_it.map(|slice| slice.object.name().to_owned()));
+        digests.push(digest);
+    }
+    slices.sort();
+    digests.sort();
+    digests.dedup();
+    let namespace = render.and_then(|render| render.application.namespace.clone());
+    Side {
+        app: input.app.to_string(),
+        namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+        variant,
+        digest: digests.join("|"),
+        // Without a slice there is no pod, and nothing that a name could match.
+        pods: if slices.is_empty() { "-".to_owned() } else { format!("({})-[a-z0-9]+", slices.join("|")) },
+    }
+}

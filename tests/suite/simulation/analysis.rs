@@ -1,0 +1,365 @@
+//! Analysis: what is measured outside opens a gate, or sends a rollout back, or stops it.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use locktender::core::{
+    analysis::{Finding, Run, Verdict},
+    ask::{Found, Query, Question, Reading, Said, Unanswered},
+    ledger::{Cause, Event, Record},
+    rollout::report::{Activity, Reason},
+};
+
+use super::{
+    Sim,
+    outside::Reply,
+    rollouts::{APP, DEPLOYMENT, manifest},
+};
+
+const SETTINGS: &str = "metrics: {prometheus: {url: http://prometheus.monitoring:9090}}\n";
+const POLICY_FILE: &str = "policies/two-data-centers.yaml";
+const STEPS: &str = "\
+steps:
+- setWeight: 20
+- analysis: {metrics: [success-rate]}
+- setWeight: 60
+";
+
+fn policy(metric: &str, canary: &str) -> String {
+    let lines: String = canary.lines().map(|line| format!("      {line}\n")).collect();
+    format!(
+        "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {{name: two-data-centers}}
+spec:
+  metrics:
+    success-rate: {{{metric}}}
+  strategy:
+    canary:
+{lines}"
+    )
+}
+
+const METRIC: &str =
+    "successCondition: 'result[0] >= 0.95', initialDelay: 10s, interval: 10s, count: 3, failureLimit: 1";
+
+fn series(series: &[&[f64]]) -> Found {
+    Found::Series { series: series.iter().map(|one| one.to_vec()).collect(), warnings: Vec::new(), clock: None }
+}
+
+fn says(result: Found) -> Reply {
+    (Duration::from_millis(50), Ok(Said::Reading(Reading { result, baseline: None })))
+}
+
+fn good() -> Reply {
+    says(series(&[&[0.99]]))
+}
+
+/// 1.9 is installed, with good numbers.
+async fn installed(metric: &str, canary: &str) -> Sim {
+    let mut sim = Sim::new(&[
+        ("locktender.yaml", SETTINGS),
+        (POLICY_FILE, &policy(metric, canary)),
+        ("apps/checkout/app.yaml", APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    sim.outside.answers(|_, _| good());
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
+    sim
+}
+
+fn merge(sim: &Sim) {
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+}
+
+async fn recorded(sim: &Sim, event: Event, stage: &str, times: usize) {
+    if let Err(why) = sim.recorded("checkout", 2, event, stage, times).await {
+        panic!("{why}\n{}", sim.git.subjects().join("\n"));
+    }
+}
+
+fn runs(sim: &Sim) -> Vec<(Record, Run)> {
+    let records = sim.records("checkout", 2).into_iter();
+    records.filter_map(|record| Some((record.clone(), record.evidence.analysis?))).collect()
+}
+
+fn verdicts(run: &Run) -> Vec<Verdict> {
+    run.samples.iter().map(|sample| sample.verdict).collect()
+}
+
+fn has(sim: &Sim, event: Event, stage: &str) -> bool {
+    let at = |record: &Record| record.stage.as_ref().map_or("", |stage| stage.as_str()) == stage;
+    sim.records("checkout", 2).iter().any(|record| record.event == event && at(record))
+}
+
+fn back_at_stable(sim: &Sim) {
+    let pods = sim.cluster.with(|world| world.api.list("pods").cloned().collect::<Vec<_>>());
+    let image = |pod: &serde_json::Value| pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
+    assert!(pods.iter().all(|pod| image(pod).ends_with(":1.9")), "every pod is at 1.9");
+    assert_eq!(sim.git.file(DEPLOYMENT).unwrap(), manifest("1.9"), "Git is repaired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_numbers_open_the_gate_and_are_in_the_record() {
+    let sim = installed(METRIC, STEPS).await;
+    let before = sim.outside.asked().len();
+    merge(&sim);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    let runs = runs(&sim);
+    let [(record, run)] = runs.as_slice() else { panic!("one analysis: {runs:?}") };
+    assert_eq!((run.verdict, verdicts(run)), (Verdict::Pass, vec![Verdict::Pass; 3]));
+    assert_eq!(record.stage.as_ref().map(|stage| stage.as_str()), Some("weight-20"));
+    assert_eq!(run.samples[0].found, Finding::Measured { result: "[0.99]".to_owned(), baseline: None });
+    assert_eq!(run.asked, "http://prometheus.monitoring:9090");
+    assert!(run.query.contains("namespace=\"shop\", pod=~\"(checkout-"), "{}", run.query);
+    assert_eq!(run.check(), Ok(()));
+    let forged = Run { verdict: Verdict::Fail, ..run.clone() };
+    assert_eq!(forged.check(), Err("the samples of success-rate are pass, not fail".to_owned()));
+    let mut forged = run.clone();
+    forged.samples[0].found = Finding::Measured { result: "[0.1]".to_owned(), baseline: None };
+    assert_eq!(forged.check(), Err("sample 1 of success-rate is fail, not pass".to_owned()));
+    let subjects = sim.git.subjects();
+    let told = |subject: &str| subjects.iter().any(|one| one == subject);
+    assert!(told("checkout 0002: weight-20 waiting for analysis success-rate"), "{subjects:?}");
+    assert!(told("checkout 0002: success-rate passed, weight-60 started"), "{subjects:?}");
+    assert_eq!(record.why, "success-rate is good in 3 of 3 samples: [0.99] (good where result[0] >= 0.95)");
+    // Not before it is due, and never twice.
+    let asked: Vec<Timestamp> = sim.outside.asked()[before..].iter().map(|(at, _)| *at).collect();
+    assert_eq!(asked.len(), 3);
+    let since = |at: &Timestamp| at.duration_since(run.since);
+    assert!(asked.iter().zip([10, 20, 30]).all(|(at, due)| since(at) >= SignedDuration::from_secs(due)), "{asked:?}");
+    assert!(since(&asked[2]) < SignedDuration::from_secs(33), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_numbers_send_it_back_on_the_sample_after_the_limit() {
+    let sim = installed(METRIC, STEPS).await;
+    let mut taken = 0;
+    sim.outside.answers(move |_, _| {
+        taken += 1;
+        says(series(&[&[if taken == 1 { 0.99 } else { 0.5 }]]))
+    });
+    merge(&sim);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    sim.pass(Duration::from_secs(10)).await;
+    let (_, run) = runs(&sim).remove(0);
+    assert_eq!(verdicts(&run), [Verdict::Pass, Verdict::Fail, Verdict::Fail]);
+    assert_eq!(run.verdict, Verdict::Fail);
+    let records = sim.records("checkout", 2);
+    let aborting = records.iter().find(|record| record.event == Event::Aborting).unwrap();
+    assert_eq!(aborting.evidence.cause, Some(Cause::Failure));
+    assert_eq!(aborting.why, "success-rate is bad in 2 of 3 samples: [0.5] (good where result[0] >= 0.95)");
+    assert!(!has(&sim, Event::StageStarted, "weight-60"));
+    back_at_stable(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_sample_within_the_limit_is_forgiven() {
+    let sim = installed(METRIC, STEPS).await;
+    let mut taken = 0;
+    sim.outside.answers(move |_, _| {
+        taken += 1;
+        says(series(&[&[if taken == 2 { 0.5 } else { 0.99 }]]))
+    });
+    merge(&sim);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    assert_eq!(verdicts(&runs(&sim)[0].1), [Verdict::Pass, Verdict::Fail, Verdict::Pass]);
+}
+
+/// Whatever the provider does, but for good numbers: nothing goes on.
+#[tokio::test(start_paused = true)]
+async fn fault_72_a_provider_that_tells_nothing_never_passes() {
+    type Model = fn(&Question, Timestamp) -> Reply;
+    let table: [(&str, Model, Verdict); 10] = [
+        ("away", |_, _| (Duration::ZERO, Err(Unanswered::Unreachable("refused".to_owned()))), Verdict::Error),
+        ("hangs", |_, _| (Duration::from_secs(3600), good().1), Verdict::Error),
+        (
+            "503",
+            |_, _| (Duration::ZERO, Err(Unanswered::Refused { status: 503, message: String::new() })),
+            Verdict::Error,
+        ),
+        ("nonsense", |_, _| (Duration::ZERO, Err(Unanswered::Garbage("?".to_owned()))), Verdict::Error),
+        ("empty", |_, _| says(series(&[])), Verdict::Inconclusive),
+        ("NaN", |_, _| says(series(&[&[f64::NAN]])), Verdict::Inconclusive),
+        ("infinite", |_, _| says(series(&[&[f64::INFINITY]])), Verdict::Inconclusive),
+        ("many series", |_, _| says(series(&[&[1.0], &[1.0]])), Verdict::Inconclusive),
+        (
+            "warns",
+            |_, _| {
+                let warnings = vec!["only half of the shards answered".to_owned()];
+                says(Found::Series { series: vec![vec![1.0]], warnings, clock: None })
+            },
+            Verdict::Inconclusive,
+        ),
+        (
+            "its clock is shifted",
+            |_, now| {
+                let clock = Some(now - SignedDuration::from_hours(1));
+                says(Found::Series { series: vec![vec![1.0]], warnings: Vec::new(), clock })
+            },
+            Verdict::Error,
+        ),
+    ];
+    for (what, model, verdict) in table {
+        let sim = installed(METRIC, STEPS).await;
+        sim.outside.answers(model);
+        merge(&sim);
+        recorded(&sim, Event::Stopped, "weight-20", 1).await;
+        sim.pass(Duration::from_secs(1800)).await;
+        let (_, run) = runs(&sim).remove(0);
+        assert_eq!(run.verdict, verdict, "{what}: {run:?}");
+        assert!(!has(&sim, Event::StageStarted, "weight-60"), "{what}");
+        // It is there again: the stage is tried again, and measured anew.
+        sim.outside.answers(|_, _| good());
+        sim.git.commit("try again", &[("rollouts/checkout/0002/retry.yaml", Some(""))]);
+        recorded(&sim, Event::Completed, "weight-100", 1).await;
+        assert_eq!(verdicts(&runs(&sim)[1].1), [Verdict::Pass; 3], "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_away_for_a_while_only_makes_it_longer() {
+    let sim = installed(METRIC, STEPS).await;
+    let mut taken = 0;
+    sim.outside.answers(move |_, _| {
+        taken += 1;
+        if taken % 3 == 0 { good() } else { (Duration::ZERO, Err(Unanswered::Unreachable("refused".to_owned()))) }
+    });
+    merge(&sim);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    assert_eq!(runs(&sim)[0].1.samples.len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_data_are_what_the_metric_says() {
+    for (word, completes) in [("pass", true), ("fail", false)] {
+        let sim = installed(&format!("{METRIC}, noData: {word}"), STEPS).await;
+        sim.outside.answers(|_, _| says(series(&[])));
+        merge(&sim);
+        let (event, stage) = if completes { (Event::Completed, "weight-100") } else { (Event::Aborted, "") };
+        recorded(&sim, event, stage, 1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promote_passes_no_analysis() {
+    let sim = installed(METRIC, STEPS).await;
+    sim.outside.answers(|_, _| says(series(&[&[0.1]])));
+    merge(&sim);
+    recorded(&sim, Event::StageWaiting, "weight-20", 1).await;
+    sim.git.commit("hurry", &[("rollouts/checkout/0002/promote.yaml", Some(""))]);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    assert!(has(&sim, Event::Promoted, "weight-20"));
+    assert!(!has(&sim, Event::StageStarted, "weight-60"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_measures_anew() {
+    let mut sim = installed(METRIC, STEPS).await;
+    merge(&sim);
+    sim.until("checkout", "half measured", |report| {
+        report.reasons.iter().any(|reason| matches!(reason, Reason::Analysing { done: 2, of: 3, .. }))
+    })
+    .await;
+    sim.kill();
+    let killed = sim.clock.time();
+    sim.start();
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    let (_, run) = runs(&sim).remove(0);
+    assert!(run.samples.iter().all(|sample| sample.at >= killed), "{run:?}");
+    assert_eq!(run.samples.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_back_closes_the_analyses_after_it() {
+    let steps = "\
+steps:
+- setWeight: 20
+- confirm: {}
+- setWeight: 40
+- analysis: {metrics: [success-rate]}
+- confirm: {}
+";
+    let sim = installed_with_confirms(steps).await;
+    merge(&sim);
+    let confirm = "rollouts/checkout/0002/confirm/weight-20.yaml";
+    recorded(&sim, Event::StageWaiting, "weight-20", 1).await;
+    sim.git.commit("yes", &[(confirm, Some("message: one"))]);
+    recorded(&sim, Event::StageWaiting, "weight-40", 1).await;
+    recorded(&sim, Event::AnalysisRun, "weight-40", 1).await;
+    sim.git.commit("no", &[(confirm, None)]);
+    recorded(&sim, Event::StageReverted, "weight-20", 1).await;
+    sim.git.commit("yes again", &[(confirm, Some("message: two"))]);
+    recorded(&sim, Event::AnalysisRun, "weight-40", 2).await;
+    sim.git.commit("yes", &[("rollouts/checkout/0002/confirm/weight-40.yaml", Some(""))]);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    assert_eq!(runs(&sim).len(), 2);
+}
+
+/// 1.9 is installed; whoever installs it promotes.
+async fn installed_with_confirms(steps: &str) -> Sim {
+    let mut sim = Sim::new(&[
+        ("locktender.yaml", SETTINGS),
+        (POLICY_FILE, &policy(METRIC, steps)),
+        ("apps/checkout/app.yaml", APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    sim.outside.answers(|_, _| good());
+    sim.recorded("checkout", 1, Event::StageWaiting, "weight-20", 1).await.unwrap();
+    sim.git.commit("all of it", &[("rollouts/checkout/0001/promote.yaml", Some(""))]);
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
+    sim
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_numbers_send_it_back_with_git_away_too() {
+    let sim = installed(METRIC, STEPS).await;
+    sim.outside.answers(|_, _| says(series(&[&[0.1]])));
+    merge(&sim);
+    recorded(&sim, Event::StageWaiting, "weight-20", 1).await;
+    sim.git.trouble(|trouble| trouble.away = true);
+    sim.pass(Duration::from_secs(300)).await;
+    let pods = sim.cluster.with(|world| world.api.list("pods").cloned().collect::<Vec<_>>());
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "registry.example/checkout:1.9"));
+    sim.git.trouble(|trouble| trouble.away = false);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    assert_eq!(runs(&sim)[0].1.verdict, Verdict::Fail, "and the record says why");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_threshold_counts_bad_checks_until_one_is_good() {
+    let sugar = "stepWeight: 20\nmaxWeight: 40\ninterval: 30s\nthreshold: 3\nmetrics: [success-rate]";
+    let sim = installed("successCondition: 'result[0] >= 0.95'", sugar).await;
+    let mut taken = 0;
+    sim.outside.answers(move |_, _| {
+        taken += 1;
+        // Two are bad at the first step, and all at the second.
+        says(series(&[&[if taken == 3 { 0.99 } else { 0.1 }]]))
+    });
+    merge(&sim);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    let runs = runs(&sim);
+    assert_eq!(verdicts(&runs[0].1), [Verdict::Fail, Verdict::Fail, Verdict::Pass]);
+    assert_eq!(verdicts(&runs[1].1), [Verdict::Fail; 3]);
+    assert_eq!(runs[1].0.stage.as_ref().map(|stage| stage.as_str()), Some("weight-40"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_74_the_new_version_is_compared_with_the_stable_one() {
+    let metric =
+        "prometheus: {query: 'errors{pod=~\"{{ pods }}\"}'}, successCondition: 'value <= baseline * 1.2', noData: pass";
+    for (new, passes) in [(0.5, true), (0.7, false)] {
+        let sim = installed(metric, STEPS).await;
+        sim.outside.answers(move |question, _| {
+            let Question::Metric(metric) = question else { panic!("{question:?}") };
+            let Query::Prometheus { query, baseline: Some(baseline), .. } = &metric.query else { panic!("{metric:?}") };
+            assert_ne!(query, baseline, "each side has pods of its own");
+            let (result, baseline) = (series(&[&[new]]), Some(series(&[&[0.5]])));
+            (Duration::ZERO, Ok(Said::Reading(Reading { result, baseline })))
+        });
+        merge(&sim);
+        let (event, stage) = if passes { (Event::Completed, "weight-100") } else { (Event::Aborted, "") };
+        recorded(&sim, event, stage, 1).await;
+    }
+}
