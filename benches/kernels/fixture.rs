@@ -179,7 +179,7 @@ impl Big {
     /// Decides once. The same every time.
     pub fn decide(&self) -> Decision {
         let nobody = |_: &ObjectKey| false;
-        let neighbours = Neighbours { render: &nobody, waits_for: None, predecessor: None };
+        let neighbours = Neighbours { render: &nobody, waits_for: None, predecessor: None, full: None };
         rollout::decide(&Input {
             app: &self.app,
             head: Some(&self.head),
@@ -190,7 +190,9 @@ impl Big {
             git: &self.git,
             neighbours: &neighbours,
             repair: None,
+            objections: &[],
             refused: &std::collections::BTreeMap::new(),
+            admitted: &std::collections::BTreeMap::new(),
             abort: None,
             answers: &Answers::default(),
             now: self.now,

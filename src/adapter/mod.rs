@@ -5,3 +5,4 @@ pub mod clock;
 pub mod git;
 pub mod kube;
 pub mod render;
+pub mod traffic;

@@ -8,13 +8,16 @@ use serde_json::{Value, json};
 use super::{
     error::{Done, Error, Outcome},
     output,
-    place::{ClusterArgs, Place, RepoArgs, no_such_app, ports},
+    place::{ClusterArgs, Place, RepoArgs, host, list, no_such_app, ports},
 };
 use crate::{
-    adapter::kube::{KubeCluster, NoCluster},
+    adapter::{
+        git::here::author_anywhere,
+        kube::{KubeCluster, NoCluster},
+    },
     controller::{anchor, look::Look},
     core::{
-        cluster::{Cluster as _, ClusterEvent, Kind, PatchType, Write},
+        cluster::{Cluster as _, Kind, PatchType, Write},
         manifest::Object,
         names::{AppName, Digest, Revision},
         policy::Decision,
@@ -29,9 +32,6 @@ use crate::{
         },
     },
 };
-
-/// How long the API server may take to list what is looked for.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How often a push is tried again when somebody else was faster.
 const TRIES: u32 = 8;
@@ -408,8 +408,8 @@ async fn abort_now(args: &AbortArgs) -> Outcome {
     let state = State::fold(journal.plan, journal.records);
     let called = format!("{app} {:04}", state.plan.rollout.number);
     running(&state, &called, "cannot be aborted")?;
-    let body =
-        json!({ "data": { anchor::ABORT: anchor::abort_of(&state.plan.rollout, args.common.message.as_deref()) } });
+    let said = anchor::abort_of(&state.plan.rollout, &person(&args.common.repo), args.common.message.as_deref());
+    let body = json!({ "data": { anchor::ABORT: said } });
     let write = Write::Patch {
         kind: config_maps(),
         key: object.key(),
@@ -425,6 +425,16 @@ async fn abort_now(args: &AbortArgs) -> Outcome {
     Ok(Done::Well)
 }
 
+/// Returns who decides, as a commit would say, or else as this machine does.
+fn person(repo: &RepoArgs) -> String {
+    let author = repo.find().ok().and_then(|place| place.author().ok()).or_else(author_anywhere);
+    if let Some((name, email)) = author {
+        return format!("{name} <{email}>");
+    }
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    format!("{}@{}", user.as_deref().unwrap_or("somebody"), host())
+}
+
 fn config_maps() -> Kind {
     Kind::new("", "v1", "ConfigMap")
 }
@@ -432,18 +442,7 @@ fn config_maps() -> Kind {
 /// Finds an application's anchor, in whichever namespace it is.
 async fn find_anchor(cluster: &KubeCluster, app: &AppName) -> Result<Option<Object>, Error> {
     let hint = "name the application's namespace with `--namespace`";
-    cluster.watch(&config_maps()).await;
-    let listed = async {
-        loop {
-            match cluster.next_event().await {
-                ClusterEvent::Listed { objects, .. } => return Ok(objects),
-                ClusterEvent::Lost { reason, .. } => return Err(reason),
-                ClusterEvent::Applied(_) | ClusterEvent::Deleted(_) => {}
-            }
-        }
-    };
-    let listed = tokio::time::timeout(PATIENCE, listed).await.unwrap_or_else(|_| Err("it did not answer".to_owned()));
-    let mut anchors = match listed {
+    let mut anchors = match list(cluster, &config_maps()).await {
         Ok(objects) => objects.into_iter().filter(|object| object.label(labels::ANCHOR) == Some(app.as_str())),
         Err(why) => return Err(Error::failed(format!("cannot list the cluster's ConfigMaps: {why}")).hint(hint)),
     };

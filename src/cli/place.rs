@@ -20,7 +20,8 @@ use crate::{
     },
     controller::{Ports, look::Look},
     core::{
-        cluster::Cluster,
+        cluster::{Cluster, ClusterEvent, Kind},
+        manifest::Object,
         names::{AppName, Digest, Revision},
         policy::{nearest, read_settings},
         repository::{Repository, RepositoryError},
@@ -73,6 +74,34 @@ impl ClusterArgs {
     pub async fn connect_with(&self, settings: Settings) -> Result<KubeCluster, Error> {
         Ok(connect_with(self.kubeconfig.as_deref(), self.context.as_deref(), settings).await?)
     }
+}
+
+/// How long the cluster may take to list what is asked for.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Lists all objects of a kind, in every namespace.
+///
+/// # Errors
+///
+/// Why they cannot be listed.
+pub async fn list(cluster: &KubeCluster, kind: &Kind) -> Result<Vec<Object>, String> {
+    cluster.watch(kind).await;
+    let listed = async {
+        loop {
+            match cluster.next_event().await {
+                ClusterEvent::Listed { objects, .. } => return Ok(objects),
+                ClusterEvent::Lost { reason, .. } => return Err(reason),
+                ClusterEvent::Applied(_) | ClusterEvent::Deleted(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, listed).await.unwrap_or_else(|_| Err("it did not answer".to_owned()))
+}
+
+/// Returns this machine's name.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
 /// A release repository that was found.
@@ -135,14 +164,18 @@ pub struct Opened {
 }
 
 impl Place {
+    /// Tells repositories and branches apart, in names that must be short.
+    pub fn key(&self) -> String {
+        Digest::of(format!("{}\n{}", self.url, self.branch.as_str()).as_bytes()).short()
+    }
+
     /// Opens a mirror: the one of this user's cache, or one of its own where another process has that.
     ///
     /// # Errors
     ///
     /// There is no room for one.
     pub async fn open(&self) -> Result<Opened, Error> {
-        let key = Digest::of(format!("{}\n{}", self.url, self.branch.as_str()).as_bytes()).short();
-        if let Some(directory) = cache_directory().map(|cache| cache.join("mirrors").join(key)) {
+        if let Some(directory) = cache_directory().map(|cache| cache.join("mirrors").join(self.key())) {
             match GitRepository::open(self.options(directory)).await {
                 Ok(repository) => return Ok(Opened { repository: Arc::new(repository), _scratch: None }),
                 Err(RepositoryError::Mirror(why)) => tracing::debug!(why, "the cached mirror cannot be used"),

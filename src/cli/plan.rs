@@ -232,7 +232,12 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
         _ => None,
     });
     let recorded = |event| decision.records.iter().any(|(_, draft)| draft.event == event);
+    let objections = Some(preview.objections.join("; ")).filter(|objections| !objections.is_empty());
     let outcome = match (&plan, &held) {
+        _ if objections.is_some() => {
+            notes.extend(objections.map(|why| format!("nothing of it would be put in place: {why}")));
+            Effect::Refused
+        }
         (Some(_), _) => Effect::Opens,
         (None, Some(why)) => {
             notes.push(why.clone());
@@ -248,6 +253,9 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     if let Some(freeze) = &preview.frozen {
         notes.push(format!("frozen by {freeze}: opens when that ends"));
     }
+    if let Some(full) = preview.full.clone() {
+        notes.push(Reason::Full(full).to_string());
+    }
     if plan.as_ref().is_some_and(|plan| !plan.prunes.is_empty()) {
         let count = plan.as_ref().map_or(0, |plan| plan.prunes.len());
         notes.push(format!("removes {count} objects, so it asks for a confirm before anything is touched"));
@@ -262,6 +270,9 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
 
 /// Says which weights so few pods cannot have.
 fn rough_weights(plan: &Plan) -> Vec<String> {
+    if plan.policy.as_ref().is_none_or(|policy| policy.spec.strategy.beside().is_some()) {
+        return Vec::new();
+    }
     let rough = |stage: &Stage| {
         let weight = u32::from(stage.weight?.get());
         let one = |(id, quota): (&String, &BTreeMap<Unit, u32>)| {
@@ -297,6 +308,9 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
                 match (obstacle, update) {
                     _ if matches!(strategy, Some(Strategy::Canary(_))) => {
                         "new pods come beside the old ones, which go once as many are ready".to_owned()
+                    }
+                    _ if matches!(strategy, Some(Strategy::BlueGreen(_))) => {
+                        "new pods come beside the old ones, which go after the switch".to_owned()
                     }
                     (Some(obstacle), _) => format!("recreated in the same unit: {obstacle}"),
                     (None, Some(Update::Recreate)) => "recreated in the same unit: the policy says so".to_owned(),

@@ -26,7 +26,7 @@ use crate::{
         news::Listeners,
     },
     core::{
-        names::{Digest, Revision},
+        names::Revision,
         policy::{HumanDuration, Settings, read_settings},
         repository::Repository,
     },
@@ -100,7 +100,7 @@ fn qps(text: &str) -> Result<f64, String> {
 pub(super) async fn run(args: Args) -> Outcome {
     log_to_stderr(args.log_format, args.verbose);
     let place = args.repo.find()?;
-    let key = Digest::of(format!("{}\n{}", place.url, place.branch.as_str()).as_bytes()).short();
+    let key = place.key();
     let default = || cache_directory().map(|cache| cache.join("controllers").join(&key));
     let Some(directory) = args.mirror.clone().or_else(default) else {
         return Err(Error::usage("there is no home directory for the mirror").hint("`--mirror` names a directory"));

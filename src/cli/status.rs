@@ -1,18 +1,21 @@
 //! `status`: where applications are, from Git and the cluster directly.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     error::{Done, Error, Outcome},
-    output::OutputArgs,
-    place::{ClusterArgs, Opened, Place, RepoArgs, no_such_app, ports},
+    output::{self, OutputArgs},
+    place::{ClusterArgs, Opened, PATIENCE, Place, RepoArgs, list, no_such_app, ports},
     print::report::{self, Shown},
+    validate::no_application,
 };
 use crate::{
     adapter::kube::NoCluster,
-    controller::look::Look,
+    controller::{look::Look, source},
     core::{
         cluster::Cluster,
+        lease,
+        manifest::Object,
         names::AppName,
         rollout::{
             input::HeadContent,
@@ -43,8 +46,8 @@ pub(super) struct Args {
     output: OutputArgs,
 }
 
-/// How long the cluster may take to list everything.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// What a controller's Lease is called, or begins with.
+const LEASE: &str = "locktender";
 
 /// Git and the cluster, looked at together.
 pub(super) struct Sight {
@@ -54,6 +57,8 @@ pub(super) struct Sight {
     pub place: Place,
     /// Why the cluster cannot be asked.
     pub cluster_away: Option<String>,
+    /// When a controller was seen last, where its lease says that none is there.
+    pub no_controller: Option<String>,
     _opened: Opened,
 }
 
@@ -75,7 +80,31 @@ impl Sight {
         {
             cluster_away = Some(format!("it cannot be asked ({why})"));
         }
-        Ok(Self { look, place, cluster_away, _opened: opened })
+        Ok(Self { look, place, cluster_away, no_controller: None, _opened: opened })
+    }
+
+    /// Looks whether a controller holds its lease. Where there is none, or it may not be seen, nothing is said.
+    async fn look_for_controller(&mut self, cluster: &ClusterArgs) {
+        let Ok(client) = cluster.connect().await else { return };
+        let Ok(leases) = list(&client, &lease::kind()).await else { return };
+        let own = format!("{LEASE}-{}", self.place.key());
+        let ours = |one: &&Object| one.name() == LEASE || one.name().starts_with(&format!("{LEASE}-"));
+        let named: Vec<&Object> = leases.iter().filter(ours).collect();
+        // The controller may know the repository by another URL: the only one that there is must be its.
+        let found = named.iter().find(|one| one.name() == own).or(match named.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        });
+        self.no_controller = found.and_then(|one| lease::abandoned(one, self.look.now()));
+    }
+
+    /// Lists directories that look like applications and are none: one line each.
+    async fn warnings(&self) -> Vec<String> {
+        let Some((at, paths)) = self.look.head().zip(self.look.branch().map(|branch| &branch.settings.paths)) else {
+            return Vec::new();
+        };
+        let strays = source::strays(self.look.repository().as_ref(), at, paths).await.unwrap_or_default();
+        strays.iter().map(|directory| no_application(directory)).collect()
     }
 
     /// Says where one application is.
@@ -96,7 +125,8 @@ impl Sight {
             None => decided,
             Some(_) => as_git_says(decided, state.as_ref()),
         };
-        Some(Shown { report, stable, cluster_away: self.cluster_away.clone(), state })
+        let (cluster_away, no_controller) = (self.cluster_away.clone(), self.no_controller.clone());
+        Some(Shown { report, stable, cluster_away, no_controller, state })
     }
 }
 
@@ -110,6 +140,7 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
                 | Reason::Analysing { .. }
                 | Reason::Paused
                 | Reason::Frozen { .. }
+                | Reason::Full(_)
                 | Reason::Stopped { .. }
                 | Reason::HeadBroken { .. }
                 | Reason::GitAway { .. }
@@ -136,6 +167,9 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
 
 pub(super) async fn run(args: Args) -> Outcome {
     let mut sight = Sight::new(&args.repo, &args.cluster).await?;
+    if sight.cluster_away.is_none() {
+        sight.look_for_controller(&args.cluster).await;
+    }
     let now = sight.look.now();
     if let Some(app) = &args.app {
         let app = AppName::new(app);
@@ -150,7 +184,11 @@ pub(super) async fn run(args: Args) -> Outcome {
     args.output.print(&all, |all| {
         let away = sight.cluster_away.as_ref();
         let note = away.map(|why| format!("\nno cluster: {why}: this is what Git says\n")).unwrap_or_default();
-        format!("{}{note}", report::table(all))
+        let gone = sight.no_controller.as_ref().map(|seen| format!("\ncontroller: {seen}\n")).unwrap_or_default();
+        format!("{}{note}{gone}", report::table(all))
     })?;
+    for warning in sight.warnings().await {
+        output::say(&format!("warning: {warning}\n"));
+    }
     Ok(Done::Well)
 }

@@ -1,6 +1,10 @@
 //! `validate`: every problem of a release repository, before anybody merges it.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
@@ -15,14 +19,15 @@ use crate::{
         git::here::{Here, directory_as_is},
         render::KustomizeRenderer,
     },
-    controller::source::{Snapshot, Source},
+    controller::source::{Snapshot, Source, strays},
     core::{
         manifest::builtin_scope,
         names::{AppName, Revision},
-        policy::{Source as Where, read_application},
+        policy::{Source as Where, nearest, read_application},
         problem::Problem,
         render::{Files, Renderer},
         repository::{EntryKind, Repository, RepositoryError},
+        rollout::input::HeadContent,
         validate::validate,
     },
 };
@@ -35,12 +40,15 @@ const LARGEST_FILE: u64 = 8 << 20;
 /// Reads the working tree as it is, whatever git does not ignore, committed or not; of a bare repository its HEAD.
 /// With --repo it reads the watched branch of a remote.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  locktender validate && git commit -qam 'checkout 2.0'
+#[command(after_help = "Examples:\n  locktender validate && git commit -qam 'checkout 2.0'
+  locktender validate checkout
 
 Exit codes: 0 everything is fine, 1 there are errors, 2 wrong usage.")]
 pub(super) struct Args {
-    /// The root of the release repository. Default: the repository around the current directory
-    path: Option<PathBuf>,
+    /// An application: only what is wrong with it. Or a directory: the root of the release repository. Default: all of
+    /// the repository around the current directory
+    #[arg(value_name = "APP|DIRECTORY")]
+    what: Option<String>,
     #[command(flatten)]
     repo: RepoArgs,
     #[command(flatten)]
@@ -50,13 +58,21 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Found {
     problems: Vec<Problem>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     fine: Vec<AppName>,
     summary: String,
 }
 
 pub(super) async fn run(args: Args) -> Outcome {
-    let (repository, at) = open(&args).await?;
-    let (found, sources) = check(repository, &at).await?;
+    let directory = args.what.as_ref().map(PathBuf::from).filter(|path| path.is_dir());
+    let app = args.what.as_ref().filter(|_| directory.is_none()).map(AppName::new);
+    if let Some(path) = app.as_ref().filter(|app| app.as_str().contains(['/', '.'])) {
+        return Err(Error::usage(format!("`{path}` is no directory"))
+            .hint("name the root of a release repository, where apps/ is, or an application"));
+    }
+    let (repository, at) = open(directory.as_deref(), &args.repo).await?;
+    let (found, sources) = check(repository, &at, app.as_ref()).await?;
     if args.output.output == Format::Table {
         let mut text = String::new();
         for problem in &found.problems {
@@ -66,6 +82,9 @@ pub(super) async fn run(args: Args) -> Outcome {
             text.push('\n');
         }
         output::data(&text);
+        for warning in &found.warnings {
+            output::say(&format!("{} {warning}\n", "warning:".yellow().bold()));
+        }
         output::say(&format!("{}\n", found.summary));
     } else {
         args.output.print(&found, |_| String::new())?;
@@ -73,12 +92,13 @@ pub(super) async fn run(args: Args) -> Outcome {
     Ok(if found.problems.is_empty() { Done::Well } else { Done::FoundWrong })
 }
 
-async fn open(args: &Args) -> Result<(Arc<dyn Repository>, Revision), Error> {
-    if let Some(path) = &args.path {
-        if !path.is_dir() {
-            return Err(Error::usage(format!("`{}` is no directory", path.display()))
-                .hint("name the root of a release repository, where apps/ is"));
-        }
+/// Says of a directory that it looks like an application and is none.
+pub(super) fn no_application(directory: &str) -> String {
+    format!("{directory} has manifests and no app.yaml: it is no application, and nothing of it is released")
+}
+
+async fn open(directory: Option<&Path>, repo: &RepoArgs) -> Result<(Arc<dyn Repository>, Revision), Error> {
+    if let Some(path) = directory {
         let whole = Here::discover(path).filter(|here| {
             let same = |root: &std::path::Path| root.canonicalize().ok() == path.canonicalize().ok();
             here.root().map_or_else(|| same(here.location()), same)
@@ -90,7 +110,7 @@ async fn open(args: &Args) -> Result<(Arc<dyn Repository>, Revision), Error> {
         let at = repository.fetch().await?;
         return Ok((Arc::new(repository), at));
     }
-    let place = args.repo.find()?;
+    let place = repo.find()?;
     if let Some(here) = &place.here {
         let repository = here.as_is()?;
         let at = repository.fetch().await?;
@@ -101,7 +121,12 @@ async fn open(args: &Args) -> Result<(Arc<dyn Repository>, Revision), Error> {
     Ok((opened.repository, at))
 }
 
-async fn check(repository: Arc<dyn Repository>, at: &Revision) -> Result<(Found, Files), Error> {
+/// Checks everything, and tells of one application alone where one is named.
+async fn check(
+    repository: Arc<dyn Repository>,
+    at: &Revision,
+    only: Option<&AppName>,
+) -> Result<(Found, Files), Error> {
     let mut files = Files::new();
     for entry in repository.files(at, "").await? {
         if entry.kind == EntryKind::File && entry.size <= LARGEST_FILE {
@@ -113,22 +138,44 @@ async fn check(repository: Arc<dyn Repository>, at: &Revision) -> Result<(Found,
         }
     }
     let renderer: Arc<dyn Renderer> = Arc::new(KustomizeRenderer::default());
-    let snapshot = Source::new(repository, renderer.clone()).snapshot(at).await?;
+    let snapshot = Source::new(repository.clone(), renderer.clone()).snapshot(at).await?;
+    let strays = strays(repository.as_ref(), at, &snapshot.branch.settings.paths).await?;
     let rendered = render(&files, &snapshot, &renderer).await;
     let validated = validate(&files, &rendered, |kind| Some(builtin_scope(kind)));
+    let is_broken = |app: &AppName| matches!(snapshot.apps.get(app), Some(HeadContent::Broken(_)));
     // What the controller would refuse, and what is wrong beside the applications: each knows what the other cannot.
-    let mut problems: Vec<Problem> = validated.all_problems().into_iter().cloned().collect();
-    problems.extend(snapshot.problems());
+    let mut problems: Vec<Problem> = match only {
+        None => validated.all_problems().into_iter().cloned().chain(snapshot.problems()).collect(),
+        Some(app) => {
+            if !snapshot.apps.contains_key(app) && snapshot.branch.broken.is_none() {
+                return Err(unknown(app, snapshot.apps.keys()));
+            }
+            let controller = match snapshot.content(app) {
+                HeadContent::Broken(problems) => problems,
+                _ => Vec::new(),
+            };
+            validated.refused.get(app).into_iter().flatten().cloned().chain(controller).collect()
+        }
+    };
     problems.sort();
     problems.dedup();
-    let fine: Vec<AppName> = validated
-        .applications
-        .keys()
-        .filter(|app| !matches!(snapshot.apps.get(*app), Some(crate::core::rollout::input::HeadContent::Broken(_))))
-        .cloned()
-        .collect();
-    let summary = summary(problems.len(), &fine);
-    Ok((Found { problems, fine, summary }, files))
+    let asked_for = |app: &&AppName| only.is_none_or(|only| only == *app) && !is_broken(app);
+    let fine: Vec<AppName> = validated.applications.keys().filter(asked_for).cloned().collect();
+    let summary = match (only, problems.len()) {
+        (Some(app), 1) => format!("1 error of {app}"),
+        (Some(app), many) if many > 1 => format!("{many} errors of {app}"),
+        (_, errors) => summary(errors, &fine),
+    };
+    let warnings = strays.iter().filter(|_| only.is_none()).map(|directory| no_application(directory)).collect();
+    Ok((Found { problems, warnings, fine, summary }, files))
+}
+
+fn unknown<'a>(app: &AppName, known: impl Iterator<Item = &'a AppName>) -> Error {
+    let error = Error::usage(format!("there is no application `{app}`, and no such directory"));
+    match nearest(app.as_str(), known.map(AppName::as_str)) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint("an application is a directory apps/<name> with an app.yaml"),
+    }
 }
 
 /// Renders the Kustomize directories.

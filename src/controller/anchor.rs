@@ -63,10 +63,10 @@ pub struct Anchor {
 /// The key of an anchor's data by which a person aborts while Git is away: the rollout's id, and why.
 pub const ABORT: &str = labels::ANCHOR_ABORT;
 
-/// Writes what a person's abort says.
-pub fn abort_of(rollout: &RolloutId, message: Option<&str>) -> String {
-    let message = message.map(|message| format!(" {message}")).unwrap_or_default();
-    format!("{rollout}{message}")
+/// Writes what a person's abort says: no commit has its author.
+pub fn abort_of(rollout: &RolloutId, author: &str, message: Option<&str>) -> String {
+    let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+    format!("{rollout} {author}{message}")
 }
 
 /// Reads a person's abort of one rollout, as the decision that `abort.yaml` would be.

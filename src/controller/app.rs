@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journals::AppLedger;
+use super::{beforehand::Answer, journals::AppLedger};
 use crate::core::{
     ask::{Answers, Asking},
     cluster::ObjectKey,
     ledger::DecisionFile,
     names::{Digest, Revision},
     rollout::{
-        input::{DecisionAtHead, HeadContent, Predecessor, Repair},
+        input::{Admitted, DecisionAtHead, HeadContent, Predecessor, Repair},
         render::Render,
         report::Report,
     },
@@ -43,16 +43,16 @@ pub struct App {
     pub rewritten: Option<String>,
     /// Why only a newer Locktender may act for it.
     pub newer: Option<String>,
-    /// Whether something has happened since the last decision.
-    pub dirty: bool,
     /// Whether its writes are under way.
     pub acting: bool,
-    /// When to decide again without an event.
-    pub wake: Option<Timestamp>,
     /// What went wrong with the last writes, for people.
     pub trouble: Vec<String>,
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: BTreeMap<ObjectKey, String>,
+    /// Objects of which the API server made something else, when they were last sent.
+    pub admitted: BTreeMap<ObjectKey, Admitted>,
+    /// What the API server said of HEAD beforehand.
+    pub(super) answer: Option<Answer>,
     /// How often in a row it was refused, and not before when to try again.
     pub failures: u32,
     /// Not before when to act again.
@@ -86,6 +86,14 @@ impl App {
         self.not_before = None;
         self.trouble.clear();
         self.refused.clear();
+    }
+
+    /// Notes what the API server made of an object that was sent; `None` where it took it as it is.
+    pub fn note_admitted(&mut self, key: ObjectKey, admitted: Option<Admitted>) {
+        match admitted {
+            Some(admitted) => drop(self.admitted.insert(key, admitted)),
+            None => drop(self.admitted.remove(&key)),
+        }
     }
 
     /// Returns the namespace of the application's anchor.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Controller, lanes};
+use super::{Controller, app::App, lanes};
 use crate::core::{
     ask::{Answer, Ask, Asking, Question, Unanswered},
     clock::Clock,
@@ -29,6 +29,10 @@ impl Controller {
     pub(super) fn wants_to_know(&mut self, name: &AppName, questions: Vec<Asking>) {
         let Some(app) = self.apps.get_mut(name) else { return };
         app.answers.keep_only(&questions);
+        match questions.is_empty() {
+            true => self.curious.remove(name),
+            false => self.curious.insert(name.clone()),
+        };
         app.questions = questions;
     }
 
@@ -36,8 +40,7 @@ impl Controller {
     pub(super) fn ask(&mut self) {
         let now = self.now();
         let mut due: Vec<(Timestamp, AppName, Question)> = self
-            .apps
-            .iter()
+            .with_questions()
             .flat_map(|(name, app)| {
                 let open = app.questions.iter().filter(|asking| !self.is_asked(name, &asking.question));
                 let due = open.filter_map(|asking| Some((asking.open_since(&app.answers)?, &asking.question)));
@@ -54,6 +57,11 @@ impl Controller {
         }
     }
 
+    /// Returns the applications that want to know something.
+    fn with_questions(&self) -> impl Iterator<Item = (&AppName, &App)> {
+        self.curious.iter().filter_map(|name| self.apps.get_key_value(name))
+    }
+
     fn is_asked(&self, name: &AppName, question: &Question) -> bool {
         self.under_way.contains(&(name.clone(), question.clone()))
     }
@@ -65,7 +73,7 @@ impl Controller {
 
     /// Returns when the next question is to be asked. Where there is no room, the answer that makes some wakes the loop.
     pub(super) fn next_question(&self) -> Option<Timestamp> {
-        let with_room = self.apps.iter().filter(|(name, app)| !app.questions.is_empty() && self.has_room(name));
+        let with_room = self.with_questions().filter(|(name, _)| self.has_room(name));
         let open = with_room.flat_map(|(name, app)| {
             let open = app.questions.iter().filter(|asking| !self.is_asked(name, &asking.question));
             open.filter_map(|asking| asking.open_since(&app.answers))
@@ -79,7 +87,7 @@ impl Controller {
         self.under_way.remove(&(name.clone(), question.clone()));
         let Some(app) = self.apps.get_mut(&name) else { return };
         app.answers.add(question, answer, &app.questions);
-        app.dirty = true;
+        self.agenda.touch(&name);
     }
 }
 

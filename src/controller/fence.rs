@@ -26,7 +26,7 @@ use bytes::Bytes;
 use super::Ports;
 use crate::core::{
     clock::Clock,
-    cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
+    cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
     manifest::Object,
     names::{BlobId, Revision},
     repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
@@ -111,6 +111,14 @@ impl Cluster for Fenced<dyn Cluster> {
 
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError> {
         self.inner.read(kind, namespace, name).await
+    }
+
+    fn acting_as(&self, account: &Account) -> Arc<dyn Cluster> {
+        Arc::new(Fenced { inner: self.inner.acting_as(account), fence: self.fence.clone() })
+    }
+
+    async fn may(&self, access: &Access) -> Result<bool, ClusterError> {
+        self.inner.may(access).await
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {

@@ -5,7 +5,10 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use jiff::Timestamp;
 
-use super::publish::{self, Publication};
+use super::{
+    beforehand::Answer,
+    publish::{self, Publication},
+};
 use crate::core::{
     clock::Clock,
     cluster::{Cluster, ClusterError, Kind, ObjectKey, Write},
@@ -54,6 +57,8 @@ impl WriteDone {
 pub(super) struct Acted {
     pub app: AppName,
     pub done: Vec<WriteDone>,
+    /// What the API server said beforehand, where nothing but that was asked.
+    pub answer: Option<Answer>,
 }
 
 pub(super) fn fetch(repository: &Arc<dyn Repository>) -> BoxFuture<'static, GitDone> {
@@ -76,18 +81,15 @@ pub(super) fn push(
     .boxed()
 }
 
-/// Carries out an application's writes, a few at a time.
+/// Carries out an application's writes, a few at a time, each in the name of whom its cluster acts for.
 pub(super) fn act(
     app: AppName,
-    actions: Vec<Action>,
-    cluster: &Arc<dyn Cluster>,
+    actions: Vec<(Action, Arc<dyn Cluster>)>,
     parallel: usize,
 ) -> BoxFuture<'static, Acted> {
-    let cluster = cluster.clone();
     async move {
-        let done =
-            stream::iter(actions).map(|action| one(action, cluster.clone())).buffered(parallel.max(1)).collect().await;
-        Acted { app, done }
+        let writes: Vec<_> = actions.into_iter().map(|(action, cluster)| one(action, cluster)).collect();
+        Acted { app, done: stream::iter(writes).buffered(parallel.max(1)).collect().await, answer: None }
     }
     .boxed()
 }

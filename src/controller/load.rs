@@ -119,6 +119,7 @@ impl Controller {
                 None if rewritten => app.rewritten = None,
                 None => {}
             }
+            self.line.follow(name, app);
             if app.content.is_none() {
                 self.set_content(name, content);
             }
@@ -171,7 +172,7 @@ impl Controller {
             app.in_advance = in_advance;
             app.copies_intact = copies_intact;
             app.late = late;
-            app.dirty = true;
+            self.agenda.touch(name);
         }
         Ok(())
     }
@@ -240,8 +241,9 @@ impl Controller {
     pub(super) fn set_content(&mut self, name: &AppName, content: HeadContent) {
         let app = self.apps.entry(name.clone()).or_default();
         let before = app.content.replace(content.clone());
-        app.dirty = true;
+        self.agenda.touch(name);
         note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);
+        note_dependents(&mut self.dependents, name, before.as_ref(), &content);
     }
 
     /// Names an application that this one depends on and that is not complete at HEAD.
@@ -334,6 +336,30 @@ fn note_rendered(
     if let HeadContent::Rendered(now) = now {
         for key in now.keys() {
             rendered_by.entry(key).or_default().insert(name.clone());
+        }
+    }
+}
+
+/// Notes on which applications one depends at HEAD.
+fn note_dependents(
+    dependents: &mut BTreeMap<AppName, BTreeSet<AppName>>,
+    name: &AppName,
+    before: Option<&HeadContent>,
+    now: &HeadContent,
+) {
+    if let Some(HeadContent::Rendered(before)) = before {
+        for other in &before.application.depends_on {
+            if let Some(apps) = dependents.get_mut(other) {
+                apps.remove(name);
+                if apps.is_empty() {
+                    dependents.remove(other);
+                }
+            }
+        }
+    }
+    if let HeadContent::Rendered(now) = now {
+        for other in &now.application.depends_on {
+            dependents.entry(other.clone()).or_default().insert(name.clone());
         }
     }
 }

@@ -1,20 +1,27 @@
 //! Looks without acting: the same reading and the same deciding as the controller, for commands that only show.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
 use super::{
     Controller, Options, Ports, Reports,
     app::App,
+    beforehand::{self, Asker},
     core_kinds,
     journals::AppLedger,
+    line::Door,
     source::{Branch, Snapshot},
 };
 use crate::core::{
     cluster::{ClusterError, ClusterEvent, Scope},
     ledger::{Draft, Event, Record},
     names::{AppName, Digest, Revision, RolloutId},
+    policy::Settings,
     repository::{Repository, RepositoryError},
     rollout::{
         action::Action,
@@ -23,6 +30,7 @@ use crate::core::{
         report::Reason,
         stable_at,
         state::State,
+        turn::Full,
         view::View,
     },
 };
@@ -42,12 +50,16 @@ const ASKED: usize = 5;
 pub struct Preview {
     /// What would be decided; its plan is in `open`.
     pub decision: Decision,
+    /// What the API server has against it: with anything here, nothing of it would be put in place.
+    pub objections: Vec<String>,
     /// Stable, rendered.
     pub stable: Option<Arc<Render>>,
     /// The rollout that would be superseded.
     pub supersedes: Option<RolloutId>,
     /// The freeze that applies now: the rollout would open when it ends.
     pub frozen: Option<String>,
+    /// The rollouts that are under way, where no other may open now.
+    pub full: Option<Full>,
 }
 
 impl Look {
@@ -131,7 +143,27 @@ impl Look {
     /// Decides for one application; the report says where it is. `None` where there is no such application.
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
         self.controller.apps.get(app)?;
-        self.controller.decide(app).await
+        let decision = self.controller.decide(app, Door::Open).await?;
+        if self.ask(app, &decision).await {
+            return self.controller.decide(app, Door::Open).await;
+        }
+        Some(decision)
+    }
+
+    /// Asks the API server what must be asked before a decision is followed; returns whether that may change it.
+    async fn ask(&mut self, app: &AppName, decision: &Decision) -> bool {
+        if !self.controller.ready {
+            return false;
+        }
+        let Some((revision, questions)) = self.controller.to_ask(app, decision) else { return false };
+        let (cluster, now) = (self.controller.ports.cluster.clone(), self.controller.now());
+        let Some(known) = self.controller.apps.get_mut(app) else { return false };
+        let account = known.account();
+        let asker = Asker::Person;
+        let answer = beforehand::ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
+        let objects = !answer.objections.is_empty();
+        known.answer = Some(answer);
+        objects
     }
 
     /// Asks the API server which of these writes it would refuse, and why: the controller's own attempts are not known
@@ -224,7 +256,12 @@ impl Look {
         }
         let now = self.controller.now();
         let frozen = merged.branch.frozen(app, now);
-        self.controller.branch = Some(Branch { freezes: Vec::new(), ..merged.branch.clone() });
+        let limit = merged.branch.settings.concurrent;
+        let full = limit.filter(|limit| self.controller.line.room(*limit, &BTreeSet::new()) == 0);
+        let full = full.map(|limit| self.controller.line.full(limit));
+        // What would open is shown, and what it waits for beside it.
+        let settings = Settings { concurrent: None, ..merged.branch.settings.clone() };
+        self.controller.branch = Some(Branch { freezes: Vec::new(), settings, ..merged.branch.clone() });
         self.controller.load_renders(app).await;
         let ready = self.controller.ready;
         let known = self.controller.apps.get_mut(app)?;
@@ -244,9 +281,12 @@ impl Look {
         if !ready && let Some(stable) = &stable {
             self.assume(app, stable);
         }
-        let decision = self.controller.decide_once(app)?;
+        let decision = self.controller.decide_once(app, Door::Open)?;
+        self.ask(app, &decision).await;
+        let objections = self.app(app)?.objections().to_vec();
         let supersedes = supersedes.filter(|_| opens_another).map(|state| state.plan.rollout);
-        Some(Preview { decision, stable, supersedes, frozen })
+        let full = full.filter(|_| decision.open.is_some() && supersedes.is_none());
+        Some(Preview { decision, objections, stable, supersedes, frozen, full })
     }
 
     /// Takes an application's stable to be in place.

@@ -3,14 +3,17 @@
 //! Git has one lane: one fetch or push at a time. Each application has one lane of writes. Nothing is decided for an
 //! application while its writes are under way, so that what they answered is seen first.
 
+mod agenda;
 pub mod anchor;
 mod app;
 mod asks;
+mod beforehand;
 pub mod events;
 pub mod fence;
 pub mod journals;
 mod lanes;
 pub mod lease;
+mod line;
 mod load;
 pub mod look;
 pub mod news;
@@ -32,10 +35,12 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use self::{
+    agenda::Agenda,
     app::App,
     asks::Asked,
     journals::Journals,
     lanes::{Acted, GitDone},
+    line::{Door, Line},
     load::Unread,
     news::{Listeners, Load, News},
     publish::Publication,
@@ -190,6 +195,12 @@ struct Controller {
     /// The lost records that a person has accepted as lost; `None` before they are read.
     accepted: Option<BTreeSet<Digest>>,
     apps: BTreeMap<AppName, App>,
+    /// Which of them are due, and when.
+    agenda: Agenda,
+    /// Which applications depend on one.
+    dependents: BTreeMap<AppName, BTreeSet<AppName>>,
+    /// Which rollouts are under way, and who waits for a turn.
+    line: Line,
     /// Which applications render an object at HEAD.
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
@@ -211,6 +222,8 @@ struct Controller {
     git_lane: Option<BoxFuture<'static, GitDone>>,
     publishing: BTreeSet<AppName>,
     acts: FuturesUnordered<BoxFuture<'static, Acted>>,
+    /// Those that want to know something from outside.
+    curious: BTreeSet<AppName>,
     /// The questions that are under way, and by whom they are asked.
     under_way: BTreeSet<(AppName, Question)>,
     asks: FuturesUnordered<BoxFuture<'static, Asked>>,
@@ -230,6 +243,10 @@ impl Controller {
             unread: BTreeMap::new(),
             accepted: None,
             apps: BTreeMap::new(),
+            agenda: Agenda::default(),
+            curious: BTreeSet::new(),
+            dependents: BTreeMap::new(),
+            line: Line::default(),
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
@@ -281,7 +298,7 @@ impl Controller {
         }
         self.options.listeners.tell(&News::Rests(Load {
             ready: self.ready && (self.branch.is_some() || self.apps.values().any(|app| !app.ledger.states.is_empty())),
-            due: self.apps.values().filter(|app| app.dirty).count(),
+            due: self.agenda.touched(),
             acting: self.acts.len(),
         }));
     }
@@ -311,29 +328,34 @@ impl Controller {
         if !self.ready {
             return;
         }
-        let due: Vec<AppName> = self
-            .apps
-            .iter()
-            .filter(|(name, app)| {
-                let awake = app.dirty || app.wake.is_some_and(|wake| wake <= now);
-                awake && !app.acting && !self.publishing.contains(*name)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
         let mut publications: Vec<(Publication, bool)> = Vec::new();
-        for name in due {
+        let mut in_line: BTreeMap<AppName, Decision> = BTreeMap::new();
+        for name in self.agenda.due(now) {
+            if self.is_busy(&name) {
+                // What comes of it makes it due again.
+                self.agenda.wake_at(&name, None);
+                continue;
+            }
             if self.is_newer(&name) {
                 continue;
             }
-            let Some(decision) = self.decide(&name).await else { continue };
-            if let Some(publication) = self.settle(&name, decision).await {
+            let Some(decision) = self.decide(&name, Door::Closed).await else { continue };
+            if self.waits_in_line(&name, &decision) {
+                in_line.insert(name, decision);
+            } else if let Some(publication) = self.ask_or_settle(&name, decision).await {
                 publications.push(publication);
             }
         }
+        self.let_in(in_line, &mut publications).await;
         if !publications.is_empty() {
             self.publish(publications).await;
         }
         self.ask();
+    }
+
+    /// Returns whether writes or pushes of an application are under way.
+    fn is_busy(&self, name: &AppName) -> bool {
+        self.publishing.contains(name) || self.apps.get(name).is_none_or(|app| app.acting)
     }
 
     /// Tells who listens what was decided last for an application.
@@ -352,8 +374,8 @@ impl Controller {
     fn is_newer(&mut self, name: &AppName) -> bool {
         let Some(app) = self.apps.get_mut(name) else { return false };
         let Some(why) = app.newer.clone() else { return false };
-        app.dirty = false;
-        app.wake = None;
+        self.line.leave(name);
+        self.agenda.decided(name, None);
         let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
         report.activity = Activity::Held;
         report.reasons = vec![Reason::Held { why }];
@@ -368,16 +390,15 @@ impl Controller {
             self.ready = true;
             self.watching_since = self.now();
             self.read_anchors();
-            for app in self.apps.values_mut() {
-                app.dirty = true;
-            }
+            self.touch(Touched::Everything);
         }
     }
 
     /// Decides for one application.
-    async fn decide(&mut self, name: &AppName) -> Option<Decision> {
+    async fn decide(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         self.load_renders(name).await;
-        let mut decision = self.decide_once(name)?;
+        self.forget_answer(name);
+        let mut decision = self.decide_once(name, door)?;
         if let Some(wanted) = decision.repair.take() {
             let (head, paths) = self.branch.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
             let stable = self.apps.get(name)?.renders.get(&wanted.theirs).map(|render| render.digests.clone());
@@ -390,14 +411,14 @@ impl Controller {
                 (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
             };
             self.apps.get_mut(name)?.repair = Some((head, repair));
-            decision = self.decide_once(name)?;
+            decision = self.decide_once(name, door)?;
             decision.repair = None;
         }
         Some(decision)
     }
 
     /// Calls `decide` with everything that is known.
-    fn decide_once(&mut self, name: &AppName) -> Option<Decision> {
+    fn decide_once(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         let now = self.now();
         let app = self.apps.get(name)?;
         let head = self.branch.as_ref().map(|branch| Head {
@@ -414,8 +435,13 @@ impl Controller {
         let abort = self.abort_in_anchor(name, app);
         let elsewhere =
             |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
-        let neighbours =
-            Neighbours { render: &elsewhere, waits_for: self.waits_for(app), predecessor: app.predecessor.clone() };
+        let full = self.limit().filter(|limit| door == Door::Closed || self.line.room(*limit, &BTreeSet::new()) == 0);
+        let neighbours = Neighbours {
+            render: &elsewhere,
+            waits_for: self.waits_for(app),
+            predecessor: app.predecessor.clone(),
+            full: full.map(|limit| self.line.full(limit)),
+        };
         let repair = app
             .repair
             .as_ref()
@@ -431,7 +457,9 @@ impl Controller {
             git: &git,
             neighbours: &neighbours,
             repair,
+            objections: app.objections(),
             refused: &app.refused,
+            admitted: &app.admitted,
             abort: abort.as_ref(),
             answers: &app.answers,
             now,
@@ -452,8 +480,7 @@ impl Controller {
             }
             Err(_) => {
                 app.panics = app.panics.saturating_add(1);
-                app.dirty = false;
-                app.wake = Some(now + SignedDuration::from_secs(1 << app.panics.min(10)));
+                self.agenda.decided(name, Some(now + SignedDuration::from_secs(1 << app.panics.min(10))));
                 warn!(app = %name, panics = app.panics, "deciding panicked: the application is left alone for a while");
                 None
             }
@@ -467,21 +494,33 @@ impl Controller {
         anchor::abort(anchor, &last.plan.rollout)
     }
 
+    /// Asks the API server what must be asked before a decision is followed; follows it where nothing must be.
+    pub(super) async fn ask_or_settle(&mut self, name: &AppName, decision: Decision) -> Option<(Publication, bool)> {
+        if let Some((revision, questions)) = self.to_ask(name, &decision) {
+            self.ask_first(name, revision, questions);
+            return None;
+        }
+        self.settle(name, decision).await
+    }
+
     /// Starts the writes of a decision, and returns what of it is to be published.
     async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
         let now = self.now();
         let thaw = self.branch.as_ref().and_then(|branch| branch.next_thaw(now));
         decision.wake_at(thaw);
+        decision.wake_at(self.apps.get(name)?.answer.as_ref().and_then(|answer| answer.again));
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
         let anchor = self.anchor_write(name);
+        self.agenda.decided(name, decision.wake);
         self.wants_to_know(name, std::mem::take(&mut decision.questions));
         let app = self.apps.get_mut(name)?;
-        app.dirty = false;
-        app.wake = decision.wake;
         let mut report = decision.report.clone();
         report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
         if app.report.as_ref() != Some(&report) {
-            let reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+            let mut reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+            if reasons.is_empty() {
+                reasons.push("nothing is waited for".to_owned());
+            }
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
                 "{}", reasons.join("; "));
         }
@@ -491,16 +530,19 @@ impl Controller {
         app.report = Some(report.clone());
         self.tell(name, &report);
         let app = self.apps.get_mut(name)?;
-        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on.
-        let mut actions: Vec<_> = anchor.into_iter().collect();
-        actions.append(&mut decision.actions);
+        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on. It is
+        // the controller's own, whoever the application is.
+        let own = &self.ports.cluster;
+        let theirs = beforehand::acting(own, app.account().as_ref());
+        let mut actions: Vec<_> = anchor.into_iter().map(|action| (action, own.clone())).collect();
+        actions.extend(std::mem::take(&mut decision.actions).into_iter().map(|action| (action, theirs.clone())));
         if !actions.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
-                app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
+                self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
-                self.acts.push(lanes::act(name.clone(), actions, &self.ports.cluster, parallel));
+                self.acts.push(lanes::act(name.clone(), actions, parallel));
             }
         }
         let app = self.apps.get(name)?;
@@ -519,7 +561,6 @@ impl Controller {
     /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
     async fn publish(&mut self, publications: Vec<(Publication, bool)>) {
         let now = self.now();
-        let interval = self.push_interval();
         let away = self.git.away.is_some() || self.branch.is_none();
         // Going back does not wait until a push may be tried again; a repair is nothing but a push.
         let held_up = self.push_failures > 0 && self.push_not_before.is_some_and(|at| at > now);
@@ -533,22 +574,14 @@ impl Controller {
             return;
         }
         let urgent = publications.iter().any(|(_, urgent)| *urgent);
-        let next = self.last_push.map(|last| last + interval);
-        let wait = next.filter(|next| *next > now && !urgent);
-        let backing_off = self.git_not_before.max(self.push_not_before).filter(|at| *at > now);
-        if let Some(until) = wait.max(backing_off) {
+        if let Some(until) = if urgent { self.backs_off(now) } else { self.may_push_from(now) } {
             self.wake_all(publications.iter().map(|(publication, _)| publication.app.clone()), until);
             return;
         }
         if self.git_lane.is_some() {
             // The lane's end wakes them: they are decided again then, on what it brought.
             let names: Vec<AppName> = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
-            for name in names {
-                if let Some(app) = self.apps.get_mut(&name) {
-                    app.wake = None;
-                }
-                self.publishing_later(name);
-            }
+            self.publishing.extend(names);
             return;
         }
         let Some(onto) = self.branch.as_ref().map(|branch| branch.revision.clone()) else { return };
@@ -556,17 +589,19 @@ impl Controller {
         self.git_lane = Some(lanes::push(&self.ports.repository, onto, publications, now));
     }
 
-    /// Decides for an application again as soon as the Git lane is free.
-    fn publishing_later(&mut self, name: AppName) {
-        self.publishing.insert(name);
+    fn wake_all(&mut self, names: impl Iterator<Item = AppName>, at: Timestamp) {
+        names.for_each(|name| self.agenda.wake_by(&name, at));
     }
 
-    fn wake_all(&mut self, names: impl Iterator<Item = AppName>, at: Timestamp) {
-        for name in names {
-            if let Some(app) = self.apps.get_mut(&name) {
-                app.wake = Some(app.wake.map_or(at, |wake| wake.min(at)));
-            }
-        }
+    /// Returns until when records of going forward may not be pushed, where they may not now.
+    fn may_push_from(&self, now: Timestamp) -> Option<Timestamp> {
+        let next = self.last_push.map(|last| last + self.push_interval());
+        next.filter(|next| *next > now).max(self.backs_off(now))
+    }
+
+    /// Returns until when nothing may be pushed, after what failed.
+    fn backs_off(&self, now: Timestamp) -> Option<Timestamp> {
+        self.git_not_before.max(self.push_not_before).filter(|at| *at > now)
     }
 
     fn push_interval(&self) -> SignedDuration {
@@ -577,27 +612,21 @@ impl Controller {
 
     /// Returns when something is due without an event.
     fn next_wake(&self) -> Option<Timestamp> {
-        let apps = self
-            .apps
-            .iter()
-            .filter(|(name, app)| !app.acting && !self.publishing.contains(*name) && self.ready)
-            .filter_map(|(_, app)| app.wake);
+        let apps = self.agenda.next().filter(|_| self.ready);
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
+        let turn = self.next_turn();
         let question = self.next_question().filter(|_| self.ready);
-        apps.chain(git).chain(question).min()
+        [apps, git, turn, question].into_iter().flatten().min()
     }
 
     fn touch(&mut self, touched: Touched) {
         match touched {
             Touched::Nothing => {}
             Touched::Apps(names) => {
-                for name in names {
-                    if let Some(app) = self.apps.get_mut(&name) {
-                        app.dirty = true;
-                    }
-                }
+                let known = names.iter().filter(|name| self.apps.contains_key(*name));
+                known.for_each(|name| self.agenda.touch(name));
             }
-            Touched::Everything => self.apps.values_mut().for_each(|app| app.dirty = true),
+            Touched::Everything => self.apps.keys().for_each(|name| self.agenda.touch(name)),
         }
     }
 }

@@ -18,11 +18,16 @@ use super::{
     publish::Publication,
 };
 use crate::core::{
-    cluster::{ClusterError, ClusterEvent},
+    cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
     names::{AppName, Digest, Revision},
     repository::{Push, RepositoryError},
-    rollout::{action::Action, input::HeadContent, labels, view::Touched},
+    rollout::{
+        action::Action,
+        input::{Admitted, HeadContent},
+        labels,
+        view::Touched,
+    },
 };
 
 impl Controller {
@@ -64,7 +69,14 @@ impl Controller {
             let (_, key) = subject(&done.action.write);
             let is_done = done.is_done_after_all();
             match done.result {
-                Ok(Some(object)) => touched.push(self.view.put(object)),
+                Ok(Some(object)) => {
+                    if let (Write::Apply { object: sent, .. }, Some(app)) =
+                        (&done.action.write, self.apps.get_mut(&acted.app))
+                    {
+                        app.note_admitted(key, Admitted::of(sent, &object));
+                    }
+                    touched.push(self.view.put(object));
+                }
                 Ok(None) => touched.push(self.view.forget(&key)),
                 Err(error) if is_done => {
                     info!(app = %acted.app, %error, "{}: done, though nobody answered", done.action.why);
@@ -105,8 +117,13 @@ impl Controller {
         }
         if let Some(app) = self.apps.get_mut(&acted.app) {
             app.acting = false;
-            app.dirty = true;
-            if failed {
+            self.agenda.touch(&acted.app);
+            if let Some(answer) = acted.answer {
+                for objection in &answer.objections {
+                    warn!(app = %acted.app, revision = answer.revision.short(), objection, "refused beforehand");
+                }
+                app.answer = Some(answer);
+            } else if failed {
                 app.trouble = trouble;
                 app.refused = refused;
                 app.back_off(now, asked);
@@ -119,11 +136,8 @@ impl Controller {
     /// Takes what the Git lane brought.
     pub(super) async fn git_done(&mut self, done: GitDone) {
         // Those that waited for the lane are decided again, on what it brought.
-        for name in std::mem::take(&mut self.publishing) {
-            if let Some(app) = self.apps.get_mut(&name) {
-                app.dirty = true;
-            }
-        }
+        let waited = std::mem::take(&mut self.publishing);
+        self.touch(Touched::Apps(waited));
         match done {
             GitDone::Fetched(Ok(tip)) => self.fetched(tip).await,
             GitDone::Fetched(Err(error)) => self.git_failed(&error),
@@ -223,8 +237,9 @@ impl Controller {
                     self.tell_records(publication);
                     if let Some(app) = self.apps.get_mut(&publication.app) {
                         publication.pushed_to(&mut app.ledger);
+                        self.line.follow(&publication.app, app);
                         app.repair = None;
-                        app.dirty = true;
+                        self.agenda.touch(&publication.app);
                     }
                 }
                 self.touch_dependents(&publications.iter().map(|(publication, _)| &publication.app).collect());
@@ -294,17 +309,14 @@ impl Controller {
 
     /// Those that wait for an application decide again when it has moved.
     fn touch_dependents(&mut self, moved: &BTreeSet<&AppName>) {
-        for app in self.apps.values_mut() {
-            if let Some(HeadContent::Rendered(render)) = &app.content {
-                app.dirty |= render.application.depends_on.iter().any(|other| moved.contains(other));
-            }
-        }
+        let waiting = moved.iter().filter_map(|name| self.dependents.get(*name)).flatten();
+        waiting.for_each(|name| self.agenda.touch(name));
     }
 
-    fn forget_repair(&mut self, app: &AppName) {
-        if let Some(app) = self.apps.get_mut(app) {
+    fn forget_repair(&mut self, name: &AppName) {
+        if let Some(app) = self.apps.get_mut(name) {
             app.repair = None;
-            app.dirty = true;
+            self.agenda.touch(name);
         }
     }
 
@@ -334,7 +346,8 @@ impl Controller {
                     info!(app = %publication.app, "Git is away: going back is recorded in the anchor");
                     app.anchored = Some((ledger.pushed_tip(), ledger.tip()));
                     app.ledger = ledger;
-                    app.dirty = true;
+                    self.line.follow(&publication.app, app);
+                    self.agenda.touch(&publication.app);
                     if let Some(object) = object {
                         self.view.put(object);
                     }
@@ -342,7 +355,7 @@ impl Controller {
                 Err(error) => {
                     warn!(app = %publication.app, %error, "the anchor cannot be written");
                     app.back_off(now, None);
-                    app.wake = app.not_before;
+                    self.agenda.wake_at(&publication.app, app.not_before);
                 }
             }
         }
@@ -377,8 +390,11 @@ impl Controller {
             .filter_map(anchor::read)
             .collect();
         for anchor in anchors {
-            let app = self.apps.entry(anchor.app.clone()).or_default();
+            let name = anchor.app.clone();
+            let app = self.apps.entry(name.clone()).or_default();
             take_anchor(app, anchor);
+            self.line.follow(&name, app);
+            self.agenda.touch(&name);
         }
     }
 }
@@ -405,7 +421,6 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
     for (revision, render) in anchor.renders {
         app.renders.entry(revision).or_insert_with(|| Arc::new(render));
     }
-    app.dirty = true;
 }
 
 fn last_of(anchor: &Anchor) -> Option<Digest> {

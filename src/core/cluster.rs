@@ -3,7 +3,7 @@
 //! Objects come by watching and are folded into a cache by the controller. Writes carry what they were decided
 //! on (UID, resource version); a stale one is refused with [`ClusterError::Conflict`] and decided again.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,35 @@ pub enum Scope {
     Cluster,
 }
 
+/// A ServiceAccount in whose name requests are made, instead of the controller's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Account {
+    /// Where the account is.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl fmt::Display for Account {
+    /// The name of the user that it is, as the API server writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+}
+
+/// What somebody wants to do to an object, or to objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Access {
+    /// `create`, `patch`, `delete`, `get`, as roles name them.
+    pub verb: &'static str,
+    /// The kind.
+    pub kind: Kind,
+    /// "" for objects of the cluster.
+    pub namespace: String,
+    /// `None` for objects whose names are not known yet.
+    pub name: Option<String>,
+}
+
 /// How a patch's body is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PatchType {
@@ -151,7 +180,7 @@ pub const FIELD_MANAGER: &str = "locktender";
 /// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
-    /// 409: decided on something that has changed, or fields belong to somebody else.
+    /// 409: decided on something that has changed.
     #[error("conflict: {0}")]
     Conflict(String),
     /// 409 of a creation.
@@ -163,7 +192,7 @@ pub enum ClusterError {
     /// 404 of a kind, or of a namespace while creating.
     #[error("the cluster does not serve it: {0}")]
     NoKind(String),
-    /// 422 or 400: what was sent is wrong and stays wrong.
+    /// 422 or 400: what was sent is wrong and stays wrong; or fields of it belong to somebody else.
     #[error("the API server refuses it: {0}")]
     Invalid(String),
     /// 401 or 403, quota and admission included.
@@ -218,6 +247,12 @@ pub trait Cluster: Send + Sync {
 
     /// Reads one object from the API server itself, past every cache.
     async fn read(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Option<Object>, ClusterError>;
+
+    /// Returns the same cluster for whoever writes and reads in an account's name. It is not watched.
+    fn acting_as(&self, account: &Account) -> Arc<dyn Cluster>;
+
+    /// Asks whether whoever asks may do something.
+    async fn may(&self, access: &Access) -> Result<bool, ClusterError>;
 
     /// Returns where objects of `kind` live; [`ClusterError::NoKind`] where the server does not serve it.
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError>;

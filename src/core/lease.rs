@@ -63,6 +63,31 @@ pub fn holder(lease: &Object) -> &str {
     lease.text(&["spec", "holderIdentity"])
 }
 
+/// Returns when the lease was renewed last, as written: for people.
+pub fn renewed(lease: &Object) -> Option<Timestamp> {
+    lease.text(&["spec", "renewTime"]).parse().ok()
+}
+
+/// Says that nobody acts under a lease any more; `None` while somebody seems to. Two durations are waited for, as the
+/// clocks of two machines are compared.
+pub fn abandoned(lease: &Object, now: Timestamp) -> Option<String> {
+    let renewed = renewed(lease)?;
+    let silent = u64::try_from(now.duration_since(renewed).as_secs()).unwrap_or(0);
+    let lasts = u64::try_from(lease.number(&["spec", "leaseDurationSeconds"]).unwrap_or(0)).unwrap_or(0);
+    let place = format!("Lease {}/{}", lease.namespace(), lease.name());
+    let ago = match silent {
+        0..120 => format!("{silent} s"),
+        120..7200 => format!("{} min", silent / 60),
+        7200..172_800 => format!("{} h", silent / 3600),
+        _ => format!("{} d", silent / 86_400),
+    };
+    match holder(lease) {
+        "" => Some(format!("none since {ago}: the last one gave its place back ({place})")),
+        who if silent > 2 * lasts => Some(format!("last seen {ago} ago: {who} ({place})")),
+        _ => None,
+    }
+}
+
 /// Returns the write by which the lease is to be taken: who gets an answer to it holds the lease. `None` where somebody
 /// else holds it. `unchanged`: for how long its `spec` has been seen as it is.
 pub fn evaluate(live: Option<&Object>, unchanged: Duration, terms: &Terms, now: Timestamp) -> Option<Write> {
@@ -153,6 +178,21 @@ mod tests {
         assert!(takes(Some(&lease("me", 15)), 0));
         assert!(!takes(Some(&lease("other", 15)), 14));
         assert!(takes(Some(&lease("other", 15)), 15));
+    }
+
+    #[test]
+    fn people_are_told_when_nobody_acts() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX);
+        let told = |holder: &str, now: i64| {
+            let mut lease = lease(holder, 15);
+            lease.set(&["spec", "renewTime"], json!("1970-01-01T00:00:00.000000Z"));
+            abandoned(&lease, at(now))
+        };
+        assert_eq!(told("one", 30), None);
+        assert_eq!(told("one", 200), Some("last seen 3 min ago: one (Lease locktender/locktender)".to_owned()));
+        let given_back = "none since 40 s: the last one gave its place back (Lease locktender/locktender)";
+        assert_eq!(told("", 40), Some(given_back.to_owned()));
+        assert_eq!(abandoned(&lease("one", 15), at(200)), None, "a lease that tells no time tells nothing");
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Target {
 }
 
 /// Returns whether `text` fits `pattern`, in which `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(text) = text.strip_prefix(head) else { return false };
     rest.is_empty() || (0..=text.len()).any(|at| text.get(at..).is_some_and(|tail| matches(rest, tail)))

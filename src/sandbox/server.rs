@@ -18,13 +18,14 @@ use tokio::{
 };
 
 use super::{
-    api::Api,
+    api::{Api, access::Forbidden},
     faults::Faults,
-    http::{self, Backend},
+    http::{self, AuditLog, Backend},
     kubeconfig,
     kubelet::{ListenerRuntime, PodRange},
     nodes::NodeSpec,
     pace::Pace,
+    traffic::{self, Forward},
     world::{World, WorldOptions},
 };
 use crate::core::names::Digest;
@@ -44,6 +45,10 @@ pub struct SandboxOptions {
     pub pace: Pace,
     /// Where UIDs and generated names come from.
     pub seed: u64,
+    /// The file to which every request is added, in the shape of Kubernetes' audit log.
+    pub audit_log: Option<PathBuf>,
+    /// Whether Gateways and HTTPRoutes are known from the start. Brought by somebody else they are followed as well.
+    pub gateway_api: bool,
 }
 
 impl Default for SandboxOptions {
@@ -55,6 +60,8 @@ impl Default for SandboxOptions {
             capacity: 110,
             pace: Pace::default(),
             seed: 1,
+            audit_log: None,
+            gateway_api: false,
         }
     }
 }
@@ -82,11 +89,12 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Where the API server cannot listen, or the kubeconfig cannot be written.
+    /// Where the API server cannot listen, or the kubeconfig or the audit log cannot be written.
     pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let (url, token) = (http::url(address), token());
+        let audit = options.audit_log.as_deref().map(AuditLog::open).transpose()?;
         if let Some(path) = &options.kubeconfig {
             kubeconfig::write(path, &url, &token)?;
         }
@@ -96,7 +104,7 @@ impl Sandbox {
         let runtime = ListenerRuntime::new(Handle::current(), nudge.clone(), PodRange::LOOPBACK, salt);
         let units = options.units.iter().map(|(unit, count)| (unit.as_str(), *count));
         let started = (Timestamp::now(), Instant::now());
-        let world = World::with_runtime(
+        let mut world = World::with_runtime(
             WorldOptions {
                 seed: options.seed,
                 now: started.0,
@@ -105,6 +113,10 @@ impl Sandbox {
             },
             Box::new(runtime),
         );
+        for definition in options.gateway_api.then(traffic::definitions::definitions).into_iter().flatten() {
+            let made = world.api.create(definition);
+            made.map_err(|status| io::Error::other(format!("cannot make the Gateway API known: {}", status.message)))?;
+        }
         let (revision, _) = watch::channel(world.api.revision());
         let live = Arc::new(Live { world: Mutex::new(world), revision, nudge, started });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -112,9 +124,10 @@ impl Sandbox {
             // A sandbox that is dropped stops as well.
             let _ = stopped.await;
         };
-        let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), stopped));
+        let server = tokio::spawn(http::serve(listener, live.clone(), token.clone(), audit, stopped));
         let mut clock = JoinSet::new();
         clock.spawn(live.clone().run());
+        clock.spawn(traffic::run(live.clone(), salt));
         Ok(Self { url, token, kubeconfig: options.kubeconfig, live, stop, server, clock })
     }
 
@@ -125,9 +138,23 @@ impl Sandbox {
         result
     }
 
+    /// Forbids all this, and nothing else any more.
+    pub fn forbid(&self, rules: Vec<Forbidden>) {
+        self.live.lock().api.forbid(rules);
+    }
+
     /// Looks at the world as it is: its objects, and what happened to them.
     pub fn look<R>(&self, what: impl FnOnce(&World) -> R) -> R {
         what(&self.live.lock())
+    }
+
+    /// Opens a way to a port of a Service, for as long as what is returned is kept.
+    ///
+    /// # Errors
+    ///
+    /// Where this machine has no port left.
+    pub async fn open(&self, namespace: &str, service: &str, port: u16) -> io::Result<Forward> {
+        Forward::open(self.live.clone(), namespace, service, port).await
     }
 
     /// Stops everything: watches end, pods stop listening.

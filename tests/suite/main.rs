@@ -1,9 +1,11 @@
 //! Every test that needs more than one module, in one binary: linking is what costs.
 
 mod architecture;
+mod audit;
 mod cli;
 mod conformance;
 mod demo;
+mod faults;
 mod git;
 mod histories;
 mod input;

@@ -8,6 +8,7 @@ use std::{future::Future, time::Duration};
 use async_trait::async_trait;
 
 use self::http::Http;
+use super::traffic::haproxy;
 use crate::core::ask::{Ask, Question, Said, Unanswered};
 
 /// Asks over the network of this process.
@@ -23,6 +24,7 @@ impl Ask for Outside {
             match question {
                 Question::Probe(probe) => self.http.probe(&probe.url).await,
                 Question::Metric(metric) => self.http.metric(&metric.query).await,
+                Question::Proxy(proxy) => haproxy::state(&proxy.asked).await.map(Said::Servers),
             }
         };
         within(question.timeout(), answer).await

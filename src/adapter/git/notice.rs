@@ -74,8 +74,8 @@ impl Notice {
             state.due = Instant::now() + jittered(self.poll);
         }
         if seen.is_some() && seen.as_ref() == here {
-            state.told = None;
-            return false;
+            // One that could not be asked is back: whoever heard that it was away waits for that.
+            return state.told.take() == Some(None);
         }
         let news = due || state.told.as_ref() != Some(&seen);
         state.told = Some(seen);

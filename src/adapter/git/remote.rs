@@ -137,7 +137,7 @@ impl Remote {
         let line = output.stdout.lines().find(|line| line.split('\t').nth(1).is_some_and(|spec| *spec == refspec));
         let line = line.map(|line| line.split_at(1));
         match line {
-            Some(("!", rest)) if !rest.contains("[remote failure]") => {
+            Some(("!", rest)) if !BROKE.iter().any(|broke| rest.contains(broke)) => {
                 let summary = rest.rsplit('\t').next().unwrap_or(rest);
                 let stale =
                     ["(stale info)", "(fetch first)", "(non-fast-forward)"].iter().any(|s| summary.ends_with(s));
@@ -191,6 +191,10 @@ impl Remote {
         }
     }
 }
+
+/// How git sums up a push that the server could not take, whatever it would have said of it: it broke off, or its
+/// repository went away meanwhile.
+const BROKE: [&str; 2] = ["[remote failure]", "(missing necessary objects)"];
 
 /// What a failure's words point to.
 enum Sign {

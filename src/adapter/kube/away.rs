@@ -1,9 +1,11 @@
 //! No cluster at all, for looks at Git alone.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::core::{
-    cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
+    cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
     manifest::Object,
 };
 
@@ -23,6 +25,14 @@ impl Cluster for NoCluster {
     }
 
     async fn read(&self, _: &Kind, _: &str, _: &str) -> Result<Option<Object>, ClusterError> {
+        Err(ClusterError::Unreachable(NOT_ASKED.to_owned()))
+    }
+
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        Arc::new(Self)
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
         Err(ClusterError::Unreachable(NOT_ASKED.to_owned()))
     }
 

@@ -17,6 +17,9 @@
 //!
 //! # Caveats
 //!
+//! - Whoever acts in an account's name (`Cluster::acting_as`) sends `Impersonate-User` and no groups: the API server
+//!   gives a ServiceAccount those that it has, and the right to impersonate groups is not needed. Discovery and watches
+//!   are the controller's own.
 //! - `managedFields` of others than Locktender are taken off every object: nothing reads them and they are half of it.
 //! - Deleting what is gone already is done: `None`, not `NotFound`.
 
@@ -55,11 +58,11 @@ use self::{
     discovery::{Discovery, Resource},
     refusal::{Subject, refusal},
     renew::Clients,
-    requests::{kind_of, object_path, request, subject_of},
+    requests::{access_review, kind_of, object_path, request, subject_of},
     transport::{Call, Reply, Transport},
 };
 use crate::core::{
-    cluster::{Cluster, ClusterError, ClusterEvent, FIELD_MANAGER, Kind, ObjectKey, Scope, Write},
+    cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, FIELD_MANAGER, Kind, ObjectKey, Scope, Write},
     manifest::Object,
 };
 
@@ -143,6 +146,8 @@ impl Shared {
 /// A cluster behind an API server.
 pub struct KubeCluster {
     shared: Arc<Shared>,
+    /// In whose name it is read and written; `None` is who the client is.
+    account: Option<Account>,
     sender: mpsc::Sender<ClusterEvent>,
     events: tokio::sync::Mutex<mpsc::Receiver<ClusterEvent>>,
     watched: Mutex<BTreeSet<Kind>>,
@@ -156,23 +161,27 @@ impl KubeCluster {
     }
 
     fn over(clients: Clients, settings: Settings) -> Self {
-        Self::sharing(Arc::new(Shared {
-            transport: Transport::new(clients, &settings),
-            discovery: Discovery::new(settings.doubt_after),
-            settings,
-            definitions: broadcast::channel(64).0,
-        }))
+        Self::sharing(
+            Arc::new(Shared {
+                transport: Transport::new(clients, &settings),
+                discovery: Discovery::new(settings.doubt_after),
+                settings,
+                definitions: broadcast::channel(64).0,
+            }),
+            None,
+        )
     }
 
     /// Returns the same cluster without any watch: connections, limits and counts are shared, events are not.
     pub fn anew(&self) -> Self {
-        Self::sharing(Arc::clone(&self.shared))
+        Self::sharing(Arc::clone(&self.shared), None)
     }
 
-    fn sharing(shared: Arc<Shared>) -> Self {
+    fn sharing(shared: Arc<Shared>, account: Option<Account>) -> Self {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         Self {
             shared,
+            account,
             sender,
             events: tokio::sync::Mutex::new(events),
             watched: Mutex::default(),
@@ -185,11 +194,15 @@ impl KubeCluster {
         Arc::clone(&self.shared.transport.counts)
     }
 
+    async fn call(&self, call: &Call) -> Result<Reply, ClusterError> {
+        self.shared.transport.call_as(self.account.as_ref(), call, self.shared.settings.request_timeout).await
+    }
+
     async fn carry_out(&self, write: &Write, dry_run: bool) -> Result<Option<Object>, ClusterError> {
         let (kind, subject) = (kind_of(write), subject_of(write));
         let resource = self.shared.resource(&kind).await?;
         let call = request(write, &resource, dry_run)?;
-        let reply = self.shared.transport.call(&call, self.shared.settings.request_timeout).await?;
+        let reply = self.call(&call).await?;
         let deletes = matches!(write, Write::Delete { .. });
         if !reply.is_success() {
             return match self.shared.refused(&reply, &subject).await {
@@ -236,7 +249,7 @@ impl Cluster for KubeCluster {
         let resource = self.shared.resource(kind).await?;
         let call = Call::reading(CountedVerb::Get, &resource.name(kind), object_path(kind, &key, &resource)?);
         let subject = Subject { what: key.to_string(), kind: kind.clone(), json_patch: false };
-        let reply = self.shared.transport.call(&call, self.shared.settings.request_timeout).await?;
+        let reply = self.call(&call).await?;
         if reply.is_success() {
             return Ok(Some(complete(parse(&reply, &subject)?, kind)));
         }
@@ -244,6 +257,21 @@ impl Cluster for KubeCluster {
             ClusterError::NotFound(_) => Ok(None),
             error => Err(error),
         }
+    }
+
+    fn acting_as(&self, account: &Account) -> Arc<dyn Cluster> {
+        Arc::new(Self::sharing(Arc::clone(&self.shared), Some(account.clone())))
+    }
+
+    async fn may(&self, access: &Access) -> Result<bool, ClusterError> {
+        let resource = self.shared.resource(&access.kind).await?;
+        let kind = Kind::new("authorization.k8s.io", "v1", "SelfSubjectAccessReview");
+        let reply = self.call(&access_review(access, &resource)).await?;
+        let subject = Subject { what: "a SelfSubjectAccessReview".to_owned(), kind, json_patch: false };
+        if !reply.is_success() {
+            return Err(refusal(&reply, &subject));
+        }
+        Ok(parse(&reply, &subject)?.at(&["status", "allowed"]).and_then(Value::as_bool).unwrap_or_default())
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {

@@ -63,6 +63,8 @@ pub(super) fn refusal(reply: &Reply, subject: &Subject) -> ClusterError {
     match reply.status {
         404 => not_found(&status, subject, text),
         409 if reason == "AlreadyExists" => ClusterError::AlreadyExists(text),
+        // It is decided on what is there, and stays so until somebody lets go of the fields.
+        409 if belongs_to_others(&status) => ClusterError::Invalid(text),
         409 => ClusterError::Conflict(text),
         422 if lost_precondition(&status, subject) => ClusterError::Conflict(text),
         401 | 403 => ClusterError::Forbidden(text),
@@ -101,6 +103,12 @@ fn lost_precondition(status: &Status, subject: &Subject) -> bool {
     let immutable = ["metadata.uid", "metadata.resourceVersion"];
     causes.filter_map(|cause| cause.field.as_deref()).any(|field| immutable.contains(&field))
         || subject.json_patch && says(status, UNFIT)
+}
+
+/// Returns whether a 409 says that other managers have the fields, not that the object has changed.
+fn belongs_to_others(status: &Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason.as_deref() == Some("FieldManagerConflict"))
 }
 
 fn says(status: &Status, text: &str) -> bool {
@@ -184,6 +192,7 @@ mod tests {
     #[case(404, "NotFound", json!({"name": "y", "kind": "namespaces"}), None, "no kind")]
     #[case(409, "AlreadyExists", json!({"name": "x", "kind": "pods"}), None, "exists")]
     #[case(409, "Conflict", json!({"name": "x", "kind": "pods"}), None, "conflict")]
+    #[case(409, "Conflict", json!({"causes": [{"reason": "FieldManagerConflict", "field": ".data.a"}]}), None, "invalid")]
     #[case(422, "Invalid", json!({"causes": [{"field": "spec.replicas"}]}), None, "invalid")]
     #[case(422, "Invalid", json!({"causes": [{"field": "metadata.uid"}]}), None, "conflict")]
     #[case(400, "BadRequest", json!({}), None, "invalid")]

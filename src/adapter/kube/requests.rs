@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{counts::Verb, discovery::Resource, refusal::Subject, transport::Call};
 use crate::core::{
-    cluster::{ClusterError, FIELD_MANAGER, Kind, ObjectKey, PatchType, Scope, Write},
+    cluster::{Access, ClusterError, FIELD_MANAGER, Kind, ObjectKey, PatchType, Scope, Write},
     manifest::Object,
 };
 
@@ -100,6 +100,34 @@ pub(super) fn request(write: &Write, resource: &Resource, dry_run: bool) -> Resu
                 body: Some(("application/json", bytes(&options))),
             })
         }
+    }
+}
+
+/// Builds the question whether whoever asks may do something.
+pub(super) fn access_review(access: &Access, resource: &Resource) -> Call {
+    let mut attributes = json!({
+        "verb": access.verb,
+        "group": access.kind.group,
+        "version": access.kind.version,
+        "resource": resource.plural,
+    });
+    if resource.scope == Scope::Namespaced {
+        attributes["namespace"] = json!(access.namespace);
+    }
+    if let Some(name) = &access.name {
+        attributes["name"] = json!(name);
+    }
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    });
+    Call {
+        verb: Verb::Create,
+        resource: "selfsubjectaccessreviews.authorization.k8s.io".to_owned(),
+        method: Method::POST,
+        target: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned(),
+        body: Some(("application/json", bytes(&review))),
     }
 }
 

@@ -14,10 +14,13 @@ use super::{
     pace::Pace,
     renew::Clients,
 };
-use crate::core::cluster::ClusterError;
+use crate::core::cluster::{Account, ClusterError};
 
 /// More than this of one answer is refused: a page of a list has at most a few hundred objects of 1.5 MiB.
 const LARGEST_ANSWER: usize = 512 << 20;
+
+/// In whose name a request is made.
+const IMPERSONATE_USER: &str = "Impersonate-User";
 
 /// More than this without a line's end is no watch event.
 const LONGEST_LINE: usize = 16 << 20;
@@ -86,10 +89,20 @@ impl Transport {
 
     /// Sends a request and reads the whole answer, within `limit` from when it is its turn.
     pub(super) async fn call(&self, call: &Call, limit: Duration) -> Result<Reply, ClusterError> {
+        self.call_as(None, call, limit).await
+    }
+
+    /// The same in an account's name.
+    pub(super) async fn call_as(
+        &self,
+        account: Option<&Account>,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<Reply, ClusterError> {
         // The semaphore is never closed; without a permit the request goes all the same.
         let _permit = self.in_flight.acquire().await.ok();
         let answer = async {
-            let response = self.send(call).await?;
+            let response = self.send(call, account).await?;
             let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
             let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
             let body = body.map_err(|error| unreachable(call, &*error))?.to_bytes();
@@ -104,7 +117,7 @@ impl Transport {
     /// Opens a watch; `limit` is how long its first answer may take.
     pub(super) async fn open(&self, call: &Call, limit: Duration) -> Result<Opened, ClusterError> {
         self.turn().await;
-        let response = within(limit, call, self.send(call)).await;
+        let response = within(limit, call, self.send(call, None)).await;
         self.answered(call, response.as_ref().ok().map(|response| response.status().as_u16()));
         let response = response?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
@@ -132,13 +145,17 @@ impl Transport {
         }
     }
 
-    async fn send(&self, call: &Call) -> Result<Response<Body>, ClusterError> {
+    async fn send(&self, call: &Call, account: Option<&Account>) -> Result<Response<Body>, ClusterError> {
         self.counts.add(call.verb, &call.resource);
         let request = Request::builder()
             .method(call.method.clone())
             .uri(&call.target)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("locktender/", env!("CARGO_PKG_VERSION")));
+        let request = match account {
+            Some(account) => request.header(IMPERSONATE_USER, account.to_string()),
+            None => request,
+        };
         let request = match &call.body {
             Some((content_type, content)) => {
                 request.header(header::CONTENT_TYPE, *content_type).body(Body::from(content.clone()))

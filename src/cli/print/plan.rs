@@ -81,7 +81,12 @@ fn stages(plan: &Plan) -> String {
         head.push("workload".to_owned());
     }
     head.extend(units.iter().map(ToString::to_string));
-    head.extend(["new pods".to_owned(), "then".to_owned()]);
+    head.push("new pods".to_owned());
+    let split = plan.policy.as_ref().is_some_and(|policy| policy.spec.strategy.beside().is_some());
+    if split {
+        head.push("traffic".to_owned());
+    }
+    head.push("then".to_owned());
     let mut rows = vec![head];
     for (index, stage) in plan.stages.iter().enumerate() {
         let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health).map(ToString::to_string);
@@ -94,7 +99,10 @@ fn stages(plan: &Plan) -> String {
         let name = stage.name.to_string();
         if staged.is_empty() || stage.quota.is_empty() {
             let mut row = vec![name];
-            row.extend(std::iter::repeat_n("-".to_owned(), units.len() + usize::from(several) + 1));
+            row.extend(std::iter::repeat_n(
+                "-".to_owned(),
+                units.len() + usize::from(several) + usize::from(split) + 1,
+            ));
             row.push(then.to_owned());
             rows.push(row);
             continue;
@@ -110,6 +118,9 @@ fn stages(plan: &Plan) -> String {
             let count = |counts: &BTreeMap<Unit, u32>, unit: &Unit| counts.get(unit).copied().unwrap_or(0);
             row.extend(units.iter().map(|unit| format!("{}/{}", count(quota, unit), count(totals, unit))));
             row.push(format!("{}/{}", quota.values().sum::<u32>(), totals.values().sum::<u32>()));
+            if split {
+                row.push(stage.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string()));
+            }
             row.push(if at + 1 == staged.len() { then.to_owned() } else { String::new() });
             rows.push(row);
         }

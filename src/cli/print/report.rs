@@ -31,6 +31,9 @@ pub struct Shown {
     /// Why the cluster could not be asked: then counts of pods are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_away: Option<String>,
+    /// When a controller was seen last, where none is there any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_controller: Option<String>,
     /// The rollout, folded.
     #[serde(skip)]
     pub state: Option<State>,
@@ -100,6 +103,9 @@ pub fn block(shown: &Shown, now: Timestamp) -> String {
     if let Some(why) = &shown.cluster_away {
         let _ = writeln!(text, "  {:<12} {why}: this is what Git says", "no cluster");
     }
+    if let Some(seen) = &shown.no_controller {
+        let _ = writeln!(text, "  {:<12} {seen}", "controller");
+    }
     match &shown.state {
         Some(state) if !state.is_over() && !matches!(state.phase, Phase::Aborting(_)) => {
             stages(shown, state, &mut text)
@@ -122,7 +128,8 @@ fn stages(shown: &Shown, state: &State, text: &mut String) {
             Some(then) => format!("    then {then}"),
             None => String::new(),
         };
-        for (at, dots) in planned_dots(state, stage).into_iter().enumerate() {
+        let signs = if index < state.stage { REACHED } else { AHEAD };
+        for (at, dots) in planned_dots(state, stage, signs).into_iter().enumerate() {
             let name = if at == 0 { stage.name.as_str() } else { "" };
             let line = format!("  {marker} {name:<10} {dots}{}", if at == 0 { then.as_str() } else { "" });
             let _ = writeln!(text, "{}", line.trim_end());
@@ -151,7 +158,7 @@ fn current(shown: &Shown, state: &State, stage: &StageReport, text: &mut String)
         .map(|(id, units)| named(stage.quota.len() > 1, id, live_dots(&order(state, units))))
         .collect();
     if lines.is_empty() {
-        lines = planned_dots(state, stage);
+        lines = planned_dots(state, stage, REACHED);
     }
     // Workloads that this rollout does not change are at the new version already.
     let staged = report.units.iter().filter(|(id, _)| stage.quota.contains_key(*id));
@@ -224,6 +231,7 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
             pause: None,
             analysis: Vec::new(),
         },
+        REACHED,
     );
     let first = dots.first().cloned().unwrap_or_default();
     let failed = state.phase == Phase::Aborting(Cause::Failure);
@@ -308,8 +316,13 @@ fn unit_name(unit: &Unit) -> String {
     if unit.as_str().is_empty() { String::new() } else { format!("{unit} ") }
 }
 
+/// Signs of a quota that was reached: pods within it, and the others.
+const REACHED: [char; 2] = ['●', '○'];
+/// … and of one that is still ahead: these pods are wanted, and nobody says that they run.
+const AHEAD: [char; 2] = ['◇', '·'];
+
 /// What a stage's quota looks like, one line a workload.
-fn planned_dots(state: &State, stage: &StageReport) -> Vec<String> {
+fn planned_dots(state: &State, stage: &StageReport, signs: [char; 2]) -> Vec<String> {
     let several = stage.quota.len() > 1;
     let lines: Vec<String> = stage
         .quota
@@ -320,7 +333,11 @@ fn planned_dots(state: &State, stage: &StageReport) -> Vec<String> {
                 .into_iter()
                 .map(|(unit, wanted)| {
                     let total = totals.and_then(|totals| totals.get(unit)).copied().unwrap_or(*wanted);
-                    format!("{}{}", unit_name(unit), dots(&[('●', *wanted), ('○', total.saturating_sub(*wanted))]))
+                    format!(
+                        "{}{}",
+                        unit_name(unit),
+                        dots(&[(signs[0], *wanted), (signs[1], total.saturating_sub(*wanted))])
+                    )
                 })
                 .collect();
             named(several, id, dots.join("  "))

@@ -21,6 +21,9 @@ type Units = Vec<(String, usize)>;
 /// An API server, the workload controllers and a kubelet in one process: kubectl works with it, pods answer HTTP on
 /// loopback addresses with their version, name and unit. Nothing is kept when it ends.
 ///
+/// A Gateway of the class locktender-sandbox listens on a loopback address, which its status names, and moves requests
+/// as HTTPRoutes say: by weight, path, header, with copies.
+///
 /// Faults: image tags that end in -bad-image, -crash, -never-ready, -slow or -5xx behave so. The ConfigMap
 /// locktender-sandbox-faults in kube-system sets others while it runs. Its keys name faults: bad-image, crash,
 /// never-ready, slow, 5xx, unhealthy, die; node-down, kubelet-stopped, scheduler-stopped, load-balancer-dead. What
@@ -54,6 +57,9 @@ pub(super) struct Args {
     /// Where UIDs and generated names come from: the same seed gives the same ones
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// The file to which every request is added, one JSON document a line, in the shape of Kubernetes' audit log
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -82,6 +88,8 @@ pub(super) async fn run(args: Args) -> Outcome {
         listen: args.listen,
         capacity: args.capacity,
         seed: args.seed,
+        audit_log: args.audit_log.clone(),
+        gateway_api: true,
         ..SandboxOptions::default()
     };
     let sandbox = Sandbox::start(options).await.map_err(|error| Error::because("cannot start the sandbox", &error))?;

@@ -16,10 +16,10 @@ use self::read::{Read, Reader};
 use crate::core::{
     cluster::{Kind, Scope},
     ledger::DecisionFile,
-    manifest::{Claims, check_across},
+    manifest::{Claims, check_across, is_manifest},
     names::{AppName, Revision},
     policy::{
-        Decision as Verb, DecisionBody, Freeze, Others, Policies, RolloutPolicy, Settings, check_applications,
+        Decision as Verb, DecisionBody, Freeze, Others, Paths, Policies, RolloutPolicy, Settings, check_applications,
         check_policy, read_decision,
     },
     problem::Problem,
@@ -469,6 +469,31 @@ impl Source {
         }
         Ok(decisions)
     }
+}
+
+/// Lists the directories where applications lie that have manifests and no `app.yaml`: nobody releases those.
+///
+/// # Errors
+///
+/// The mirror cannot be read.
+pub async fn strays(
+    repository: &dyn Repository,
+    at: &Revision,
+    paths: &Paths,
+) -> Result<BTreeSet<String>, RepositoryError> {
+    let mut strays = BTreeSet::new();
+    for directory in repository.directory(at, &paths.apps).await?.unwrap_or_default() {
+        if directory.kind != EntryKind::Directory {
+            continue;
+        }
+        let files = repository.files(at, &directory.path).await?;
+        let app = format!("{}/app.yaml", directory.path);
+        let has_manifests = files.iter().any(|file| is_manifest(&directory.path, &file.path));
+        if has_manifests && !files.iter().any(|file| file.path == app) {
+            strays.insert(directory.path);
+        }
+    }
+    Ok(strays)
 }
 
 fn take_out<'a>(

@@ -15,7 +15,9 @@ const LONGEST: usize = 4096;
 pub fn finding(answer: &Answer) -> Finding {
     let reading = match &answer.result {
         Ok(Said::Reading(reading)) => reading,
-        Ok(Said::Page { .. }) => return Finding::Error("a page was answered where a metric was asked for".to_owned()),
+        Ok(Said::Page { .. } | Said::Servers(_)) => {
+            return Finding::Error("something else was answered than the metric that was asked for".to_owned());
+        }
         Err(why) => return Finding::Error(why.to_string()),
     };
     let one = |found: &Found| measured(found, answer);

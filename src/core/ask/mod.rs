@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::analysis::{JsonPath, Range};
+use super::{
+    analysis::{JsonPath, Range},
+    traffic::haproxy,
+};
 
 /// The most that is read of a page, in bytes.
 pub const MOST_OF_A_PAGE: usize = 64 * 1024;
@@ -22,6 +25,8 @@ pub enum Question {
     Probe(Probe),
     /// What does a provider of metrics measure?
     Metric(Metric),
+    /// What servers does a proxy send requests to?
+    Proxy(Proxy),
 }
 
 impl Question {
@@ -30,6 +35,7 @@ impl Question {
         match self {
             Self::Probe(probe) => probe.timeout,
             Self::Metric(metric) => metric.timeout,
+            Self::Proxy(proxy) => proxy.timeout,
         }
     }
 }
@@ -48,6 +54,15 @@ pub struct Probe {
 pub struct Metric {
     /// What is asked, and of whom.
     pub query: Query,
+    /// How long the whole answer may take.
+    pub timeout: Duration,
+}
+
+/// The state of a backend's servers, from HAProxy's own memory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Proxy {
+    /// Which HAProxy, and which backend of it.
+    pub asked: haproxy::Asked,
     /// How long the whole answer may take.
     pub timeout: Duration,
 }
@@ -89,6 +104,8 @@ pub enum Said {
     },
     /// To a metric.
     Reading(Reading),
+    /// To a proxy.
+    Servers(haproxy::State),
 }
 
 /// A measurement, as the provider gave it.

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Drift, Share, Sourced,
-    read::{Fields, Reader, dns_label, read_document},
+    read::{Fields, Reader, dns_label, dns_subdomain, read_document},
     read_policy::{DRIFT, unit_replicas},
 };
 use crate::core::{
+    cluster::Account,
     names::{AppName, Unit},
     problem::Problem,
     yaml::Node,
@@ -33,6 +34,18 @@ pub struct Application {
     pub drift: Option<Drift>,
     /// Applications that are complete before this one starts. Never in a cycle.
     pub depends_on: Vec<AppName>,
+    /// The ServiceAccount in the application's namespace in whose name its objects are read and written; `None` is the
+    /// controller's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+}
+
+impl Application {
+    /// Returns the account in whose name its objects are read and written; `None` is the controller's own.
+    pub fn account(&self) -> Option<Account> {
+        let namespace = self.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        self.service_account_name.clone().map(|name| Account { namespace, name })
+    }
 }
 
 /// What is different for one workload of an application.
@@ -69,7 +82,8 @@ impl Source {
 }
 
 /// The fields of an application's `spec`.
-pub(super) const SPEC: &[&str] = &["namespace", "policy", "overrides", "source", "drift", "dependsOn", "cluster"];
+pub(super) const SPEC: &[&str] =
+    &["namespace", "policy", "overrides", "source", "drift", "dependsOn", "serviceAccountName", "cluster"];
 const SOURCE: &[&str] = &["path", "kustomize", "helm"];
 
 /// Reads `apps/<app>/app.yaml`; the application's name is the directory's.
@@ -95,6 +109,10 @@ pub fn read_application(file: &str, bytes: &[u8]) -> Result<Sourced<Application>
             source: source(reader, fields.get("source"), directory)?,
             drift: fields.get("drift").and_then(|node| reader.choice(node, DRIFT)),
             depends_on: fields.get("dependsOn").map(|node| depends_on(reader, node, name)).unwrap_or_default(),
+            service_account_name: fields
+                .get("serviceAccountName")
+                .and_then(|node| reader.checked(node, dns_subdomain))
+                .map(str::to_owned),
         })
     })
 }

@@ -2,6 +2,7 @@
 //! types that cannot be wrong; after that nothing downstream can fail on bad input.
 
 mod application;
+mod blue_green;
 mod canary;
 mod check;
 mod decision;
@@ -9,6 +10,7 @@ mod duration;
 mod quantity;
 mod read;
 mod read_analysis;
+mod read_blue_green;
 mod read_canary;
 mod read_policy;
 mod rollout_policy;
@@ -16,6 +18,7 @@ pub mod schema;
 mod settings;
 
 pub use application::{Application, Source, WorkloadOverride, read_application};
+pub use blue_green::{Beside, BlueGreen};
 pub use canary::{Canary, Size, Step, StepGates};
 pub use check::{Others, Policies, check_applications, check_policy};
 pub use decision::{Decision, DecisionBody, DigestPrefix, read_decision};

@@ -372,6 +372,17 @@ pub(super) fn dns_label(text: &str) -> Result<(), String> {
     }
 }
 
+/// Checks an RFC 1123 subdomain, which names of most objects are.
+pub(super) fn dns_subdomain(text: &str) -> Result<(), String> {
+    if text.len() <= 253 && text.split('.').all(|part| dns_label(part).is_ok()) {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{text}` is no name: lower-case letters, digits, `-` and `.`, each part begins and ends with one of the former"
+        ))
+    }
+}
+
 /// Checks the value of a label, which a unit is.
 pub(super) fn label_value(text: &str) -> Result<(), String> {
     let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
@@ -387,8 +398,7 @@ pub(super) fn qualified_name(text: &str) -> Result<(), String> {
         Some((domain, name)) => (Some(domain), name),
         None => (None, text),
     };
-    let domain_fits =
-        domain.is_none_or(|domain| domain.len() <= 253 && domain.split('.').all(|part| dns_label(part).is_ok()));
+    let domain_fits = domain.is_none_or(|domain| dns_subdomain(domain).is_ok());
     if domain_fits && label_value(name).is_ok() {
         Ok(())
     } else {

@@ -7,6 +7,7 @@ use super::{
     PruneGuard, Rollback, RollbackStages, RolloutPolicy, Share, Sourced, Strategy, Topology, Update,
     read::{Fields, MOST_PODS, Reader, dns_label, label_value, nearest, qualified_name, read_document},
     read_analysis::Metrics,
+    read_blue_green::blue_green,
     read_canary::canary,
 };
 use crate::core::{
@@ -130,20 +131,19 @@ fn prune(reader: &mut Reader<'_>, node: Option<&Node>) -> PruneGuard {
 fn strategy(reader: &mut Reader<'_>, fields: &Fields<'_>, metrics: &mut Metrics) -> Option<Strategy> {
     let node = reader.required(fields, "strategy")?;
     let fields = reader.fields(node, STRATEGY)?;
-    reader.later(&fields, "blueGreen", "only `batched` and `canary` work in this version");
-    match (fields.get("batched"), fields.get("canary")) {
-        (Some(_), Some(node)) => {
-            reader.problem(node.span, "there are two strategies: an application is released in one way");
-            None
-        }
-        (Some(node), None) => batched(reader, node).map(Strategy::Batched),
-        (None, Some(node)) => canary(reader, node, metrics).map(Strategy::Canary),
-        (None, None) => {
-            if fields.get("blueGreen").is_none() {
-                reader.problem(fields.span, "a strategy is missing").label = Some("write `batched: {}`".to_owned());
-            }
-            None
-        }
+    let mut named = STRATEGY.iter().filter_map(|name| fields.entry(name));
+    let Some(entry) = named.next() else {
+        reader.problem(fields.span, "a strategy is missing").label = Some("write `batched: {}`".to_owned());
+        return None;
+    };
+    if let Some(other) = named.next() {
+        reader.problem(other.value.span, "there are two strategies: an application is released in one way");
+        return None;
+    }
+    match entry.key.as_str() {
+        "batched" => batched(reader, &entry.value).map(Strategy::Batched),
+        "canary" => canary(reader, &entry.value, metrics).map(Strategy::Canary),
+        _ => blue_green(reader, &entry.value).map(Strategy::BlueGreen),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Canary, IntOrPercent, Percent, Share};
+use super::{Beside, BlueGreen, Canary, IntOrPercent, Percent, Share};
 use crate::core::{
     analysis::Metric,
     names::{Digest, Unit},
@@ -125,6 +125,8 @@ pub enum Strategy {
     Batched(Batched),
     /// A growing share of new pods beside the old ones.
     Canary(Canary),
+    /// Everything new beside everything old, and a switch.
+    BlueGreen(BlueGreen),
 }
 
 impl Strategy {
@@ -133,6 +135,7 @@ impl Strategy {
         match self {
             Self::Batched(batched) => &batched.pods,
             Self::Canary(canary) => &canary.pods,
+            Self::BlueGreen(blue_green) => &blue_green.pods,
         }
     }
 
@@ -141,7 +144,16 @@ impl Strategy {
         match self {
             Self::Batched(_) => "batched",
             Self::Canary(_) => "canary",
+            Self::BlueGreen(_) => "blueGreen",
         }
+    }
+
+    /// Returns how old pods stay beside new ones until traffic has left them; `None` where the pods' number is the
+    /// traffic's share.
+    pub fn beside(&self) -> Option<Beside<'_>> {
+        let Self::BlueGreen(blue_green) = self else { return None };
+        let preview_service = blue_green.preview_service.as_deref();
+        Some(Beside { preview_service, scale_down_delay: blue_green.scale_down_delay })
     }
 }
 

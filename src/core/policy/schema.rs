@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, read::MOST_PODS};
+use super::{API_VERSION, read::MOST_PODS, settings::MOST_CONCURRENT};
 
+const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
 const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const QUALIFIED: &str = "^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
@@ -114,6 +115,13 @@ fn application() -> Value {
             ("source", described("Where the manifests are; the directory's own YAML where this is absent.", source)),
             ("drift", words(&["correct", "report"], "correct")),
             ("dependsOn", described("Applications that are complete before this one starts.", list(&text(NAME)))),
+            (
+                "serviceAccountName",
+                described(
+                    "A ServiceAccount in the application's namespace: its objects are read and written in its name.",
+                    text(SUBDOMAIN),
+                ),
+            ),
         ],
     )
 }
@@ -139,7 +147,7 @@ fn policy() -> Value {
 }
 
 fn strategy() -> Value {
-    let mut strategy = object(&[], [("batched", batched()), ("canary", canary())]);
+    let mut strategy = object(&[], [("batched", batched()), ("canary", canary()), ("blueGreen", blue_green())]);
     strategy["minProperties"] = json!(1);
     strategy["maxProperties"] = json!(1);
     strategy
@@ -176,7 +184,6 @@ fn canary() -> Value {
     );
     step["minProperties"] = json!(1);
     step["maxProperties"] = json!(1);
-    let yes_no = || json!({"type": "boolean", "default": false});
     let steps = json!({"type": "array", "items": step, "minItems": 1, "maxItems": 100});
     let mut canary = object(
         &[],
@@ -198,6 +205,29 @@ fn canary() -> Value {
     );
     canary["anyOf"] = json!([{"required": ["steps"]}, {"required": ["stepWeight"]}]);
     canary
+}
+
+fn blue_green() -> Value {
+    let watch = object(&["duration"], [("duration", text(DURATION))]);
+    let delay = json!({"type": "integer", "minimum": 0, "maximum": 86_400, "default": 30});
+    object(
+        &[],
+        [
+            ("previewService", described("Sends to the new side only, until it is stable.", text(NAME))),
+            ("previewReplicas", described("So many new pods until the switch is confirmed.", int_or_percent(1))),
+            ("confirm", words(&["beforeSwitch", "none"], "beforeSwitch")),
+            ("confirmStart", described("A person confirms before the first pod.", yes_no())),
+            ("watch", described("The old side stays so long at least after the switch.", watch)),
+            ("scaleDownDelaySeconds", described("The old side stays so long without requests.", delay)),
+            ("minReadySeconds", integer(0, 86_400)),
+            ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
+            ("graceful", graceful()),
+        ],
+    )
+}
+
+fn yes_no() -> Value {
+    json!({"type": "boolean", "default": false})
 }
 
 fn names() -> Value {
@@ -316,6 +346,19 @@ fn settings() -> Value {
             ("paths", object(&[], [("apps", some_text()), ("policies", some_text()), ("freezes", some_text())])),
             ("branch", described("The watched branch.", some_text())),
             ("ledger", object(&[], [("pushInterval", text(DURATION))])),
+            (
+                "rollouts",
+                object(
+                    &[],
+                    [(
+                        "concurrent",
+                        described(
+                            "How many rollouts may be under way at once, over all applications.",
+                            integer(1, MOST_CONCURRENT),
+                        ),
+                    )],
+                ),
+            ),
             ("identity", object(&[], [("name", some_text()), ("email", some_text())])),
             (
                 "metrics",
@@ -331,17 +374,21 @@ fn settings() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::policy::{application, decision, read_analysis, read_canary, read_policy, settings};
+    use crate::core::policy::{
+        application, decision, read_analysis, read_blue_green, read_canary, read_policy, settings,
+    };
 
     /// Fields that are read only to say that they come later.
     const LATER: &[&str] = &[
         "cluster",
-        "blueGreen",
         "helm",
         "approvers",
         "clusters",
         "traffic",
-        "scaleDownDelaySeconds",
+        "canary.scaleDownDelaySeconds",
+        "healthCheck",
+        "watch.metrics",
+        "blueGreen.analysis",
         "job",
         "setHeaderRoute",
         "setMirror",
@@ -353,6 +400,7 @@ mod tests {
         let schemas = all();
         let batched = "/properties/spec/properties/strategy/properties/batched";
         let canary = "/properties/spec/properties/strategy/properties/canary";
+        let blue_green = "/properties/spec/properties/strategy/properties/blueGreen";
         let metric = "/properties/spec/properties/metrics/additionalProperties";
         let table = [
             ("application", "/properties/spec".to_owned(), application::SPEC),
@@ -363,14 +411,19 @@ mod tests {
             ("rolloutpolicy", metric.to_owned(), read_analysis::METRIC),
             ("rolloutpolicy", canary.to_owned(), read_canary::CANARY),
             ("rolloutpolicy", format!("{canary}/properties/steps/items"), read_canary::STEP),
+            ("rolloutpolicy", blue_green.to_owned(), read_blue_green::BLUE_GREEN),
+            ("rolloutpolicy", format!("{blue_green}/properties/watch"), read_blue_green::WATCH),
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),
             ("settings", String::new(), settings::SETTINGS),
+            ("settings", "/properties/rollouts".to_owned(), settings::ROLLOUTS),
         ];
         for (name, path, read) in table {
             let properties = schemas[name].pointer(&format!("{path}/properties")).and_then(Value::as_object);
             let mut known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-            let mut read: Vec<&str> = read.iter().copied().filter(|field| !LATER.contains(field)).collect();
+            let strategy = path.rsplit('/').next().unwrap_or_default();
+            let later = |field: &str| LATER.contains(&field) || LATER.contains(&&*format!("{strategy}.{field}"));
+            let mut read: Vec<&str> = read.iter().copied().filter(|field| !later(field)).collect();
             known.sort_unstable();
             read.sort_unstable();
             assert_eq!(known, read, "{name}{path}");

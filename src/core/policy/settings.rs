@@ -22,6 +22,8 @@ pub struct Settings {
     pub push_interval: Duration,
     /// Who the controller's commits are by.
     pub identity: Identity,
+    /// How many rollouts may be under way at once, over all applications; `None` is no limit.
+    pub concurrent: Option<u32>,
     /// The address of the Prometheus that metrics ask which name none.
     pub prometheus: Option<String>,
 }
@@ -53,6 +55,7 @@ impl Default for Settings {
             branch: None,
             push_interval: Duration::from_secs(3),
             identity: Identity { name: "Locktender".into(), email: "locktender@localhost".into() },
+            concurrent: None,
             prometheus: None,
         }
     }
@@ -83,7 +86,12 @@ impl Freeze {
 }
 
 /// The fields of `locktender.yaml`.
-pub(super) const SETTINGS: &[&str] = &["paths", "branch", "ledger", "identity", "metrics", "approvers", "clusters"];
+pub(super) const SETTINGS: &[&str] =
+    &["paths", "branch", "ledger", "rollouts", "identity", "metrics", "approvers", "clusters"];
+/// The fields of its `rollouts`.
+pub(super) const ROLLOUTS: &[&str] = &["concurrent"];
+/// The largest limit that means anything.
+pub(super) const MOST_CONCURRENT: u32 = 1_000_000;
 /// The fields of a freeze's `spec`.
 pub(super) const FREEZE: &[&str] = &["from", "until", "applications", "reason"];
 
@@ -109,6 +117,9 @@ pub fn read_settings(file: &str, bytes: &[u8]) -> Result<Settings, Vec<Problem>>
             reader.later(&fields, "branch", "records are on the watched branch in this version");
             let interval = fields.get("pushInterval").and_then(|node| reader.duration(node));
             settings.push_interval = interval.unwrap_or(settings.push_interval);
+        }
+        if let Some(fields) = fields.get("rollouts").and_then(|node| reader.fields(node, ROLLOUTS)) {
+            settings.concurrent = fields.get("concurrent").and_then(|node| reader.integer(node, 1..=MOST_CONCURRENT));
         }
         if let Some(fields) = fields.get("identity").and_then(|node| reader.fields(node, &["name", "email"])) {
             for (name, slot) in [("name", &mut settings.identity.name), ("email", &mut settings.identity.email)] {
@@ -219,13 +230,29 @@ mod tests {
 
     #[test]
     fn settings_have_defaults_for_everything() {
-        let read = read_settings("locktender.yaml", b"ledger: {pushInterval: 500ms}\npaths: {apps: releases/apps}\n");
+        let read = read_settings(
+            "locktender.yaml",
+            b"ledger: {pushInterval: 500ms}\npaths: {apps: releases/apps}\nrollouts: {concurrent: 5}\n",
+        );
         let expected = Settings {
             push_interval: Duration::from_millis(500),
             paths: Paths { apps: "releases/apps".into(), ..Settings::default().paths },
+            concurrent: Some(5),
             ..Settings::default()
         };
         assert_eq!(read.unwrap(), expected);
+    }
+
+    #[test]
+    fn fault_58_a_limit_of_nothing_is_refused_where_it_is_written() {
+        for (text, at) in [("0", "1:24"), ("-1", "1:24"), ("1.5", "1:24"), ("\"5\"", "1:24"), ("9999999999", "1:24")] {
+            let problems = read_settings("locktender.yaml", format!("rollouts: {{concurrent: {text}}}\n").as_bytes());
+            let problem = problems.unwrap_err().remove(0).to_string();
+            assert!(problem.starts_with(&format!("locktender.yaml:{at}: error: ")), "{problem}");
+        }
+        let unknown =
+            read_settings("locktender.yaml", b"rollouts: {concurent: 5}\n").unwrap_err().remove(0).to_string();
+        assert!(unknown.contains("concurent") && unknown.contains("1:12"), "{unknown}");
     }
 
     #[test]

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::core::{
     ledger::{Cause, Draft, Event},
-    policy::OnAbort,
+    policy::{OnAbort, Percent},
     rollout::action::Action,
+    traffic::Split,
 };
 
 /// Decides for a rollout that goes back.
@@ -52,6 +53,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         policy,
         quota: None,
         totals: &state.totals,
+        split: Some(Split::of(Percent::ALL)),
         last: true,
         drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
         still: false,
@@ -60,6 +62,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);

@@ -246,7 +246,7 @@ fn prunes(input: &Input<'_>, target: Option<&Render>, stable: Option<&Render>) -
 }
 
 /// Returns whether a target was stable lately: one of the last so many, the present one aside.
-fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
+pub(super) fn is_known(input: &Input<'_>, target: &Render, policy: Option<&RolloutPolicy>) -> bool {
     let window = policy.map_or(3, |policy| policy.rollback.window) as usize;
     let completed = input.rollouts.iter().rev().filter(|state| state.phase == Phase::Ended(Outcome::Completed));
     completed.take(window + 1).any(|state| state.plan.to.workloads == target.digests)
@@ -272,10 +272,15 @@ pub(super) fn applied(render: &Render, at: Option<&Revision>) -> Draft {
     })
 }
 
-/// Returns the first problem of a HEAD that cannot be used, as a reason.
-pub(super) fn broken(content: &HeadContent) -> Option<Reason> {
-    let HeadContent::Broken(problems) = content else { return None };
-    let problem = problems.first().map_or_else(|| "it does not render".to_owned(), ToString::to_string);
+/// Returns why a HEAD cannot be used, as a reason: its first problem, or all that the API server has against it.
+pub(super) fn broken(input: &Input<'_>, content: &HeadContent) -> Option<Reason> {
+    let problem = match content {
+        HeadContent::Broken(problems) => {
+            problems.first().map_or_else(|| "it does not render".to_owned(), ToString::to_string)
+        }
+        _ if input.objections.is_empty() => return None,
+        _ => format!("nothing of it is put in place: {}", input.objections.join("; ")),
+    };
     Some(Reason::HeadBroken { problem })
 }
 

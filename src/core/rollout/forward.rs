@@ -26,6 +26,7 @@ use crate::core::{
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
+    traffic::Split,
 };
 
 /// Decides for a rollout that is not over and does not go back.
@@ -118,7 +119,7 @@ fn turn_back(input: &Input<'_>, state: &State, head: &Head, decisions: &Decision
 /// Handles a HEAD that is not what the rollout goes to; returns whether the decision is made.
 fn new_revision(input: &Input<'_>, state: &State, head: &Head, decision: &mut Decision) -> bool {
     let number = state.plan.rollout.number;
-    if let Some(reason) = broken(&head.content) {
+    if let Some(reason) = broken(input, &head.content) {
         decision.report.reasons.push(reason);
         return false;
     }
@@ -233,6 +234,7 @@ fn go(
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
+        split: state.current().weight.map(Split::of),
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
@@ -240,6 +242,7 @@ fn go(
         inherits: state.plan.inherits.as_ref(),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
@@ -343,13 +346,13 @@ fn pass(
             return;
         }
         let awaited = until.is_some() || analysed == Analysed::Awaited;
-        if awaited || holds(state, head, decision) {
+        if awaited || holds(input, state, head, decision) {
             return;
         }
         if let Some(confirm) = confirm.filter(|confirm| !state.answered.contains(&confirm.file)) {
             decision.records.push((number, accepted(&stage.name, confirm)));
         }
-    } else if holds(state, head, decision) {
+    } else if holds(input, state, head, decision) {
         return;
     }
     if state.at_last_stage() {
@@ -382,7 +385,7 @@ fn why_it_waits(stage: &Stage, pods: usize) -> String {
 }
 
 /// Returns whether something besides the gates keeps the next stage from starting; says what.
-fn holds(state: &State, head: &Head, decision: &mut Decision) -> bool {
+fn holds(input: &Input<'_>, state: &State, head: &Head, decision: &mut Decision) -> bool {
     let mut held = false;
     if state.paused {
         decision.report.reasons.push(Reason::Paused);
@@ -392,7 +395,7 @@ fn holds(state: &State, head: &Head, decision: &mut Decision) -> bool {
         decision.report.reasons.push(Reason::Frozen { freeze: freeze.clone() });
         held = true;
     }
-    held || matches!(head.content, HeadContent::Broken(_))
+    held || matches!(head.content, HeadContent::Broken(_)) || !input.objections.is_empty()
 }
 
 /// Removes what nothing renders any more, then records that the target is stable.

@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, view::View};
+use super::{action::Action, plan::Plan, render::Render, report::Report, state::State, turn::Full, view::View};
 use crate::core::{
     ask::{Answers, Asking},
-    cluster::ObjectKey,
-    ledger::{DecisionFile, Draft},
+    cluster::{FIELD_MANAGER, ObjectKey},
+    diff::{self, FieldChange},
+    ledger::{DecisionFile, Draft, Event},
+    manifest::Object,
     names::{AppName, BlobId, Revision},
     policy::{Decision as Verb, DecisionBody},
     problem::Problem,
@@ -108,6 +110,41 @@ pub struct Neighbours<'a> {
     pub waits_for: Option<String>,
     /// The application that was renamed to this one.
     pub predecessor: Option<Predecessor>,
+    /// That no other rollout may open now, and why.
+    pub full: Option<Full>,
+}
+
+/// What the API server made of an object that was applied, where that is something else: webhooks and policies may change
+/// what is ours, and what they change is theirs to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted {
+    /// What was sent, without what it was decided on.
+    pub sent: Object,
+    /// What was answered.
+    pub made: Object,
+}
+
+impl Admitted {
+    /// Compares what was sent with what was answered; `None` where it was taken as it is.
+    pub fn of(sent: &Object, made: &Object) -> Option<Self> {
+        let mut sent = sent.clone();
+        sent.remove(&["metadata", "resourceVersion"]);
+        sent.remove(&["metadata", "uid"]);
+        let admitted = Self { sent, made: made.clone() };
+        (!admitted.changes().is_empty()).then_some(admitted)
+    }
+
+    /// Returns which of our fields are something else than what was sent.
+    pub fn changes(&self) -> Vec<FieldChange> {
+        diff::owned_differs(&self.sent, &self.made, FIELD_MANAGER)
+    }
+
+    /// Returns whether sending `wanted` again would bring nothing: it was sent, and `live` is what was made of it.
+    pub fn explains(&self, wanted: &Object, live: &Object) -> bool {
+        self.sent == *wanted
+            && self.made.uid() == live.uid()
+            && diff::owned_differs(wanted, live, FIELD_MANAGER) == self.changes()
+    }
 }
 
 /// Everything that a decision about one application depends on.
@@ -130,8 +167,12 @@ pub struct Input<'a> {
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.
     pub repair: Option<&'a Repair>,
+    /// What the API server has against what HEAD renders, asked beforehand: such a HEAD is not put in place.
+    pub objections: &'a [String],
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Objects of which the API server made something else when they were last sent.
+    pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
     /// A person's abort that was written into the anchor: it counts whether Git is there or not.
     pub abort: Option<&'a DecisionAtHead>,
     /// What the outside answered to what the decisions before asked.
@@ -185,6 +226,11 @@ impl Decision {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+    }
+
+    /// Returns whether what HEAD renders is to be put in place from here on.
+    pub fn adopts_head(&self) -> bool {
+        self.open.is_some() || self.records.iter().any(|(_, draft)| draft.event == Event::Applied)
     }
 
     /// Returns whether anything is to be recorded.

@@ -10,7 +10,8 @@ pub const APP: &str = "locktender.dev/app";
 pub const WORKLOAD: &str = "locktender.dev/workload";
 /// On slices and their pods: the unit.
 pub const UNIT: &str = "locktender.dev/unit";
-/// On slices and their pods: the workload digest, its first sixteen digits.
+/// On slices and their pods: the workload digest, its first sixteen digits. On a Service that sends to one of several
+/// versions, and so on its EndpointSlices: that version's.
 pub const DIGEST: &str = "locktender.dev/digest";
 /// On pods: "true" while Services may send them requests. Every pod is born with it.
 pub const IN_SERVICE: &str = "locktender.dev/in-service";
@@ -18,6 +19,10 @@ pub const IN_SERVICE: &str = "locktender.dev/in-service";
 pub const SLICE: &str = "locktender.dev/slice";
 /// On an anchor: the application's name.
 pub const ANCHOR: &str = "locktender.dev/anchor";
+/// On a Service that was made to look at the new side: the Service that it stands beside.
+pub const PREVIEW_OF: &str = "locktender.dev/preview-of";
+/// On a slice beside the one that serves: since when no request goes there (RFC 3339).
+pub const IDLE_SINCE: &str = "locktender.dev/idle-since";
 /// The key of an anchor's data by which a person aborts while Git is away.
 pub const ANCHOR_ABORT: &str = "abort";
 /// Kubernetes' own label by which ReplicaSets tell their pods apart.
@@ -37,6 +42,8 @@ pub const HAD_FINALIZERS: &str = "locktender.dev/had-finalizers";
 pub const ROLLOUT: &str = "locktender.dev/rollout";
 /// On the handle: the stage it is in.
 pub const STAGE: &str = "locktender.dev/stage";
+/// On an object in Git, `"true"`: it may be deleted and made anew where it cannot be changed.
+pub const REPLACE: &str = "locktender.dev/replace";
 /// Kubernetes' own annotation: pods with a lower cost go first.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 

@@ -3,6 +3,7 @@
 pub mod action;
 mod analyse;
 mod back;
+pub mod beforehand;
 pub mod build;
 mod decide;
 mod forward;
@@ -17,11 +18,13 @@ pub mod render;
 pub mod report;
 mod reschedule;
 mod rest;
+mod services;
 mod sides;
 mod stages;
 pub mod state;
 pub mod steer;
 pub mod strategy;
+pub mod turn;
 pub mod view;
 
 pub use decide::{decide, version, versions};

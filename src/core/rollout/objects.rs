@@ -1,10 +1,17 @@
 //! Everything that is not staged: applied in order, with health between; removed when nothing renders it any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use super::{action::Action, input::Neighbours, labels, report::Reason, view::View};
+use super::{
+    action::Action,
+    beforehand,
+    input::{Admitted, Neighbours},
+    labels,
+    report::Reason,
+    view::View,
+};
 use crate::core::{
     cluster::{Kind, ObjectKey},
     diff,
@@ -23,6 +30,29 @@ pub struct Outcome {
     pub done: bool,
 }
 
+/// How objects are brought to what is wanted.
+pub struct Means<'a> {
+    /// Whether fields of others are taken over.
+    pub force: bool,
+    /// Which objects' health is waited for.
+    pub gate: &'a dyn Fn(&Object) -> bool,
+    /// Why the API server refused an object. Going back, such a one is not sent again; what may be replaced is deleted,
+    /// and made anew once it is gone.
+    pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Going back.
+    pub back: bool,
+    /// What the API server made something else of.
+    pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
+}
+
+/// Says what the API server makes of an object, where that is why it is not as Git says: sending it again would be no use.
+pub fn made_into(wanted: &Object, live: &Object, admitted: &BTreeMap<ObjectKey, Admitted>) -> Option<Reason> {
+    let admitted = admitted.get(&wanted.key()).filter(|admitted| admitted.explains(wanted, live))?;
+    let key = wanted.key();
+    let fields = admitted.changes().into_iter().map(|change| change.path).collect();
+    Some(Reason::MadeInto { object: format!("{}/{}", key.kind, key.name), fields })
+}
+
 /// Labels an object as the application's.
 pub fn labelled(object: &Object, app: &AppName) -> Object {
     let mut object = object.clone();
@@ -30,16 +60,13 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
     object
 }
 
-/// Brings objects to what is wanted: group after group, each healthy before the next. `gate` says which objects'
-/// health is waited for; `hopeless` says of an object why it is not sent again.
+/// Brings objects to what is wanted: group after group, each healthy before the next.
 pub fn converge(
-    objects: &[Object],
+    objects: &[&Object],
     app: &AppName,
     namespace: Option<&str>,
     view: &View,
-    force: bool,
-    gate: impl Fn(&Object) -> bool,
-    hopeless: impl Fn(&ObjectKey) -> Option<String>,
+    means: &Means<'_>,
 ) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     if let Some(namespace) = namespace {
@@ -51,10 +78,11 @@ pub fn converge(
     let mut at = 0;
     while at < objects.len() {
         let now = phase(&objects[at].kind().kind);
-        let group: Vec<&Object> = objects[at..].iter().take_while(|one| phase(&one.kind().kind) == now).collect();
+        let group: Vec<&Object> =
+            objects[at..].iter().copied().take_while(|one| phase(&one.kind().kind) == now).collect();
         at += group.len();
         for object in &group {
-            one(object, app, view, force, &gate, &hopeless, &mut outcome);
+            one(object, app, view, means, &mut outcome);
         }
         if !outcome.done {
             break;
@@ -81,15 +109,7 @@ fn make_namespace(namespace: &str, view: &View, outcome: &mut Outcome) {
     }
 }
 
-fn one(
-    object: &Object,
-    app: &AppName,
-    view: &View,
-    force: bool,
-    gate: &impl Fn(&Object) -> bool,
-    hopeless: &impl Fn(&ObjectKey) -> Option<String>,
-    outcome: &mut Outcome,
-) {
+fn one(object: &Object, app: &AppName, view: &View, means: &Means<'_>, outcome: &mut Outcome) {
     let key = object.key();
     let kind = object.kind();
     if !view.knows(&kind) {
@@ -100,14 +120,16 @@ fn one(
     }
     let wanted = labelled(object, app);
     let live = view.by_key(&key);
+    let made_into = live.and_then(|live| made_into(&wanted, live, means.admitted));
     match live {
         Some(live) if live.is_terminating() => {
             outcome.done = false;
             let why = "it is being deleted; it is made anew once it is gone".to_owned();
             outcome.reasons.push(Reason::NotHealthy { object: format!("{}/{}", key.kind, key.name), why });
         }
-        Some(live) if !diff::differs(&wanted, live) => {
-            if !gate(object) {
+        Some(live) if made_into.is_some() || !diff::differs(&wanted, live) => {
+            outcome.reasons.extend(made_into);
+            if !(means.gate)(object) {
                 return;
             }
             if let Health::NotYet(why) = health(live) {
@@ -117,14 +139,21 @@ fn one(
             }
         }
         _ => {
-            if let Some(why) = hopeless(&key) {
+            let refused = means.refused.get(&key);
+            if let Some(live) = live.filter(|live| refused.is_some() && beforehand::is_replaced(&wanted, live)) {
+                outcome.done = false;
+                let why = format!("{}/{} cannot be changed, and may be replaced", key.kind, key.name);
+                outcome.actions.push(Action::delete(live, false, why));
+                return;
+            }
+            if let Some(why) = refused.filter(|_| means.back) {
                 outcome.reasons.push(Reason::Refused { why: format!("{}/{}: {why}", key.kind, key.name) });
                 return;
             }
             outcome.done = false;
             let what = if live.is_some() { "differs from Git" } else { "is missing" };
             let why = format!("{}/{} {what}", key.kind, key.name);
-            outcome.actions.push(Action::apply(wanted, live, force, why));
+            outcome.actions.push(Action::apply(wanted, live, means.force, why));
         }
     }
 }

@@ -106,7 +106,8 @@ impl<'a> Pod<'a> {
         let observed = self.object.number(&["status", "observedGeneration"]);
         match (generation, observed) {
             (Some(generation), Some(observed)) => observed >= generation,
-            // API servers before 1.33 do not count pods' generations: the containers' ids tell.
+            // Before 1.34 nobody keeps the generation that the kubelet has seen, and before 1.33 none is counted: the
+            // containers' ids tell.
             _ => true,
         }
     }
@@ -164,6 +165,14 @@ pub struct Slice<'a> {
 }
 
 impl Slice<'_> {
+    /// Returns why the ReplicaSet controller cannot make pods, in the API server's words: a quota, a policy.
+    pub fn refusal(&self) -> Option<&str> {
+        let conditions = self.object.at(&["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
+        let mut failures =
+            conditions.into_iter().filter(|one| one["type"] == "ReplicaFailure" && one["status"] == "True");
+        failures.next()?["message"].as_str()
+    }
+
     /// Returns the hash that tells its pods apart.
     pub fn hash(&self) -> &str {
         self.object.label(labels::SLICE).unwrap_or_default()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     quota::{self, Counts, ShareError},
     render::{Render, Workload},
-    stages,
+    services, stages,
 };
 use crate::core::{
     analysis::Metric,
@@ -338,6 +338,13 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             plan.methods.insert(workload.clone(), Method::Remove);
         }
     }
+    if policy.strategy.beside().is_some() {
+        match plan.methods.values().any(|method| *method == Method::Recreate) {
+            true => refuse_what_cannot_switch(request, policy)?,
+            // There is no other side: nothing is looked at before it serves, and nothing switches.
+            false => staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1))),
+        }
+    }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
     // Of a first install there is no other version to be compared with.
@@ -362,6 +369,15 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         plan.stages.push(stage);
     }
     Ok(())
+}
+
+/// Refuses Services that cannot be switched.
+fn refuse_what_cannot_switch(request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
+    let renders = [request.target, request.stable].into_iter().flatten();
+    match renders.filter_map(|render| services::cannot_switch(render, &policy.strategy)).next() {
+        Some(why) => Err(PlanError::Refused(why)),
+        None => Ok(()),
+    }
 }
 
 /// Names the version that a plan starts from.

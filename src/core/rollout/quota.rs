@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::stages;
 use crate::core::{
     names::Unit,
     policy::{Batched, IntOrPercent, Share, Size, Strategy},
@@ -126,6 +127,13 @@ pub fn stages(totals: &Counts, units: &[Unit], strategy: &Strategy) -> Vec<Count
                 share_batch(reached, totals, units)
             };
             canary.steps.iter().map(|step| step.size).map(grow).collect()
+        }
+        Strategy::BlueGreen(blue_green) => {
+            let total = totals.values().sum();
+            let preview = blue_green.preview_replicas.map_or(total, |replicas| Size::Replicas(replicas).of(total));
+            let later = stages::shapes(strategy, usize::MAX).len() - 1;
+            let first = share_batch(preview, totals, units);
+            std::iter::once(first).chain(std::iter::repeat_n(totals.clone(), later)).collect()
         }
     }
 }

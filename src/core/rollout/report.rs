@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::turn::Full;
 use crate::core::names::{AppName, Digest, RolloutId, StageName, Unit};
 
 /// Why nothing, or not more, is done now.
@@ -73,6 +74,13 @@ pub enum Reason {
         /// How many.
         pods: u32,
     },
+    /// The side that was left stays for a while, should it be gone back to.
+    OldStays {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// Until when.
+        until: Timestamp,
+    },
     /// As many pods as may be are out of service.
     MaxUnavailable {
         /// `Deployment/checkout`.
@@ -101,6 +109,8 @@ pub enum Reason {
         /// Its name, and until when.
         freeze: String,
     },
+    /// It would open, but as many rollouts are under way as may be: it waits for its turn.
+    Full(Full),
     /// It failed, and waits for `retry.yaml` or a new revision.
     Stopped {
         /// Why it failed.
@@ -135,6 +145,13 @@ pub enum Reason {
     Drifted {
         /// The objects and fields.
         objects: Vec<String>,
+    },
+    /// The API server stores something else than what is sent: a webhook or a policy changes it. It is left so.
+    MadeInto {
+        /// `ConfigMap/settings`.
+        object: String,
+        /// The fields.
+        fields: Vec<String>,
     },
     /// The API server refuses a write.
     Refused {
@@ -176,6 +193,9 @@ impl fmt::Display for Reason {
             Self::SteppingBack { pods } => {
                 write!(f, "going back: {pods} {} on the way", if *pods == 1 { "pod is" } else { "pods are" })
             }
+            Self::OldStays { workload, until } => {
+                write!(f, "{workload}: the old pods stay until {}, should it be gone back to them", clock(*until))
+            }
             Self::MaxUnavailable { workload, available, floor } => {
                 write!(f, "{workload}: {available} available, and {floor} must stay")
             }
@@ -183,6 +203,7 @@ impl fmt::Display for Reason {
             Self::Following { what } => write!(f, "waiting until {what}"),
             Self::Paused => f.write_str("paused: remove pause.yaml to go on"),
             Self::Frozen { freeze } => write!(f, "frozen by {freeze}"),
+            Self::Full(full) => write!(f, "waits for its turn: {full}"),
             Self::Stopped { why } => write!(f, "stopped: {why}"),
             Self::HeadBroken { problem } => write!(f, "HEAD cannot be used: {problem}"),
             Self::GitAway { why } => write!(f, "Git is away, so nothing goes forward: {why}"),
@@ -190,6 +211,9 @@ impl fmt::Display for Reason {
             Self::ClusterStale { why } => write!(f, "what is known of the cluster may be old: {why}"),
             Self::Held { why } => write!(f, "held at stable: {why}"),
             Self::Drifted { objects } => write!(f, "drifted: {}", objects.join(", ")),
+            Self::MadeInto { object, fields } => {
+                write!(f, "{object} is not stored as Git says: the API server changes {}", fields.join(", "))
+            }
             Self::Refused { why } => write!(f, "refused: {why}"),
         }
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     action::{self, Action},
+    beforehand,
     decide::{applied, broken, open, report, stable_side},
     gates::Decisions,
     input::{Decision, Head, HeadContent, Input},
@@ -13,11 +14,13 @@ use super::{
     reschedule, sides,
     state::{Outcome, Phase, State},
     steer::{self, Course},
+    turn,
 };
 use crate::core::{
     diff,
     ledger::{Draft, Event, Quota},
-    policy::{Drift, RolloutPolicy},
+    policy::{Drift, Percent, RolloutPolicy},
+    traffic::Split,
 };
 
 /// Corrections of one object in this many records are a fight with somebody, and only reported from then on.
@@ -57,7 +60,10 @@ fn follow_head(
     stable: Option<&Arc<Render>>,
     decision: &mut Decision,
 ) -> bool {
-    if let Some(reason) = broken(&head.content) {
+    if let Some(reason) = broken(input, &head.content) {
+        if !input.objections.is_empty() {
+            decision.report.activity = Activity::Held;
+        }
         decision.report.reasons.push(reason);
         return false;
     }
@@ -107,10 +113,14 @@ fn follow_head(
 /// Lists the objects that putting a change in place writes, in the state they are in: this is no drift.
 fn changed_by(input: &Input<'_>, target: &Render) -> Vec<String> {
     let wanted = target.objects.iter().map(|object| (object.key(), objects::labelled(object, input.app)));
-    let differ = wanted.filter_map(|(key, wanted)| {
+    let differ = wanted.map(|(key, wanted)| {
         let live = input.view.by_key(&key);
-        live.is_none_or(|live| diff::differs(&wanted, live)).then(|| action::seen(&wanted, live))
+        let before = live.is_none_or(|live| diff::differs(&wanted, live)).then(|| action::seen(&wanted, live));
+        // What is replaced is missing for a while.
+        let replaced = live.filter(|live| beforehand::is_replaced(&wanted, live)).map(|_| action::seen(&wanted, None));
+        [before, replaced].into_iter().flatten().collect::<Vec<_>>()
     });
+    let differ = differ.flatten();
     let handles = target.workloads.values().filter_map(|workload| {
         let live = input.view.by_key(&workload.key)?;
         Some(action::seen(&workload.object, Some(live)))
@@ -157,10 +167,16 @@ fn start(
         return false;
     }
     match open(input, head, target, stable) {
-        Ok(opened) => {
-            decision.open = Some(opened);
-            true
-        }
+        Ok(opened) => match turn::waits(input, target.map(Arc::as_ref), stable.map(Arc::as_ref)).cloned() {
+            Some(full) => {
+                decision.report.reasons.push(Reason::Full(full));
+                false
+            }
+            None => {
+                decision.open = Some(opened);
+                true
+            }
+        },
         Err(error) => {
             decision.report.activity = Activity::Held;
             decision.report.reasons.push(Reason::Held { why: error.to_string() });
@@ -180,6 +196,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         policy,
         quota: None,
         totals: &last.totals,
+        split: Some(Split::of(Percent::ALL)),
         last: true,
         drain_at_most: None,
         still: false,
@@ -187,6 +204,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
         handed_over: input.neighbours.render,
         refused: input.refused,
+        admitted: input.admitted,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);

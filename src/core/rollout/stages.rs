@@ -3,7 +3,7 @@
 use super::plan::Gate;
 use crate::core::{
     names::StageName,
-    policy::{Batched, Canary, Confirm, HumanDuration, Percent, Size, StepGates, Strategy},
+    policy::{Batched, BlueGreen, Canary, Confirm, HumanDuration, Percent, Size, StepGates, Strategy},
 };
 
 /// A stage without its quota.
@@ -18,6 +18,7 @@ pub(super) fn before_any_pod(strategy: &Strategy) -> Vec<Gate> {
     match strategy {
         Strategy::Batched(_) => Vec::new(),
         Strategy::Canary(canary) => gates(&canary.start),
+        Strategy::BlueGreen(blue_green) => gates(&blue_green.start),
     }
 }
 
@@ -26,6 +27,7 @@ pub(super) fn shapes(strategy: &Strategy, count: usize) -> Vec<Shape> {
     match strategy {
         Strategy::Batched(batched) => (0..count).map(|index| batch(batched, index, count)).collect(),
         Strategy::Canary(canary) => steps(canary, count),
+        Strategy::BlueGreen(blue_green) => sides(blue_green, count),
     }
 }
 
@@ -66,6 +68,28 @@ fn steps(canary: &Canary, count: usize) -> Vec<Shape> {
     let all: Vec<Shape> = canary.steps.iter().map(shape).collect();
     let skip = all.len().saturating_sub(count);
     all.into_iter().skip(skip).collect()
+}
+
+/// Returns the stages of a switch; where nothing is beside anything else, as in a first install, there is only one.
+fn sides(blue_green: &BlueGreen, count: usize) -> Vec<Shape> {
+    let stage = |name: &str, weight: u8, more: &StepGates| Shape {
+        name: name.into(),
+        gates: [vec![Gate::Health], gates(more)].concat(),
+        weight: Percent::new(weight),
+    };
+    let nothing = StepGates::default();
+    if count == 1 {
+        return vec![Shape { weight: None, ..stage("full", 0, &nothing) }];
+    }
+    let mut shapes = vec![stage("preview", 0, &blue_green.before)];
+    if blue_green.preview_replicas.is_some() {
+        shapes.push(stage("full", 0, &nothing));
+    }
+    shapes.push(stage("switch", 100, &blue_green.watch));
+    if !gates(&blue_green.watch).is_empty() {
+        shapes.push(stage("finish", 100, &nothing));
+    }
+    shapes
 }
 
 fn gates(step: &StepGates) -> Vec<Gate> {

@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 
 use super::{
     action::Action,
-    labels, objects,
+    input::Admitted,
+    labels,
+    objects::{self, Means},
     observe::Observed,
     plan::{self, Method},
     quota::Counts,
     render::{Render, Workload},
     report::{Reason, UnitReport},
+    services::{self, Services},
     strategy::workload::{self, Task},
     view::View,
 };
@@ -24,6 +27,7 @@ use crate::core::{
     manifest::Object,
     names::{AppName, RolloutId, Unit},
     policy::{Drift, RolloutPolicy},
+    traffic::Split,
 };
 
 /// Where the cluster is to go.
@@ -40,6 +44,8 @@ pub struct Course<'a> {
     pub quota: Option<&'a Quota>,
     /// The units' totals that were recorded, by workload.
     pub totals: &'a Quota,
+    /// The share of the traffic that goes to `new`, where traffic is shared otherwise than by the number of pods.
+    pub split: Option<Split>,
     /// Whether everything is to end at `new`.
     pub last: bool,
     /// Going back: pods before objects, and drains end after this long.
@@ -54,6 +60,8 @@ pub struct Course<'a> {
     pub handed_over: &'a dyn Fn(&ObjectKey) -> bool,
     /// Objects that the API server refused for what they are, and its words. Going back, they are not waited for.
     pub refused: &'a BTreeMap<ObjectKey, String>,
+    /// Objects of which the API server made something else when they were last sent.
+    pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
     /// Now.
     pub now: Timestamp,
 }
@@ -100,47 +108,59 @@ pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, vie
 /// Says what comes next on a course. Total and pure.
 pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     let mut steered = Steered { done: true, ..Steered::default() };
+    let mut services = services::next(course, app, view);
     let back = course.drain_at_most.is_some();
     if back {
         // Pods first: an object that cannot be put back must not keep a broken version running.
-        steer_workloads(course, app, view, &mut steered);
-        if steered.done {
-            steer_objects(course, app, view, &mut steered);
+        steer_workloads(course, app, view, &services, &mut steered);
+        if steered.done && !services.pending {
+            steer_objects(course, app, view, &services, &mut steered);
         }
     } else {
-        steer_objects(course, app, view, &mut steered);
+        steer_objects(course, app, view, &services, &mut steered);
         if steered.done {
-            steer_workloads(course, app, view, &mut steered);
+            steer_workloads(course, app, view, &services, &mut steered);
         } else {
-            report_workloads(course, app, view, &mut steered);
+            report_workloads(course, app, view, &services, &mut steered);
         }
     }
+    // Traffic before pods.
+    steered.actions.splice(0..0, services.actions.drain(..));
+    steered.reasons.append(&mut services.reasons);
+    steered.done &= !services.pending;
     steered
 }
 
-fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
     let Some(render) = course.new else { return };
+    let rest: Vec<&Object> = render.objects.iter().filter(|object| !services.managed.contains(&object.key())).collect();
     let force = course.policy.is_none_or(|policy| policy.drift == Drift::Correct);
     let staged = course.policy.is_some();
     // Staged pods have gates of their own; only what they cannot be made without is waited for.
     let gate = |object: &Object| !staged || matches!(object.text(&["kind"]), "CustomResourceDefinition" | "Namespace");
     let namespace = render.application.namespace.as_deref();
-    let hopeless = |key: &ObjectKey| course.refused.get(key).filter(|_| course.drain_at_most.is_some()).cloned();
-    let outcome = objects::converge(&render.objects, app, namespace, view, force, gate, hopeless);
+    let means = Means {
+        force,
+        gate: &gate,
+        refused: course.refused,
+        back: course.drain_at_most.is_some(),
+        admitted: course.admitted,
+    };
+    let outcome = objects::converge(&rest, app, namespace, view, &means);
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
 }
 
 /// Tells how far the workloads are without doing anything: while objects that come first are not there.
-fn report_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+fn report_workloads(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
     let mut aside = Steered { done: true, ..Steered::default() };
-    steer_workloads(course, app, view, &mut aside);
+    steer_workloads(course, app, view, services, &mut aside);
     steered.units = aside.units;
     steered.progress = aside.progress;
 }
 
-fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
     let Some(policy) = course.policy else { return };
     let new_ones = course.new.map(|render| &render.workloads);
     let old_ones = course.old.map(|render| &render.workloads);
@@ -153,9 +173,9 @@ fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, steered: &mu
         if new.is_none() && (!course.last || is_handed_over()) {
             continue;
         }
-        steer_workload(course, id, (new, old), policy, app, view, &mut configuration, steered);
+        steer_workload(course, id, (new, old), policy, app, view, services, &mut configuration, steered);
     }
-    steer_configuration(&configuration, app, view, steered);
+    steer_configuration(course, &configuration, app, view, steered);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -166,6 +186,7 @@ fn steer_workload<'a>(
     policy: &RolloutPolicy,
     app: &AppName,
     view: &View,
+    services: &Services,
     configuration: &mut Configuration<'a>,
     steered: &mut Steered,
 ) {
@@ -229,6 +250,7 @@ fn steer_workload<'a>(
         totals: &totals,
         quota: &quota,
         last: course.last,
+        traffic: services.traffic.get(id),
         drain_at_most: course.drain_at_most,
         still: course.still,
         notes,
@@ -312,13 +334,25 @@ fn owners<'a>(versions: &[Option<&'a Workload>], observed: &Observed<'_>) -> Con
 }
 
 /// Applies the configuration that slices read, owned by them, so that it goes with the last pod that reads it.
-fn steer_configuration(configuration: &Configuration<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+fn steer_configuration(
+    course: &Course<'_>,
+    configuration: &Configuration<'_>,
+    app: &AppName,
+    view: &View,
+    steered: &mut Steered,
+) {
     for (key, (object, owners)) in configuration {
         let mut wanted = objects::labelled(object, app);
         wanted.set(&["metadata", "ownerReferences"], json!(owners));
         let live = view.by_key(key);
-        if live.is_some_and(|live| !diff::differs(&wanted, live)) {
-            continue;
+        if let Some(live) = live {
+            if !diff::differs(&wanted, live) {
+                continue;
+            }
+            if let Some(reason) = objects::made_into(&wanted, live, course.admitted) {
+                steered.reasons.push(reason);
+                continue;
+            }
         }
         steered.done = false;
         steered.actions.push(Action::apply(wanted, live, true, format!("{key} is read by pods of {app}")));

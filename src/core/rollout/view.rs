@@ -148,7 +148,7 @@ impl View {
             }
             merge(&mut touched, self.apps_of_endpoints(&object));
         }
-        if matches!(key.kind.as_str(), "Namespace" | "CustomResourceDefinition") {
+        if concerns_everybody(&key) {
             touched = Touched::Everything;
         }
         self.objects.insert(key, Arc::new(object));
@@ -171,6 +171,9 @@ impl View {
                 keys.remove(key);
             }
             touched = Touched::Apps([AppName::new(app)].into());
+        }
+        if concerns_everybody(key) {
+            touched = Touched::Everything;
         }
         if key.kind == "EndpointSlice" {
             merge(&mut touched, self.apps_of_endpoints(&old));
@@ -257,6 +260,11 @@ impl View {
     }
 }
 
+/// Returns whether any application may wait for an object to come, or to be gone.
+fn concerns_everybody(key: &ObjectKey) -> bool {
+    matches!(key.kind.as_str(), "Namespace" | "CustomResourceDefinition")
+}
+
 fn endpoint_uids(slice: &Object) -> Vec<String> {
     let endpoints = slice.at(&["endpoints"]).and_then(|list| list.as_array()).into_iter().flatten();
     endpoints.filter_map(|endpoint| endpoint["targetRef"]["uid"].as_str()).map(str::to_owned).collect()
@@ -296,6 +304,17 @@ mod tests {
         assert!(view.is_empty());
         view.put(pod("b", "8"));
         assert_eq!(view.len(), 1, "another object of that name is another object");
+    }
+
+    #[test]
+    fn a_namespace_that_is_gone_is_news_for_whoever_waits_to_make_it_anew() {
+        let mut view = View::default();
+        let space = Object(json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": "shop", "uid": "a", "resourceVersion": "5" },
+        }));
+        assert_eq!(view.take(ClusterEvent::Applied(space.clone())), Touched::Everything);
+        assert_eq!(view.take(ClusterEvent::Deleted(space)), Touched::Everything);
     }
 
     #[test]

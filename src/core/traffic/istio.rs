@@ -181,7 +181,7 @@ impl VirtualService {
         let mut destination = serving["destination"].clone();
         destination["host"] = self.canary_host(&destination["host"]);
         let mut mirrors = list(route, "mirrors").to_vec();
-        mirrors.push(json!({ "destination": destination, "percentage": { "value": f64::from(share.get()) } }));
+        mirrors.push(json!({ "destination": destination, "percentage": { "value": share.get() } }));
         route["mirrors"] = Value::Array(mirrors);
         Ok(())
     }

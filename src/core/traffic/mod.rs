@@ -5,6 +5,7 @@
 //! cannot be known is never taken for a yes.
 
 pub mod gateway_api;
+pub mod haproxy;
 pub mod istio;
 pub mod nginx;
 mod patch;

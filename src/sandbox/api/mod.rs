@@ -8,7 +8,9 @@
 //! the simulation. Times come from [`Api::set_time`], identifiers from a seeded generator: the same calls make the
 //! same objects, byte for byte.
 
+pub mod access;
 mod applied;
+mod audit;
 pub mod defaults;
 mod delete;
 mod discovery;
@@ -70,6 +72,7 @@ pub struct Api {
     store: Store,
     addresses: u32,
     warnings: Vec<String>,
+    forbidden: Vec<access::Forbidden>,
 }
 
 impl Api {
@@ -82,6 +85,7 @@ impl Api {
             store: Store::default(),
             addresses: 0,
             warnings: Vec::new(),
+            forbidden: Vec::new(),
         };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             // Cannot be refused: the names are valid and the store is empty.

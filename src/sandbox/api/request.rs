@@ -23,6 +23,8 @@ pub struct Request {
     pub accept: String,
     /// "" where there is none.
     pub user_agent: String,
+    /// In whose name it is made: `Impersonate-User`; "" where there is none.
+    pub impersonates: String,
     /// The body as it came.
     pub body: Vec<u8>,
 }

@@ -108,7 +108,8 @@ impl About<'_> {
     /// 403.
     pub fn forbidden(&self, why: &str) -> Status {
         let what = self.qualified(self.plural);
-        self.status(403, "Forbidden", format!("{what} \"{}\" is forbidden: {why}", self.name))
+        let named = if self.name.is_empty() { String::new() } else { format!(" \"{}\"", self.name) };
+        self.status(403, "Forbidden", format!("{what}{named} is forbidden: {why}"))
     }
 
     /// 422: what may not change was to change.

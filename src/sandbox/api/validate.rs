@@ -54,7 +54,15 @@ pub fn object(object: &Value, resource: &Resource) -> Vec<Cause> {
     match resource.kind.as_str() {
         "Pod" => pod_spec(spec, "spec", &mut problems),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(object, resource, &mut problems),
-        "Job" => pod_spec(&spec["template"]["spec"], "spec.template.spec", &mut problems),
+        "Job" => {
+            let policy = &spec["template"]["spec"]["restartPolicy"];
+            if policy != "Never" && policy != "OnFailure" {
+                let field = "spec.template.spec.restartPolicy";
+                let message = "Required value: valid values: \"OnFailure\", \"Never\"".to_owned();
+                problems.add("FieldValueRequired", field, message);
+            }
+            pod_spec(&spec["template"]["spec"], "spec.template.spec", &mut problems);
+        }
         "Service" => service(spec, &mut problems),
         "HorizontalPodAutoscaler" => autoscaler(spec, &mut problems),
         "PodDisruptionBudget" => budget(spec, &mut problems),
@@ -118,8 +126,9 @@ pub fn change(old: &Value, new: &Value, resource: &Resource, subresource: &str) 
         "Job" => {
             keep("/spec/selector", "spec.selector");
             keep("/spec/completions", "spec.completions");
-            if old["spec"]["suspend"] != true {
-                keep("/spec/template", "spec.template");
+            let started = old["spec"]["suspend"] != true || old["status"]["startTime"].is_string();
+            if frozen_template(old, started) != frozen_template(new, started) {
+                problems.invalid("spec.template.spec", &new["spec"]["template"]["spec"], IMMUTABLE);
             }
         }
         "RoleBinding" | "ClusterRoleBinding" if !same("/roleRef") => {
@@ -192,6 +201,22 @@ fn stateful_set(old: &Value, new: &Value, problems: &mut Problems) {
                    'minReadySeconds' are forbidden";
         problems.forbidden("spec", why);
     }
+}
+
+/// What of a Job's pod template stays as it is: before it starts, a suspended one may still be placed elsewhere.
+fn frozen_template(job: &Value, started: bool) -> Value {
+    let mut template = job["spec"]["template"].clone();
+    if !started {
+        for (part, names) in [
+            ("metadata", &["annotations", "labels"][..]),
+            ("spec", &["nodeSelector", "affinity", "tolerations", "schedulingGates"][..]),
+        ] {
+            if let Some(members) = template[part].as_object_mut() {
+                members.retain(|name, _| !names.contains(&name.as_str()));
+            }
+        }
+    }
+    template
 }
 
 /// A pod may change its images, add tolerations and lower its deadline, and nothing else.

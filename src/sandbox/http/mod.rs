@@ -5,6 +5,7 @@
 //! `kubectl` sends no credentials over plain HTTP, whatever its kubeconfig says (client-go's `IsConfigTransportTLS`).
 //! So the token may also be the first segment of the path, and the kubeconfig's server address has it there.
 
+mod audit;
 mod backend;
 mod stream;
 
@@ -19,7 +20,10 @@ use axum::{
 use bytes::Bytes;
 use tokio::{net::TcpListener, sync::watch};
 
-pub use self::backend::{Backend, Shared};
+pub use self::{
+    audit::AuditLog,
+    backend::{Backend, Shared},
+};
 use super::api::{Api, Body, Request, Response, Status};
 
 /// Longest body of a request, in bytes, as the real server has it.
@@ -29,17 +33,24 @@ const LONGEST_BODY: usize = 3 * 1024 * 1024;
 struct Server<B> {
     backend: Arc<B>,
     token: String,
+    audit: Option<Arc<AuditLog>>,
     /// True when the server is to stop: open watches end then.
     stopping: watch::Receiver<bool>,
 }
 
 impl<B> Clone for Server<B> {
     fn clone(&self) -> Self {
-        Self { backend: self.backend.clone(), token: self.token.clone(), stopping: self.stopping.clone() }
+        Self {
+            backend: self.backend.clone(),
+            token: self.token.clone(),
+            audit: self.audit.clone(),
+            stopping: self.stopping.clone(),
+        }
     }
 }
 
-/// Serves `backend` on `listener` until `stop` returns. Clients must send `token`.
+/// Serves `backend` on `listener` until `stop` returns. Clients must send `token`. Every request of theirs goes to
+/// `audit`.
 ///
 /// # Errors
 ///
@@ -48,10 +59,11 @@ pub async fn serve<B: Backend>(
     listener: TcpListener,
     backend: Arc<B>,
     token: String,
+    audit: Option<AuditLog>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (stopped, stopping) = watch::channel(false);
-    let router = router(backend, token, stopping);
+    let router = router(Server { backend, token, audit: audit.map(Arc::new), stopping });
     let stop = async move {
         stop.await;
         // Nobody listens when no watch is open.
@@ -65,12 +77,8 @@ pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn router<B: Backend>(backend: Arc<B>, token: String, stopping: watch::Receiver<bool>) -> Router {
-    Router::new().fallback(answer::<B>).layer(DefaultBodyLimit::max(LONGEST_BODY)).with_state(Server {
-        backend,
-        token,
-        stopping,
-    })
+fn router<B: Backend>(server: Server<B>) -> Router {
+    Router::new().fallback(answer::<B>).layer(DefaultBodyLimit::max(LONGEST_BODY)).with_state(server)
 }
 
 async fn answer<B: Backend>(
@@ -96,10 +104,17 @@ async fn answer<B: Backend>(
         format!("/{}", server.token)
     });
     // A watch is opened and a request answered in one go: nothing is written in between.
-    let opened = server.backend.with_api(|api: &mut Api| match api.open_watch(&request) {
-        Ok(Some(watch)) => Ok(watch),
-        Ok(None) => Err(api.handle(&request)),
-        Err(status) => Err(Response::from(status)),
+    let opened = server.backend.with_api(|api: &mut Api| {
+        let opened = match api.open_watch(&request) {
+            Ok(Some(watch)) => Ok(watch),
+            Ok(None) => Err(api.handle(&request)),
+            Err(status) => Err(Response::from(status)),
+        };
+        if let Some(audit) = &server.audit {
+            let code = opened.as_ref().err().map_or(200, |response| response.status);
+            audit.write(&api.audited(&request, code));
+        }
+        opened
     });
     match opened {
         Ok(watch) => stream::stream(server.backend, watch, server.stopping),
@@ -148,6 +163,7 @@ fn read(method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Reques
         content_type: header(header::CONTENT_TYPE),
         accept: header(header::ACCEPT),
         user_agent: header(header::USER_AGENT),
+        impersonates: header(header::HeaderName::from_static("impersonate-user")),
         body: body.to_vec(),
     }
 }

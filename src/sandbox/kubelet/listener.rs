@@ -28,9 +28,9 @@ use super::{
     range::PodRange,
     runtime::{ContainerSpec, HttpGet, Manner, ProbeId, Runtime},
 };
+use crate::sandbox::message::{Head, wrong};
 
 const LONGEST_LINE: u64 = 16 << 10;
-const LONGEST_BODY: u64 = 4 << 20;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Runs containers as listeners on addresses of this machine.
@@ -348,34 +348,14 @@ struct Request {
 
 /// Reads one request and passes over its body; `None` where the connection ended between two.
 async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut line = String::new();
-    if stream.take(LONGEST_LINE).read_line(&mut line).await? == 0 {
-        return Ok(None);
+    let Some(head) = Head::read(stream).await? else { return Ok(None) };
+    if head.word(1).is_empty() {
+        return Err(wrong("no request line"));
     }
-    let mut words = line.split_whitespace();
-    let (method, path) = words.next().zip(words.next()).ok_or_else(|| wrong("no request line"))?;
-    let is_old = words.next() == Some("HTTP/1.0");
-    let mut request = Request { path: path.to_owned(), is_head: method == "HEAD", close: is_old };
-    let mut length = 0;
-    for _ in 0..100 {
-        let mut header = String::new();
-        stream.take(LONGEST_LINE).read_line(&mut header).await?;
-        let header = header.trim().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        match header.split_once(':').map(|(name, content)| (name, content.trim())) {
-            Some(("content-length", content)) => length = content.parse().map_err(|_| wrong("no length"))?,
-            Some(("connection", "close")) | Some(("transfer-encoding", _)) => request.close = true,
-            _ => {}
-        }
-    }
-    if length > LONGEST_BODY {
-        return Err(wrong("the body is too long"));
-    }
+    let length = head.length()?.unwrap_or(0);
     tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await?;
-    Ok(Some(request))
+    let (is_head, close) = (head.word(0) == "HEAD", head.closes(head.word(2)));
+    Ok(Some(Request { path: head.word(1).to_owned(), is_head, close }))
 }
 
 #[cfg(test)]

@@ -173,7 +173,10 @@ impl Pod {
         let mut writes = Vec::new();
         let version = value::text(&self.object, &["metadata", "resourceVersion"]).to_owned();
         let sent = (version, status);
-        if self.object.get("status") != Some(&sent.1) && self.sent.as_ref() != Some(&sent) {
+        let written = self.object.get("status");
+        let is_kept = written.is_none_or(|status| status.get("observedGeneration").is_some());
+        let is_new = if is_kept { written != Some(&sent.1) } else { written != Some(&without_generations(&sent.1)) };
+        if is_new && self.sent.as_ref() != Some(&sent) {
             writes.extend(Write::status(&self.object, sent.1.clone()));
             self.sent = Some(sent);
         }
@@ -205,4 +208,13 @@ fn spec_of<'a>(pod: &'a Value, container: &Container) -> (&'a str, &'a Value) {
     let spec = value::items(pod, &["spec", list]).iter().find(|spec| spec["name"] == *container.name);
     let spec = spec.unwrap_or(&Value::Null);
     (value::text(spec, &["image"]), spec)
+}
+
+/// A status as an API server before 1.34 keeps it: told again and again what it drops, it would never be as wanted.
+fn without_generations(status: &Value) -> Value {
+    let mut status = status.clone();
+    let drop = |value: &mut Value| value.as_object_mut().and_then(|members| members.remove("observedGeneration"));
+    drop(&mut status);
+    status["conditions"].as_array_mut().into_iter().flatten().for_each(|condition| drop(condition).map_or((), |_| ()));
+    status
 }

@@ -31,7 +31,7 @@ async fn an_abort_without_git_finds_the_anchor_and_is_recorded_later() {
     release.git_answers(true);
     let seen = release.stable(2, "1.9: 10").await;
     let aborting = seen.last(2, Event::Aborting).unwrap();
-    assert_eq!(aborting.why, "abort --now: git is down");
+    assert_eq!(aborting.why, "abort --now: Ada <ada@example.com>: git is down");
     assert!(seen.has(2, Event::Aborted) && seen.has(2, Event::Reverted));
     let ran = shell.run(elsewhere.path(), &["audit", "verify", "--repo", &release.remote.url()]);
     assert_eq!(ran.code, 0, "{}", ran.transcript());

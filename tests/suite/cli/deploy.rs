@@ -1,29 +1,15 @@
 //! What `deploy/` installs: rendered by the real `kubectl` (and `helm`, where it is), applied to the sandbox, and its
 //! rights compared with what a controller asks for.
 
-use std::{
-    collections::BTreeSet,
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use serde_json::Value;
 
 use super::{POLICY, Shell, running::Ground, whole::World};
-use crate::support::git::Remote;
-
-fn rendered(program: &str, args: &[&str]) -> Vec<Value> {
-    let output = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let documents = serde_yaml::Deserializer::from_str(&text);
-    let values = documents.map(|document| <Value as serde::Deserialize>::deserialize(document).unwrap());
-    values.filter(|value| !value.is_null()).collect()
-}
-
-fn kustomized(directory: &str) -> Vec<Value> {
-    rendered("kubectl", &["kustomize", directory])
-}
+use crate::support::{
+    deployed::{self, kustomized, rendered},
+    git::Remote,
+};
 
 fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
     objects.iter().filter(move |object| object["kind"] == kind)
@@ -55,6 +41,23 @@ fn roles(objects: &[Value]) -> BTreeSet<String> {
     allowed(of_kind(objects, "ClusterRole").chain(of_kind(objects, "Role")))
 }
 
+/// What the roles that are bound in the whole cluster allow.
+fn bound(objects: &[Value]) -> BTreeSet<String> {
+    let names: BTreeSet<&str> =
+        of_kind(objects, "ClusterRoleBinding").map(|one| one["roleRef"]["name"].as_str().unwrap()).collect();
+    allowed(of_kind(objects, "ClusterRole").filter(|role| names.contains(name(role))))
+}
+
+#[test]
+fn with_accounts_of_their_own_the_controller_may_change_nothing_but_its_state() {
+    let bound = bound(&kustomized("tests/fixtures/tenants"));
+    let changes = bound.iter().filter(|one| !["get ", "list ", "watch "].iter().any(|verb| one.starts_with(verb)));
+    let changes: Vec<&str> = changes.map(String::as_str).collect();
+    let own =
+        ["create configmaps", "create events", "delete configmaps", "impersonate serviceaccounts", "patch configmaps"];
+    assert_eq!(changes, own);
+}
+
 fn base() -> Vec<Value> {
     kustomized("deploy/kustomize/base")
 }
@@ -69,15 +72,7 @@ fn the_base_is_applied_as_it_is_and_becomes_available() {
     let objects = base();
     let remote = Remote::with_files(&[("README.md", "nothing yet")]);
     let ground = Ground::new(&remote);
-    let mut apply = Command::new("kubectl")
-        .args(["--kubeconfig", &ground.kubeconfig, "apply", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    apply.stdin.take().unwrap().write_all(list.to_string().as_bytes()).unwrap();
-    assert!(apply.wait().unwrap().success());
+    deployed::apply(Path::new(&ground.kubeconfig), &objects);
     for object in &objects {
         let kind = object["kind"].as_str().unwrap();
         let live = ground.kubectl(&["-n", "locktender", "get", kind, name(object)]);
@@ -219,4 +214,6 @@ fn the_chart_grants_what_the_base_grants() {
         assert!(granted.contains(needed), "{needed}");
     }
     assert!(of_kind(&all, "ServiceMonitor").count() == 1);
+    let tenants = chart(&["--set=rbac.tenants=true"]);
+    assert_eq!(bound(&tenants), bound(&kustomized("tests/fixtures/tenants")));
 }

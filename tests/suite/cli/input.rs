@@ -44,6 +44,27 @@ fn every_problem_is_told_with_its_place() {
 }
 
 #[test]
+fn one_application_is_validated_alone_and_a_directory_that_is_none_is_warned_of() {
+    let (_remote, ada) = checkout();
+    let (shell, mut seen) = (Shell::new(), Transcript::new("validate-one"));
+    ada.write("apps/search/app.yaml", &super::APP.replace("checkout", "search").replace("two-data-centers", "none"));
+    ada.write("apps/forgotten/config.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: forgotten}\n");
+    ada.write("apps/notes/README.md", "no manifests here\n");
+    for args in [&["validate", "checkout"][..], &["validate", "search"], &["validate", "serch"], &["validate"]] {
+        seen.see(&shell, ada.path(), args);
+    }
+    ada.remove("apps/search/app.yaml");
+    seen.note("only the warning is left").see(&shell, ada.path(), &["validate"]);
+    let told = shell.run(ada.path(), &["validate", "-o", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["warnings"].as_array().unwrap().len(), 1);
+    ada.commit("forgotten");
+    ada.push();
+    seen.see(&shell, ada.path(), &["status"]);
+    seen.matches();
+}
+
+#[test]
 fn a_directory_that_is_no_repository_is_validated_too() {
     let shell = Shell::new();
     let example = format!("{}/examples/two-data-centers", env!("CARGO_MANIFEST_DIR"));

@@ -149,6 +149,13 @@ fn fault_08_a_leader_stopped_by_a_signal_writes_nothing_when_it_goes_on() {
     drop(_b);
     assert!(ground.said("b").contains("the lease is given back"), "{}", ground.said("b"));
     ground.until("A leads again", || ground.said("a").matches("leads lease=").count() == 2);
+
+    // A person is told when nobody leads.
+    let status = || ground.shell.run(ada.path(), &["status", "--kubeconfig", &ground.kubeconfig]).stdout;
+    assert!(!status().contains("controller:"), "{}", status());
+    drop(a);
+    let told = status();
+    assert!(told.contains("controller: none since") && told.contains("Lease kube-system/locktender"), "{told}");
 }
 
 /// Returns the families that a scrape has, after seeing that each of its lines is well formed.

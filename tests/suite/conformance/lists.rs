@@ -138,11 +138,21 @@ async fn a_watch_without_a_version_begins_with_what_is_there() {
     }
     told.sort();
     server.tell_value("told", told.into());
-    let mut all = server
-        .watch(&format!(
-            "{OURS}&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
-        ))
-        .await;
+    matches!(server);
+}
+
+#[tokio::test]
+async fn a_watch_tells_when_it_has_told_what_is_there() {
+    let mut server = with_maps().await;
+    let path =
+        format!("{OURS}&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true");
+    if server.older().await.is_some() {
+        // 1.33 has it, and refuses it unless it is switched on: Locktender lists before it watches.
+        server.see("GET", &path, Value::Null).await;
+        matches!(server);
+        return;
+    }
+    let mut all = server.watch(&path).await;
     for _ in 0..3 {
         assert_eq!(all.next().await.unwrap().0, "ADDED");
     }

@@ -184,3 +184,36 @@ async fn budgets_and_autoscalers_that_make_no_sense() {
     server.see("POST", scalers, scaler(6, 5)).await;
     matches!(server);
 }
+
+#[tokio::test]
+async fn jobs_that_make_no_sense_and_changes_of_them() {
+    const JOBS: &str = "/apis/batch/v1/namespaces/NS/jobs";
+    let mut server = Server::start().await;
+    let job = |change: Change| {
+        let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "migrate:1"}]}});
+        let mut job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "migrate"},
+            "spec": {"suspend": true, "template": template},
+        });
+        change(&mut job);
+        job
+    };
+    server.note("it may not restart for ever");
+    let always = job(|it| it["spec"]["template"]["spec"]["restartPolicy"] = "Always".into());
+    server.see_part("POST", JOBS, always.clone(), &[]).await;
+    server.ask("POST", JOBS, job(|_| ())).await;
+    let path = format!("{JOBS}/migrate");
+    server.note("who tries to make it again is told what is wrong with it, or that it is there");
+    server.see_part("POST", &format!("{JOBS}?dryRun=All"), always, &[]).await;
+    server.see_part("POST", &format!("{JOBS}?dryRun=All"), job(|_| ()), &[]).await;
+    let image = json!([{"name": "a", "image": "migrate:2"}]);
+    server.leave_words_out();
+    for (what, change) in [
+        ("another image", json!({"spec": {"template": {"spec": {"containers": image}}}})),
+        ("more at once", json!({"spec": {"parallelism": 2}})),
+    ] {
+        server.note(what);
+        server.see_part("PATCH", &path, change, &["/spec/parallelism"]).await;
+    }
+    matches!(server);
+}

@@ -62,6 +62,28 @@ async fn fault_43_duplicate_entries_are_an_error_that_names_the_path() {
 }
 
 #[tokio::test]
+async fn fault_43_entries_that_are_not_in_gits_order_are_an_error_that_names_the_path() {
+    let remote = Remote::with_files(&[("a", "a")]);
+    let blob = remote.raw_object("blob", b"1");
+    let directory = remote.raw_object("tree", &raw_entry("100644", b"file", &blob));
+    // A directory's name is compared as if it ended in `/`.
+    let file = |name: &[u8]| raw_entry("100644", name, &blob);
+    let wrong = [[file(b"b"), file(b"a")], [raw_entry("40000", b"a", &directory), file(b"a-b")]];
+    for tree in wrong {
+        let tree = remote.raw_object("tree", &tree.concat());
+        remote.commit_tree(&tree, "not in order");
+        let (repository, tip, _directory) = fetched(&remote).await;
+        let error = repository.directory(&tip, "").await.unwrap_err();
+        assert!(matches!(&error, RepositoryError::Damaged(text) if text.starts_with('a')), "{error:?}");
+    }
+    let right = [file(b"a-b"), raw_entry("40000", b"a", &directory), file(b"a0")].concat();
+    let tree = remote.raw_object("tree", &right);
+    remote.commit_tree(&tree, "in order");
+    let (repository, tip, _directory) = fetched(&remote).await;
+    assert_eq!(repository.directory(&tip, "").await.unwrap().unwrap().len(), 3);
+}
+
+#[tokio::test]
 async fn fault_43_a_tree_that_is_no_tree_is_an_error() {
     let remote = Remote::with_files(&[("a", "a")]);
     let tree = remote.raw_object("tree", b"100644 no end");

@@ -65,6 +65,24 @@ async fn a_tip_that_is_not_fetched_is_told_once_and_then_at_the_pace_of_polling(
 }
 
 #[tokio::test]
+async fn a_remote_that_was_away_is_news_when_it_is_back_where_it_was() {
+    let remote = Remote::with_files(&[("a", "1")]);
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(&remote.url(), directory.path());
+    options.poll = Duration::from_millis(100);
+    let repository = GitRepository::open(options).await.unwrap();
+    let tip = repository.fetch().await.unwrap();
+    let away = remote.base().join("away.git");
+    std::fs::rename(remote.path(), &away).unwrap();
+    assert!(noticed(&repository).await, "it is away");
+    std::fs::rename(&away, remote.path()).unwrap();
+    assert!(noticed(&repository).await, "it is back");
+    assert_eq!(repository.fetch().await.unwrap(), tip);
+    let quiet = tokio::time::timeout(Duration::from_millis(500), repository.changed()).await;
+    assert!(quiet.is_err(), "which is told once");
+}
+
+#[tokio::test]
 async fn other_remotes_are_asked() {
     let remote = Remote::with_files(&[("a", "1")]);
     let daemon = Daemon::start(remote.base());

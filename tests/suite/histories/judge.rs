@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use locktender::{
     core::{
-        cluster::{Cluster, ClusterError, ClusterEvent, Kind, ObjectKey, Scope, Write},
+        cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, ObjectKey, Scope, Write},
         manifest::Object,
         names::{BlobId, Revision},
         repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
@@ -206,12 +206,12 @@ impl Court for SandboxCourt {
 }
 
 /// The cluster, whose every write and answer is noted.
-pub struct JudgedCluster<C> {
-    pub inner: C,
+pub struct JudgedCluster {
+    pub inner: Arc<dyn Cluster>,
     pub court: SandboxCourt,
 }
 
-impl<C> JudgedCluster<C> {
+impl JudgedCluster {
     fn hear(&self, event: ClusterEvent) -> ClusterEvent {
         self.court.notes.lock().unwrap().told.hear(&event);
         event
@@ -219,7 +219,7 @@ impl<C> JudgedCluster<C> {
 }
 
 #[async_trait]
-impl<C: Cluster> Cluster for JudgedCluster<C> {
+impl Cluster for JudgedCluster {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
         let (after, told, pushes) = {
             let notes = self.court.notes.lock().unwrap();
@@ -253,6 +253,14 @@ impl<C: Cluster> Cluster for JudgedCluster<C> {
             }
         }
         found
+    }
+
+    fn acting_as(&self, account: &Account) -> Arc<dyn Cluster> {
+        Arc::new(Self { inner: self.inner.acting_as(account), court: self.court.clone() })
+    }
+
+    async fn may(&self, access: &Access) -> Result<bool, ClusterError> {
+        self.inner.may(access).await
     }
 
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {

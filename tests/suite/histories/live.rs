@@ -16,11 +16,18 @@ use locktender::sandbox::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::support::cluster;
+use crate::{
+    audit::log::AuditLog,
+    support::{cluster, deployed},
+};
 
 /// A cluster that is asked over HTTP.
 pub struct Live {
+    /// How people reach it.
     pub kubeconfig: PathBuf,
+    /// How the controller reaches it.
+    pub account: PathBuf,
+    pub audit: AuditLog,
     client: Client,
     runs: Runs,
 }
@@ -53,9 +60,23 @@ impl Live {
     pub async fn sandbox(directory: PathBuf, units: Vec<(String, usize)>, capacity: u32) -> Self {
         let kubeconfig = directory.join("kubeconfig");
         let file = Some(kubeconfig.clone());
-        let options = SandboxOptions { units, capacity, kubeconfig: file, pace: quick(), ..SandboxOptions::default() };
+        let audit_log = directory.join("audit.log");
+        let options = SandboxOptions {
+            units,
+            capacity,
+            kubeconfig: file,
+            pace: quick(),
+            audit_log: Some(audit_log.clone()),
+            ..SandboxOptions::default()
+        };
         let sandbox = Sandbox::start(options).await.unwrap();
-        Self { client: client(&kubeconfig).await, kubeconfig, runs: Runs::Sandbox(Arc::new(sandbox)) }
+        Self {
+            client: client(&kubeconfig).await,
+            account: kubeconfig.clone(),
+            kubeconfig,
+            audit: AuditLog::from_here(audit_log),
+            runs: Runs::Sandbox(Arc::new(sandbox)),
+        }
     }
 
     /// The one that tests run under; waits until it is free, and empties it.
@@ -77,7 +98,9 @@ impl Live {
         let kubelet = Remote::start(options).await.unwrap();
         let ready = |list: &[Value]| list.iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes;
         until(&client, "api/v1/nodes", "the nodes are there", ready).await;
-        Self { client, kubeconfig, runs: Runs::ControlPlane { kubelet, _turn: turn } }
+        let account = deployed::account().unwrap_or_else(cluster::controllers);
+        let audit = AuditLog::from_here(cluster::audit_log());
+        Self { client, kubeconfig, account, audit, runs: Runs::ControlPlane { kubelet, _turn: turn } }
     }
 
     /// The sandbox, whose log of changes can be read; none of a control plane.
@@ -104,6 +127,15 @@ impl Live {
     /// Sends a request; its answer, or why not.
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> Result<Value, String> {
         ask(&self.client, method, path, body).await
+    }
+
+    /// Applies an object as another field manager, by force.
+    pub async fn apply_as(&self, manager: &str, path: &str, object: &Value) -> Result<Value, String> {
+        let uri = format!("/{path}?fieldManager={manager}&force=true");
+        let request = Request::builder().method("PATCH").uri(uri);
+        let request = request.header(header::CONTENT_TYPE, "application/apply-patch+yaml");
+        let request = request.body(object.to_string().into_bytes()).unwrap();
+        self.client.request(request).await.map_err(|error| error.to_string())
     }
 }
 
@@ -132,12 +164,28 @@ async fn until(client: &Client, path: &str, what: &str, holds: impl Fn(&[Value])
     }
 }
 
+/// What tests put beside namespaces has this label.
+pub const LABEL: &str = "locktender-tests";
+
+const OF_THE_CLUSTER: [&str; 7] = [
+    "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    "apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "apis/rbac.authorization.k8s.io/v1/clusterroles",
+];
+
 /// Takes everything away that an earlier test left. Nobody runs pods now: they are forced.
 async fn empty(client: &Client) {
-    // The conformance suite has namespaces of its own, and takes nobody else's.
+    // The conformance suite has namespaces of its own, and takes nobody else's; the controller's account lives in one.
     fn is_kept(space: &Value) -> bool {
         let name = space["metadata"]["name"].as_str().unwrap();
-        name == "default" || name.starts_with("kube-") || name.starts_with("conformance-")
+        name == "default"
+            || name == deployed::NAMESPACE
+            || name.starts_with("kube-")
+            || name.starts_with("conformance-")
     }
     const WORK: [&str; 6] = [
         "apis/apps/v1/{}/deployments",
@@ -168,6 +216,10 @@ async fn empty(client: &Client) {
         }
         // It may be going already.
         let _ = ask(client, "DELETE", &format!("api/v1/namespaces/{name}"), Value::Null).await;
+    }
+    for path in OF_THE_CLUSTER {
+        let selected = format!("{path}?labelSelector={LABEL}");
+        ask(client, "DELETE", &selected, Value::Null).await.unwrap();
     }
     ask(client, "DELETE", "api/v1/nodes", Value::Null).await.unwrap();
     let faults = "api/v1/namespaces/kube-system/configmaps/locktender-sandbox-faults";

@@ -4,10 +4,10 @@
 //! Each history is written once, over a [`release::Release`]; `play!` makes the two tests of it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod checkout;
+pub mod checkout;
 mod disk;
 mod judge;
-mod live;
+pub mod live;
 pub mod release;
 
 /// Makes a test in each place of every history named.
@@ -35,7 +35,9 @@ macro_rules! play {
 mod aborts;
 mod changes;
 mod decisions;
+mod immutable;
 mod merges;
 mod remote;
 mod renderer;
 mod reverts;
+mod tenants;

@@ -13,7 +13,7 @@ use locktender::{
     adapter::{
         clock::SystemClock,
         git::{
-            GitOptions, GitRepository,
+            GitOptions, GitRepository, RemoteCounts,
             url::{Branch, RemoteUrl},
         },
         kube::{Settings, connect_with},
@@ -32,6 +32,7 @@ use locktender::{
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
+        server::Sandbox,
         world::{World, WorldOptions},
     },
 };
@@ -44,6 +45,7 @@ use super::{
     live::Live,
 };
 use crate::{
+    audit::{self, log::AuditLog},
     simulation::{cluster::SimCluster, outside::Outside, time::VirtualClock},
     support::{
         cluster,
@@ -125,8 +127,17 @@ pub struct Release {
     pub remote: Remote,
     /// How long the sandbox's controller gathers records from its next start on.
     pub push_interval: Duration,
+    /// What the controller asked the remote since it was started last; only in real time.
+    pub git: Option<Arc<RemoteCounts>>,
     /// Whether the simulation's controller has a later renderer from its next start on.
     pub upgraded: bool,
+    /// Whether the sandbox's log is judged at the end. Not where others take pods away: whom a deletion is owed to cannot
+    /// be told from it.
+    pub judged: bool,
+    /// How a controller in real time speaks to the cluster from its next start on.
+    pub settings: Settings,
+    /// The kubeconfig by which it does, where not by the cluster's own.
+    pub through: Option<PathBuf>,
     ground: Ground,
     sender: watch::Sender<Reports>,
     controller: Option<JoinHandle<()>>,
@@ -144,9 +155,13 @@ impl Drop for Release {
                 world.abort();
                 cluster.state.lock().unwrap().checker.lock().unwrap().take()
             }
-            Ground::Live { court, .. } => court.as_ref().map(SandboxCourt::judge).unwrap_or_default(),
+            Ground::Live { court, live, .. } => {
+                let mut violations = court.as_ref().map(SandboxCourt::judge).unwrap_or_default();
+                violations.extend(audit::unexplained(&live.audit.read(), &self.remote));
+                violations
+            }
         };
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.judged {
             assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.remote.subjects().join("\n"));
         }
     }
@@ -293,6 +308,7 @@ impl Release {
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }
             Place::Sandbox | Place::ControlPlane => {
+                remote.note_pushes();
                 let files = tempfile::tempdir().unwrap();
                 let live = match place {
                     Place::ControlPlane => Live::control_plane(units, capacity).await,
@@ -306,7 +322,11 @@ impl Release {
         let mut release = Self {
             remote,
             upgraded: false,
+            judged: true,
+            settings: Settings::default(),
+            through: None,
             push_interval: Duration::from_millis(100),
+            git: None,
             ground,
             sender,
             controller: None,
@@ -342,15 +362,19 @@ impl Release {
                 let mirror = files.path().join(format!("mirror-{mirrors}"));
                 let url = RemoteUrl::parse(&self.remote.base().join("release.git").display().to_string()).unwrap();
                 let git = GitOptions { poll: POLL, ..GitOptions::new(url, Branch::parse("main").unwrap(), mirror) };
-                let cluster = connect_with(Some(&live.kubeconfig), None, Settings::default()).await.unwrap();
-                let mut repository: Arc<dyn Repository> = Arc::new(GitRepository::open(git).await.unwrap());
+                let kubeconfig = self.through.as_ref().unwrap_or(&live.account);
+                let cluster = connect_with(Some(kubeconfig), None, self.settings.clone()).await.unwrap();
+                let cluster: Arc<dyn Cluster> = Arc::new(cluster);
+                let repository = GitRepository::open(git).await.unwrap();
+                self.git = Some(repository.requests());
+                let mut repository: Arc<dyn Repository> = Arc::new(repository);
                 let judged: Arc<dyn Cluster> = match court {
                     Some(court) => {
                         court.forget();
                         repository = Arc::new(JudgedGit { inner: repository, court: Arc::new(court.clone()) });
                         Arc::new(JudgedCluster { inner: cluster, court: court.clone() })
                     }
-                    None => Arc::new(cluster),
+                    None => cluster,
                 };
                 let ports = Ports {
                     repository,
@@ -439,10 +463,33 @@ impl Release {
         }
     }
 
+    /// What the API server was asked since the beginning, and how the controller reaches it; only in real time.
+    pub fn audit(&self) -> (AuditLog, PathBuf) {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        (live.audit.clone(), live.account.clone())
+    }
+
+    /// Lets the controller be somebody else from its next start on.
+    pub fn reach_as(&mut self, kubeconfig: PathBuf) {
+        let Ground::Live { live, .. } = &mut self.ground else { panic!("only in real time") };
+        live.account = kubeconfig;
+    }
+
+    /// The sandbox; none where it is a control plane.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
+        live.log()
+    }
+
     /// How clients reach a cluster in real time.
     pub fn kubeconfig(&self) -> PathBuf {
+        self.live().kubeconfig.clone()
+    }
+
+    /// The cluster in real time.
+    pub fn live(&self) -> &Live {
         let Ground::Live { live, .. } = &self.ground else { panic!("only in real time") };
-        live.kubeconfig.clone()
+        live
     }
 
     /// The modelled cluster; only in the simulation.

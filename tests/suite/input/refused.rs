@@ -50,6 +50,7 @@ macro_rules! cases {
 
 cases! {
     analysis
+    blue_green
     canary
     decisions
     fault_54_bombs

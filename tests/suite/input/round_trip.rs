@@ -25,7 +25,7 @@ use super::files::{directories, package, read};
 async fn server() -> (KubeCluster, tempfile::TempDir) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = url(listener.local_addr().unwrap());
-    tokio::spawn(serve(listener, Arc::new(Shared::new(1)), "t0ken".into(), std::future::pending()));
+    tokio::spawn(serve(listener, Arc::new(Shared::new(1)), "t0ken".into(), None, std::future::pending()));
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("kubeconfig");
     kubeconfig::write(&file, &url, "t0ken").unwrap();

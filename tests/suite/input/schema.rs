@@ -142,6 +142,7 @@ const BEYOND: &[&str] = &[
     "analysis/input/apps/nobody/app.yaml",
     "analysis/input/policies/both.yaml",
     "analysis/input/policies/sugar.yaml",
+    "blue_green/input/policies/watch-of-nothing.yaml",
     "canary/input/policies/shrinks.yaml",
     "canary/input/policies/stuck.yaml",
     "canary/input/policies/twice.yaml",

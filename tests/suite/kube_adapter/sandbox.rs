@@ -37,7 +37,7 @@ impl Sandbox {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = url(listener.local_addr().unwrap());
         let backend = Arc::new(Shared::new(1));
-        let serving = serve(listener, Arc::clone(&backend), "t0ken".into(), std::future::pending());
+        let serving = serve(listener, Arc::clone(&backend), "t0ken".into(), None, std::future::pending());
         let server = tokio::spawn(async move { serving.await.unwrap() });
         let directory = tempfile::tempdir().unwrap();
         let cluster = Self::client(&directory, &url, "t0ken").await;

@@ -7,9 +7,11 @@
 #[macro_use]
 mod transcript;
 
+mod blue_green;
 mod canary;
 mod course;
 mod figures;
+mod load;
 mod real;
 mod restarts;
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use locktender::{
     controller::{self, Options, Ports, Reports},
     core::{
-        cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
+        cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
         ledger::{Event, Record, journal},
         manifest::Object,
         names::AppName,
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::history::Change;
-use crate::simulation::{NoRenderer, Sim, cluster::SimCluster};
+use crate::simulation::{Bases, Sim, cluster::SimCluster};
 
 pub const DEPLOYMENT: &str = "apps/checkout/deployment.yaml";
 const APP: &str = "\
@@ -135,6 +135,14 @@ impl Cluster for Lag {
         self.inner.read(kind, namespace, name).await
     }
 
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        panic!("nobody acts in another's name here")
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
+        panic!("nobody acts in another's name here")
+    }
+
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {
         self.inner.scope(kind).await
     }
@@ -206,7 +214,7 @@ impl Shop {
         let cluster = sim.cluster.for_life(life);
         let repository = Arc::new(sim.git.for_life(life, &cluster));
         let lag = Arc::new(Lag { inner: cluster, state: Mutex::default(), news: Notify::new() });
-        let (renderer, clock) = (Arc::new(NoRenderer), Arc::new(sim.clock.clone()));
+        let (renderer, clock) = (Arc::new(Bases), Arc::new(sim.clock.clone()));
         let ask = Arc::new(sim.outside.clone());
         let ports = Ports { repository, cluster: lag.clone(), renderer, ask, clock };
         let (sender, reports) = watch::channel(Reports::new());

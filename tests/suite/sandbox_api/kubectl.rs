@@ -67,7 +67,7 @@ async fn with_kubectl(test: fn(&Session)) {
         let backend = Arc::new(Shared::new(7));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let server = tokio::spawn(http::serve(listener, backend.clone(), "secret".into(), stopped));
+        let server = tokio::spawn(http::serve(listener, backend.clone(), "secret".into(), None, stopped));
         let directory = tempfile::tempdir().unwrap();
         kubeconfig::write(&directory.path().join("kubeconfig"), &url, "secret").unwrap();
         let session = Session { program, directory, backend };

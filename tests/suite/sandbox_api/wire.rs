@@ -28,7 +28,7 @@ async fn serve() -> Served {
     let backend = Arc::new(Shared::new(7));
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async { drop(stopped.await) };
-    let server = tokio::spawn(http::serve(listener, backend.clone(), "secret".into(), stopped));
+    let server = tokio::spawn(http::serve(listener, backend.clone(), "secret".into(), None, stopped));
     Served { address, backend, stop, server }
 }
 

@@ -25,6 +25,9 @@ pub enum Scenario {
     Abort,
     Recreate,
     Canary,
+    BlueGreen,
+    /// The confirm of the switch is taken back after the switch, and given again.
+    SwitchBack,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -72,6 +75,20 @@ spec:
       graceful: {gracePeriodSeconds: 1}
 ";
 
+const BLUE_GREEN: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  progressDeadlineSeconds: 7200
+  strategy:
+    blueGreen:
+      watch: {duration: 1m}
+      scaleDownDelaySeconds: 10
+      graceful: {gracePeriodSeconds: 1}
+";
+
+const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
 impl Scenario {
@@ -83,6 +100,8 @@ impl Scenario {
             Self::Abort => "abort",
             Self::Recreate => "recreate",
             Self::Canary => "canary",
+            Self::BlueGreen => "blue-green",
+            Self::SwitchBack => "switch-back",
         }
     }
 
@@ -90,6 +109,7 @@ impl Scenario {
     pub async fn prepare(self) -> Result<Sim, String> {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
+            Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
             Self::Recreate => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
@@ -115,13 +135,20 @@ impl Scenario {
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary => self.stages(sim, 2).await?,
+            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen => self.stages(sim, 2).await?,
             Self::StepBack => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
                 sim.pass(Duration::from_secs(1)).await;
                 sim.git.commit("Revert \"confirm beta\"", &[(CONFIRM_BETA, None)]);
                 sim.recorded("checkout", 2, Event::StageReverted, "beta", 1).await?;
+            }
+            Self::SwitchBack => {
+                confirm(sim, 2, "preview").await?;
+                sim.recorded("checkout", 2, Event::StageWaiting, "switch", 1).await?;
+                sim.git.commit("Revert \"confirm preview\"", &[(CONFIRM_PREVIEW, None)]);
+                sim.recorded("checkout", 2, Event::StageReverted, "preview", 1).await?;
+                sim.pass(Duration::from_secs(30)).await;
             }
             Self::Abort => {
                 confirm(sim, 2, "beta").await?;
@@ -136,6 +163,8 @@ impl Scenario {
     /// Confirms what asks for it until the rollout is complete.
     async fn stages(self, sim: &Sim, number: u32) -> Result<(), String> {
         let (asking, last): (&[&str], &str) = match self {
+            Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
+            Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
             Self::Canary => (&["weight-60"], "weight-100"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
@@ -271,4 +300,14 @@ fn everything_goes_wrong_once_in_a_release_that_recreates_pods() {
 #[test]
 fn everything_goes_wrong_once_in_a_canary() {
     exhaust(Scenario::Canary);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_switch() {
+    exhaust(Scenario::BlueGreen);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_switch_that_is_taken_back() {
+    exhaust(Scenario::SwitchBack);
 }

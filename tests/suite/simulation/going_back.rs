@@ -48,15 +48,15 @@ fn is_running(sim: &Sim) -> bool {
 }
 
 /// Somebody confirms what waits, until the release is over.
-async fn confirms(sim: &Sim) {
-    for stage in ["beta", "batch-1"] {
+async fn confirms(sim: &Sim, stages: &[&str]) {
+    for stage in stages {
         let path = format!("rollouts/{APP}/0002/confirm/{stage}.yaml");
         loop {
             let records = sim.records(APP, 2);
             let waits = |wanted: Event| {
                 records
                     .iter()
-                    .any(|one| one.event == wanted && one.stage.as_ref().is_some_and(|it| it.as_str() == stage))
+                    .any(|one| one.event == wanted && one.stage.as_ref().is_some_and(|it| it.as_str() == *stage))
             };
             if last_rollout(sim).is_some_and(|(_, phase)| !matches!(phase, Phase::Running) && !records.is_empty()) {
                 return;
@@ -91,7 +91,8 @@ fn abort_now(sim: &Sim) -> bool {
         if state.plan.rollout != rollout || !matches!(state.phase, Phase::Running | Phase::Stopped) {
             return false;
         }
-        let body = json!({ "data": { anchor::ABORT: anchor::abort_of(&rollout, Some("it burns")) } });
+        let body =
+            json!({ "data": { anchor::ABORT: anchor::abort_of(&rollout, "Ada <ada@example.com>", Some("it burns")) } });
         super::rows::person_patches_in(world, "configmaps", &name, body);
         true
     })
@@ -115,8 +116,8 @@ enum Went {
     Wrong(String),
 }
 
-async fn aborted_at(write: usize, how: How) -> (Went, usize) {
-    let mut sim = Scenario::Release.prepare().await.unwrap();
+async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize) {
+    let mut sim = scenario.prepare().await.unwrap();
     sim.arm(&[]);
     let ran = std::sync::Arc::new(std::sync::Mutex::new(None));
     {
@@ -138,7 +139,11 @@ async fn aborted_at(write: usize, how: How) -> (Went, usize) {
         });
     }
     sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
-    confirms(&sim).await;
+    let asking: &[&str] = match scenario {
+        Scenario::BlueGreen => &["preview"],
+        _ => &["beta", "batch-1"],
+    };
+    confirms(&sim, asking).await;
     let writes = sim.faults.counts().writes;
     let Some(running) = *ran.lock().unwrap() else { return (Went::NothingToAbort, writes) };
     if how != How::Commit {
@@ -189,26 +194,26 @@ async fn aborted_at(write: usize, how: How) -> (Went, usize) {
     (Went::Wrong(format!("{what}\n{}", sim.git.subjects().join("\n"))), writes)
 }
 
-fn run(write: usize, how: How) -> (Went, usize) {
+fn run(scenario: Scenario, write: usize, how: How) -> (Went, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(aborted_at(write, how))
+    runtime.block_on(aborted_at(scenario, write, how))
 }
 
-fn everywhere(how: How) {
+fn everywhere(scenario: Scenario, how: How) {
     // Nobody aborts at a write that never comes: so many there are.
-    let (_, writes) = run(usize::MAX, How::Commit);
+    let (_, writes) = run(scenario, usize::MAX, How::Commit);
     let step = if is_whole_sweep() { 1 } else { SAMPLE };
     let mut wrong = Vec::new();
     let (mut runs, mut back) = (0, 0);
     for write in (0..writes).step_by(step) {
         runs += 1;
-        match run(write, how).0 {
+        match run(scenario, write, how).0 {
             Went::Back => back += 1,
             Went::NothingToAbort => {}
             Went::Wrong(why) => wrong.push(format!("{how:?} at write {write}: {why}")),
         }
     }
-    println!("{runs} runs of {writes}: {how:?} at every write of a release, {back} had something to abort");
+    println!("{runs} runs of {writes}: {how:?} at every write of {scenario:?}, {back} had something to abort");
     assert!(wrong.is_empty(), "{} of {runs} went wrong, first:\n{}", wrong.len(), wrong[0]);
     // The opening's push and what comes after the last record have nothing that could be aborted.
     assert!(back * 10 >= runs * 8, "only {back} of {runs} runs aborted something");
@@ -216,15 +221,25 @@ fn everywhere(how: How) {
 
 #[test]
 fn an_abort_at_every_write_reaches_stable() {
-    everywhere(How::Commit);
+    everywhere(Scenario::Release, How::Commit);
+}
+
+#[test]
+fn an_abort_at_every_write_of_a_switch_reaches_stable() {
+    everywhere(Scenario::BlueGreen, How::Commit);
+}
+
+#[test]
+fn an_abort_without_git_at_every_write_of_a_switch_reaches_stable() {
+    everywhere(Scenario::BlueGreen, How::Now);
 }
 
 #[test]
 fn an_abort_without_git_at_every_write_reaches_stable_and_is_recorded_later() {
-    everywhere(How::Now);
+    everywhere(Scenario::Release, How::Now);
 }
 
 #[test]
 fn an_abort_without_git_survives_the_controller_and_its_disk() {
-    everywhere(How::NowAndLost);
+    everywhere(Scenario::Release, How::NowAndLost);
 }

@@ -44,17 +44,20 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use self::{checker::Checker, cluster::SimCluster, faults::Faults, git::SimGit, outside::Outside, time::VirtualClock};
 
-/// Applications of the simulation are plain YAML.
-pub struct NoRenderer;
+/// Renders a Kustomize directory without the program: every resource, with `checkout` called as the directory is.
+pub struct Bases;
 
 #[async_trait]
-impl Renderer for NoRenderer {
-    async fn kustomize(&self, _: &str, _: &Files) -> Result<Vec<u8>, RenderError> {
-        Err(RenderError::NoProgram("the simulation renders plain YAML only".to_owned()))
+impl Renderer for Bases {
+    async fn kustomize(&self, directory: &str, files: &Files) -> Result<Vec<u8>, RenderError> {
+        let name = directory.rsplit('/').next().unwrap_or(directory);
+        let resources = files.iter().filter(|(path, _)| !path.ends_with("kustomization.yaml"));
+        let text: Vec<String> = resources.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect();
+        Ok(text.join("---\n").replace("checkout", name).into_bytes())
     }
 
     async fn version(&self) -> Result<String, RenderError> {
-        Ok("none/0".to_owned())
+        Ok("bases/0".to_owned())
     }
 }
 
@@ -95,7 +98,7 @@ impl Controller {
         let ports = Ports {
             repository: Arc::new(self.git.for_life(life, &cluster)),
             cluster: Arc::new(cluster),
-            renderer: Arc::new(NoRenderer),
+            renderer: Arc::new(Bases),
             ask: Arc::new(self.outside.clone()),
             clock: Arc::new(self.clock.clone()),
         };

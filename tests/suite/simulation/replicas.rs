@@ -21,7 +21,7 @@ use locktender::{
     },
     core::{
         clock::Clock,
-        cluster::{Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
+        cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
         lease::Terms,
         ledger::Event,
         manifest::Object,
@@ -37,7 +37,7 @@ use locktender::{
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    NoRenderer,
+    Bases,
     checker::{Checker, told},
     cluster::{SimCluster, typed},
     faults::Faults,
@@ -203,6 +203,14 @@ impl Cluster for Eyes {
         self.hand.cluster.read(kind, namespace, name).await
     }
 
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        panic!("nobody acts in another's name here")
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
+        panic!("nobody acts in another's name here")
+    }
+
     async fn scope(&self, kind: &Kind) -> Result<Scope, ClusterError> {
         self.hand.cluster.scope(kind).await
     }
@@ -347,6 +355,14 @@ impl Cluster for LeasePort {
         self.hand.cluster.read(kind, namespace, name).await
     }
 
+    fn acting_as(&self, _: &Account) -> Arc<dyn Cluster> {
+        panic!("nobody acts in another's name here")
+    }
+
+    async fn may(&self, _: &Access) -> Result<bool, ClusterError> {
+        panic!("nobody acts in another's name here")
+    }
+
     async fn scope(&self, _: &Kind) -> Result<Scope, ClusterError> {
         Ok(Scope::Namespaced)
     }
@@ -457,7 +473,7 @@ impl Replicas {
                 let ports = Ports {
                     repository: Arc::new(Pen(hands.clone())),
                     cluster: Arc::new(Eyes::new(hands.clone())),
-                    renderer: Arc::new(NoRenderer),
+                    renderer: Arc::new(Bases),
                     ask: Arc::new(Outside::new(clock.clone())),
                     clock: clock.clone(),
                 };

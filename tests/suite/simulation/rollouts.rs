@@ -1,6 +1,9 @@
 //! Whole rollouts, told as transcripts.
 
-use locktender::core::rollout::report::{Activity, Reason};
+use locktender::core::{
+    ledger::Event,
+    rollout::report::{Activity, Reason},
+};
 
 use super::Sim;
 
@@ -207,4 +210,23 @@ async fn a_step_back_goes_on_as_soon_as_pods_have_been_ready_for_long_enough() {
     // Two at a time: each two are out of service for some seconds, and ready for five before the next two.
     sim.pass(std::time::Duration::from_secs(30)).await;
     assert_eq!(versions(&sim), counted(&[("1.9", 8), ("2.0", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_side_of_a_switch_stays_for_its_delay() {
+    let policy = "apiVersion: locktender.dev/v1alpha1\nkind: RolloutPolicy\nmetadata: {name: two-data-centers}\n\
+                  spec: {strategy: {blueGreen: {confirm: none, scaleDownDelaySeconds: 60}}}\n";
+    let manifest = |tag: &str| manifest(tag).replace("replicas: 10", "replicas: 3");
+    let sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", policy),
+        ("apps/checkout/app.yaml", APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    sim.recorded("checkout", 1, Event::Completed, "full", 1).await.unwrap();
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    sim.recorded("checkout", 2, Event::Completed, "switch", 1).await.unwrap();
+    let records = sim.records("checkout", 2);
+    let time = |event: Event| records.iter().rev().find(|record| record.event == event).unwrap().time;
+    let stayed = time(Event::Completed).duration_since(time(Event::StageStarted)).as_secs();
+    assert!((60..90).contains(&stayed), "{stayed} s");
 }

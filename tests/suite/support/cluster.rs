@@ -15,6 +15,16 @@ pub fn real() -> Option<PathBuf> {
     }
 }
 
+/// The controller's own kubeconfig there, by which the audit log tells it from the others.
+pub fn controllers() -> PathBuf {
+    std::env::var_os("LOCKTENDER_TEST_CONTROLLER").expect("LOCKTENDER_TEST_CONTROLLER").into()
+}
+
+/// The audit log there.
+pub fn audit_log() -> PathBuf {
+    std::env::var_os("LOCKTENDER_TEST_AUDIT").expect("LOCKTENDER_TEST_AUDIT").into()
+}
+
 /// The range of addresses that are local there.
 pub fn pods() -> PodRange {
     match std::env::var("LOCKTENDER_TEST_PODS") {

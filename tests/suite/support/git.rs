@@ -131,12 +131,48 @@ impl Remote {
         self.git(&["log", "--format=%s", "main"]).lines().map(str::to_owned).collect()
     }
 
+    /// The repository, wherever it was moved to: who looks from outside sees it all the same.
+    pub fn bare(&self) -> git2::Repository {
+        let here = git2::Repository::open_bare(self.path());
+        here.or_else(|_| git2::Repository::open_bare(self.base().join("away.git"))).expect("a repository")
+    }
+
+    /// A commit's subject.
+    pub fn subject(&self, commit: &str) -> String {
+        let repository = self.bare();
+        let commit = repository.find_commit(commit.parse().expect("an id")).expect("a commit");
+        commit.summary().ok().flatten().unwrap_or_default().to_owned()
+    }
+
     /// Installs a server hook, `update` or `pre-receive` say: the body of a shell script.
     pub fn hook(&self, name: &str, script: &str) {
+        self.hook_of("sh", name, script);
+    }
+
+    fn hook_of(&self, shell: &str, name: &str, script: &str) {
         let path = self.path().join("hooks").join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("hooks directory");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("hook");
+        fs::write(&path, format!("#!/bin/{shell}\n{script}\n")).expect("hook");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("hook is executable");
+    }
+
+    /// Notes from now on when the branch moved, and where to: before whoever pushed is told.
+    pub fn note_pushes(&self) {
+        // No program is started for it: pushing is not to be slower for being watched.
+        let note = "[ $ref = refs/heads/main ] && echo \"$EPOCHREALTIME $new\" >> pushes";
+        let script = format!("[ $1 = committed ] || exit 0\nwhile read -r old new ref; do {note}; done\nexit 0");
+        self.hook_of("bash", "reference-transaction", &script);
+    }
+
+    /// When the branch moved and to which commit, in order, since [`Remote::note_pushes`].
+    pub fn pushes(&self) -> Vec<(jiff::Timestamp, String)> {
+        let noted = fs::read_to_string(self.bare().path().join("pushes")).unwrap_or_default();
+        let noted = noted.lines().map(|line| {
+            let (time, commit) = line.split_once(' ').expect("a time and a commit");
+            let microseconds = time.replace(['.', ','], "").parse().expect("microseconds");
+            (jiff::Timestamp::from_microsecond(microseconds).expect("a time"), commit.to_owned())
+        });
+        noted.collect()
     }
 
     /// Writes an object byte for byte, however wrong it is, and returns its id.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod cluster;
+pub mod deployed;
 pub mod git;
 pub mod git_servers;
+pub mod proxy;
 pub mod ssh;
 pub mod tls;

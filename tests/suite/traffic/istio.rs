@@ -86,7 +86,7 @@ fn a_header_route_comes_before_what_it_is_a_part_of() {
     let headers = json!({"response": {"add": {"Set-Cookie": "side=7d04e5c2; Path=/"}}});
     let canary = json!({"destination": {"host": "checkout-canary"}, "headers": headers});
     assert_eq!(at(&live, "spec/http/1/route"), &json!([canary]));
-    let mirror = json!({"destination": {"host": "checkout-canary"}, "percentage": {"value": 5.0}});
+    let mirror = json!({"destination": {"host": "checkout-canary"}, "percentage": {"value": 5}});
     assert_eq!(at(&live, "spec/http/2/mirrors"), &json!([mirror]));
 }
 

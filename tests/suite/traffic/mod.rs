@@ -1,14 +1,19 @@
 //! Routers: what a split makes of their objects, and when they say that they have taken it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod crds;
 mod gateway_api;
+mod haproxy;
 mod istio;
+mod load;
 mod nginx;
+mod sandbox;
 
 use locktender::core::{
+    cluster::{Cluster, PatchType, Write},
     manifest::Object,
     policy::Percent,
-    traffic::{Affinity, Backends, HeaderRoute, Match, Matcher, Split, Subject},
+    traffic::{Affinity, Backends, HeaderRoute, Match, Matcher, Route, Split, Subject, Target, changes},
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -31,6 +36,44 @@ fn with_header(name: &str, value: Matcher) -> HeaderRoute {
 /// The cookie by which clients stay.
 fn affinity() -> Affinity {
     Affinity { cookie: "side".to_owned(), value: "7d04e5c2".to_owned(), max_age: None }
+}
+
+/// Brings a live route to a split, or to none, as anybody would whose object it is not.
+async fn bring(cluster: &dyn Cluster, route: &dyn Route, split: Option<&Split>) -> Object {
+    let mut live = Vec::new();
+    for target in &route.reads() {
+        live.push(read(cluster, target).await);
+    }
+    let wanted = match split {
+        Some(split) => route.set(&live, split).unwrap(),
+        None => route.clear(&live),
+    };
+    let (target, live) = (route.reads().remove(0), live.remove(0));
+    let body = changes(&live.0, &wanted[0].0);
+    if body.is_empty() {
+        return live;
+    }
+    let write = Write::Patch {
+        kind: target.kind,
+        key: target.key,
+        uid: live.uid().to_owned(),
+        resource_version: None,
+        patch: PatchType::Json,
+        body: Value::Array(body),
+        subresource: None,
+    };
+    cluster.write(&write).await.unwrap().unwrap()
+}
+
+/// Reads an object that is there.
+async fn read(cluster: &dyn Cluster, target: &Target) -> Object {
+    cluster.read(&target.kind, &target.key.namespace, &target.key.name).await.unwrap().unwrap()
+}
+
+/// Applies an object as somebody else.
+async fn apply(cluster: &dyn Cluster, object: Value) -> Object {
+    let write = Write::Apply { object: Object(object), force: true, manager: Some("person".to_owned()) };
+    cluster.write(&write).await.unwrap().unwrap()
 }
 
 /// The value at a path, `spec/rules/0/backendRefs`.

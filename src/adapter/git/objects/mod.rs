@@ -3,8 +3,8 @@
 //! The mirror of a real remote and the simulation's repository in memory answer through the same code.
 //!
 //! Trees come from strangers. Each tree that is listed is checked first: a name that could lead out of a directory
-//! (`..`, `.git` in any spelling that a file system takes for it, a backslash, a control character), or that is
-//! there twice, makes the whole tree an error that names the path. Links and submodules are reported as what they
+//! (`..`, `.git` in any spelling that a file system takes for it, a backslash, a control character), that is there
+//! twice, or that is not where git would put it, makes the whole tree an error that names the path. Links and submodules are reported as what they
 //! are and never followed.
 
 mod cache;
@@ -171,9 +171,20 @@ impl<'r> Objects<'r> {
             return Err(too_many(path));
         }
         let mut names = BTreeSet::new();
+        let mut before: Vec<u8> = Vec::new();
         let mut level = Vec::with_capacity(tree.len());
         for entry in tree.iter() {
             let raw = checked(&entry, path)?;
+            // Whoever looks names up by halving finds others than whoever lists them, where the order is not git's.
+            let mut place = entry.name_bytes().to_owned();
+            if raw.kind == EntryKind::Directory {
+                place.push(b'/');
+            }
+            if place < before {
+                let path = raw.path;
+                return Err(ObjectError::Refused(format!("{path}: the tree is not in git's order")));
+            }
+            before = place;
             if !names.insert(entry.name_bytes().to_owned()) {
                 let path = raw.path;
                 return Err(ObjectError::Refused(format!("{path}: the repository has this entry twice")));

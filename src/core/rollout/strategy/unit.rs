@@ -46,6 +46,8 @@ pub(super) struct UnitStep<'a, 'b> {
     quota: u32,
     home: Option<&'a Slice<'a>>,
     others: Vec<&'a Slice<'a>>,
+    /// Pods that are asked for now, and that no slice shows yet.
+    coming: u32,
     min_ready: SignedDuration,
     drain: Drain<'a>,
     outcome: &'b mut Outcome,
@@ -77,6 +79,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             quota,
             home,
             others,
+            coming: 0,
             min_ready: signed(task.policy.min_ready),
             drain,
             outcome,
@@ -103,6 +106,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         if done < self.quota {
             self.outcome.done = false;
             let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
+            if let Some((home, why)) = self.home.and_then(|home| Some((home, home.refusal()?))) {
+                trouble.insert(why.to_owned(), home.replicas.saturating_sub(count(home.pods.len())).max(1));
+            }
             let fresh = format!("ready for less than {} s", self.task.policy.min_ready.as_secs());
             for pod in &at_new {
                 if let Some(why) = pod.trouble().filter(|why| why != "not ready") {
@@ -141,6 +147,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     pub(super) fn run(&mut self, owned_by_handle: bool) {
         self.wake_when_given_up();
         if !owned_by_handle {
+            self.note_idle();
             self.size_slices();
             self.move_pods();
         }
@@ -154,7 +161,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// only where there is room beside what still runs.
     fn size_slices(&mut self) {
         let in_others: u32 = self.others.iter().map(|slice| slice.replicas).sum();
-        let stays = self.total - self.quota;
+        let stays = match self.task.traffic {
+            Some(traffic) if traffic.keeps_old => self.total,
+            _ => self.total - self.quota,
+        };
         let kept_outside = match self.task.method {
             // Old pods live in slices of their own; they may also come back there.
             Method::Recreate if self.others.iter().any(|slice| self.is_old(slice)) => stays,
@@ -166,11 +176,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             (Method::InPlace | Method::Rebalance | Method::Remove, _) => self.total - kept_outside,
         };
         let mut wanted: Vec<(&'a Slice<'a>, u32)> = self.share_outside(kept_outside);
-        match self.home {
-            Some(home) => wanted.push((home, wanted_at_home)),
-            None if wanted_at_home > 0 => self.make_home(wanted_at_home),
-            None => {}
-        }
+        wanted.extend(self.home.map(|home| (home, wanted_at_home)));
         for (slice, replicas) in wanted {
             if replicas < slice.replicas {
                 self.shrink(slice, replicas);
@@ -180,6 +186,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
                 }
                 self.keep_in_service(slice);
             }
+        }
+        if self.home.is_none() && wanted_at_home > 0 {
+            self.make_home(wanted_at_home);
         }
     }
 
@@ -235,7 +244,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let everything = self.others.iter().copied().chain(self.home);
         let there: u32 =
             everything.map(|slice| slice.replicas.max(count(slice.pods.len())) + self.leaving(slice)).sum();
-        (self.total + self.surge()).saturating_sub(there)
+        (self.total + self.surge()).saturating_sub(there + self.coming)
     }
 
     /// Returns how many pods there may be beside the wanted ones meanwhile.
@@ -271,10 +280,14 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         };
         let Some(workload) = version else { return };
         self.outcome.done = false;
+        if !self.may_come(None) {
+            return;
+        }
         let topology = self.task.policy.topology.as_ref();
         let unit_type = topology.map(|topology| topology.unit_type.as_str());
         // Configuration is owned by its slices, so the slice comes first, and its pods last.
         let replicas = if workload.config.is_empty() { replicas.min(self.room()) } else { 0 };
+        self.coming += replicas;
         let new = NewSlice { workload, rollout: self.task.rollout, unit: self.unit, unit_type, replicas };
         let object = slice::build(&new);
         if self.view.by_key(&object.key()).is_some() {
@@ -292,8 +305,58 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         self.outcome.actions.push(Action::merge(slice.object, body, why));
     }
 
+    /// Returns whether pods may come in a slice, or in one that is still to be made: requests must go to one version
+    /// only before there is another.
+    fn may_come(&mut self, slice: Option<&Slice<'_>>) -> bool {
+        let Some(traffic) = self.task.traffic.filter(|traffic| !traffic.narrowed) else { return true };
+        let version = slice.map(|slice| slice.digest.to_owned());
+        let version = version.or_else(|| self.task.new.map(|new| labels::digest_label(&new.digest)));
+        let serves = traffic.serving.is_some() && traffic.serving == version;
+        self.outcome.done &= serves;
+        serves
+    }
+
+    /// Notes since when the old side gets no requests, and takes the note away when it is to get some again.
+    fn note_idle(&mut self) {
+        for slice in self.others.iter().copied().chain(self.home) {
+            let noted = slice.object.annotation(labels::IDLE_SINCE).is_some();
+            let serves = self.task.traffic.is_none_or(|traffic| traffic.serving.as_deref() == Some(slice.digest));
+            let is_left = self.task.traffic.is_some_and(|traffic| traffic.settled && !traffic.delay.is_zero());
+            let note = match noted {
+                true if serves => serde_json::Value::Null,
+                false if is_left && !serves && self.is_old(slice) => json!(self.task.now.to_string()),
+                _ => continue,
+            };
+            self.outcome.done = false;
+            let body = json!({ "metadata": { "annotations": { labels::IDLE_SINCE: note } } });
+            let what = if serves { "gets requests again" } else { "gets no requests any more" };
+            self.outcome.actions.push(Action::merge(slice.object, body, format!("{} {what}", slice.object.name())));
+        }
+    }
+
+    /// Returns whether pods of a slice may go: requests must go where they are to go, and the old side stays a while.
+    fn may_go(&mut self, slice: &Slice<'_>) -> bool {
+        let Some(traffic) = self.task.traffic else { return true };
+        if !traffic.settled || traffic.delay.is_zero() || !self.is_old(slice) {
+            return traffic.settled;
+        }
+        let noted = slice.object.annotation(labels::IDLE_SINCE).and_then(|since| since.parse::<Timestamp>().ok());
+        let until = noted.unwrap_or(self.task.now) + traffic.delay;
+        if until > self.task.now {
+            self.outcome.wake_at(until);
+            // It is meant to last: the stage makes progress.
+            self.outcome.progress = self.outcome.progress.max(Some(until));
+            self.outcome.reasons.push(Reason::OldStays { workload: self.task.id.to_owned(), until });
+            return false;
+        }
+        noted.is_some()
+    }
+
     fn grow(&mut self, slice: &'a Slice<'a>, replicas: u32) {
         self.outcome.done = false;
+        if !self.may_come(Some(slice)) {
+            return;
+        }
         let possible = replicas.min(slice.replicas + self.room());
         if possible <= slice.replicas {
             let what = format!("old pods of {} are gone", self.task.id);
@@ -304,6 +367,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             self.outcome.reasons.push(Reason::Following { what: format!("{missing} is there") });
             return;
         }
+        self.coming += possible - slice.replicas;
         self.scale(slice, possible);
     }
 
@@ -318,6 +382,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// Takes the pods that are too many out of service, then makes the slice smaller by those that are out.
     fn shrink(&mut self, slice: &'a Slice<'a>, replicas: u32) {
         self.outcome.done = false;
+        if !self.may_go(slice) {
+            return self.keep_in_service(slice);
+        }
         let excess = slice.replicas - replicas;
         // Pods that were never made need no drain. The slice's own status tells: pods may be listed later than it.
         let made = slice.object.number(&["status", "replicas"]).and_then(|made| u32::try_from(made).ok()).unwrap_or(0);

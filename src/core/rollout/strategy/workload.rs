@@ -53,6 +53,8 @@ pub struct Task<'a> {
     pub quota: &'a Counts,
     /// Whether everything is to be at `new`: old slices go and templates follow.
     pub last: bool,
+    /// How traffic is, where old pods stay beside new ones until it has left them.
+    pub traffic: Option<&'a Traffic>,
     /// Whether the wait for others ends at the deadline: going back.
     pub drain_at_most: Option<SignedDuration>,
     /// Whether no pod may start to move (a pause): those that move go on.
@@ -63,6 +65,21 @@ pub struct Task<'a> {
     pub seed: &'a str,
     /// Now.
     pub now: Timestamp,
+}
+
+/// How traffic is between the sides of a workload whose old pods stay beside the new ones.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// The version that gets the requests, by its digest label; `None` where no Service sends any.
+    pub serving: Option<String>,
+    /// Whether requests go to one version only: before, no other may come.
+    pub narrowed: bool,
+    /// Whether requests are known to go where they are to go: before, no pod may go.
+    pub settled: bool,
+    /// Whether the old side is kept in full.
+    pub keeps_old: bool,
+    /// How long the old side stays once requests go elsewhere.
+    pub delay: SignedDuration,
 }
 
 /// What comes next for a workload.
@@ -104,6 +121,8 @@ impl Outcome {
 
 /// How many pods may still be taken out of service.
 pub(super) struct Budget {
+    /// The version that gets the requests, where it is only one.
+    serving: Option<String>,
     /// Pods that are available and get requests.
     available: u32,
     /// Pods that get requests, however short they have been ready.
@@ -117,18 +136,24 @@ impl Budget {
         let min_ready = signed(task.policy.min_ready);
         let wanted: u32 = task.totals.values().sum();
         let floor = wanted.min(reachable(task, observed)).saturating_sub(task.policy.may_miss(wanted));
-        let mut budget = Self { available: 0, in_service: 0, floor, exhausted: false };
-        let labelled = observed.pods().filter(|pod| pod.labelled && pod.is_ready());
-        for pod in labelled.filter(|pod| gets_requests(pod, &task.rollout.app, view)) {
+        let serving = task.traffic.and_then(|traffic| traffic.serving.clone());
+        let mut budget = Self { serving, available: 0, in_service: 0, floor, exhausted: false };
+        let in_service = observed.pods().filter(|pod| budget.counts(pod)).collect::<Vec<_>>();
+        for pod in in_service.into_iter().filter(|pod| gets_requests(pod, &task.rollout.app, view)) {
             budget.in_service += 1;
             budget.available += u32::from(pod.is_available(task.now, min_ready));
         }
         budget
     }
 
+    /// Returns whether a pod can get requests now.
+    fn counts(&self, pod: &Pod<'_>) -> bool {
+        pod.labelled && pod.is_ready() && self.serving.as_ref().is_none_or(|serving| pod.digest == serving)
+    }
+
     /// Asks to take a pod out of service. One that is not in service costs nothing.
     pub(super) fn take(&mut self, pod: &Pod<'_>, now: Timestamp, min_ready: SignedDuration) -> bool {
-        if !pod.labelled || !pod.is_ready() {
+        if !self.counts(pod) {
             return true;
         }
         let available = pod.is_available(now, min_ready);

@@ -49,6 +49,7 @@ impl Checker {
             }
             self.budget(app, state, before, reacted, write);
             self.stays(app, state, before, reacted, write);
+            self.traffic(app, state, before, reacted, write);
         }
         self.places(reacted);
     }
@@ -132,9 +133,13 @@ impl Checker {
             // At least one, or nothing could ever move; but where new pods come first, none need be missing.
             let surges = !matches!(pods.max_surge, IntOrPercent::Count(0));
             let floor = total.saturating_sub(may_miss.max(u64::from(!surges)));
+            let beside = policy.spec.strategy.beside().is_some();
             let in_service = |snapshot: &Snapshot| -> BTreeSet<String> {
+                // Of two sides only that counts which is called, not the one that is looked at.
+                let called = beside.then(|| snapshot.called_pods(app.as_str(), &id)).flatten();
                 let pods = snapshot.of_workload("pods", app.as_str(), &id);
-                pods.filter(|pod| snapshot.is_in_service(pod)).map(|pod| uid(pod).to_owned()).collect()
+                let counts = |pod: &&Value| called.as_ref().is_none_or(|called| called.contains(uid(pod)));
+                pods.filter(|pod| snapshot.is_in_service(pod)).filter(counts).map(|pod| uid(pod).to_owned()).collect()
             };
             let (had, has) = (in_service(before), in_service(now));
             let lost: BTreeSet<String> = had.difference(&has).cloned().collect();
@@ -152,7 +157,7 @@ impl Checker {
 
     /// Returns how many pods of each workload are wanted: as recorded while a rollout goes forward, else as the handle
     /// says, which needs no record; or what the destination wants, if that is nothing.
-    fn wanted(&self, app: &AppName, state: &State, now: &Snapshot) -> BTreeMap<String, u64> {
+    pub(super) fn wanted(&self, app: &AppName, state: &State, now: &Snapshot) -> BTreeMap<String, u64> {
         let sum = |totals: &Quota| -> BTreeMap<String, u64> {
             let sum = |counts: &BTreeMap<_, u32>| counts.values().map(|count| u64::from(*count)).sum();
             totals.iter().map(|(id, counts)| (id.clone(), sum(counts))).collect()

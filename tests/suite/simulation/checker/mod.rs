@@ -11,6 +11,7 @@ mod ledger;
 mod pods;
 mod snapshot;
 mod told;
+mod traffic;
 mod violations;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +23,7 @@ use locktender::core::{
 
 pub use self::{
     cluster::told,
+    pods::allowed,
     snapshot::{RESOURCES, Snapshot, is_ready},
     told::{Told, resource_of},
 };

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Pushed, Snapshot};
 use crate::simulation::{
     Sim,
+    exhaustive::{self, Scenario},
     rollouts::{self, DEPLOYMENT, confirm, installed, manifest, waits},
 };
 
@@ -186,4 +187,30 @@ async fn evidence_that_is_not_so_is_seen() {
     checker = sim.checker.lock().unwrap();
     assert!(checker.violations().iter().any(|one| one.starts_with("invariant 6")), "{:?}", checker.violations());
     checker.take();
+}
+
+/// A switch that waits for its confirm, both sides in full, its controller gone; and the version that is looked at.
+async fn at_preview() -> (Sim, Object, String) {
+    let mut sim = Scenario::BlueGreen.prepare().await.unwrap();
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&exhaustive::manifest("2.0")))]);
+    sim.until("checkout", "waiting at preview", |report| waits(report, "preview")).await;
+    sim.kill();
+    let services = objects(&sim, "services", "v1", "Service");
+    let named = |name: &str| services.iter().find(|service| service.name() == name).unwrap().clone();
+    let version = named("checkout-preview").label(labels::DIGEST).unwrap().to_owned();
+    (sim, named("checkout"), version)
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_reach_a_version_before_its_stage_are_seen() {
+    let (sim, service, version) = at_preview().await;
+    sim.cluster.judged(&patch(&service, json!({ "spec": { "selector": { labels::DIGEST: version } } }))).unwrap();
+    violated(&sim, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_reach_two_versions_at_once_are_seen() {
+    let (sim, service, _) = at_preview().await;
+    sim.cluster.judged(&patch(&service, json!({ "spec": { "selector": { labels::DIGEST: null } } }))).unwrap();
+    violated(&sim, 3);
 }

@@ -3,6 +3,8 @@
 
 mod api_server;
 mod leaders;
+mod many;
+mod policies;
 mod process;
 mod release;
 mod repository;

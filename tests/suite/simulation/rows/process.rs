@@ -135,30 +135,6 @@ async fn fault_10_a_newer_controllers_state_is_not_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fault_11_many_applications_and_a_slow_api_server() {
-    let plain = |name: &str| {
-        let app = rollouts::APP.replace("checkout", name).replace(", policy: two-data-centers", "");
-        let config = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: b}}\n");
-        (app, config)
-    };
-    let mut files: Vec<(String, String)> = Vec::new();
-    for number in 0..60 {
-        let name = format!("app-{number:02}");
-        let (app, config) = plain(&name);
-        files.push((format!("apps/{name}/app.yaml"), app));
-        files.push((format!("apps/{name}/config.yaml"), config));
-    }
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let sim = Sim::new(&files);
-    sim.faults.pace(Duration::from_millis(200));
-    for number in 0..60 {
-        sim.recorded(&format!("app-{number:02}"), 1, Event::Completed, "all", 1).await.unwrap();
-    }
-    let made: Vec<String> = list(&sim, "configmaps").iter().map(|one| pod_name(one)).collect();
-    assert_eq!(made.iter().filter(|name| name.starts_with("app-")).count(), 60);
-}
-
-#[tokio::test(start_paused = true)]
 async fn fault_12_at_rest_nothing_is_written() {
     let sim = installed().await;
     sim.pass(Duration::from_secs(60)).await;

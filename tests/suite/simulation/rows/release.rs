@@ -132,37 +132,3 @@ async fn fault_79_somebody_scales_and_edits_by_hand() {
     let fought = written(&sim)[before..].iter().filter(|one| matches!(one.write, Write::Apply { .. })).count();
     assert!(fought < 30, "put back {fought} times");
 }
-
-#[tokio::test(start_paused = true)]
-async fn fault_80_many_releases_at_the_same_instant() {
-    let name = |number: u32| format!("shop-{number:02}");
-    let small = |number: u32, tag: &str| {
-        manifest(tag).replace("checkout", &name(number)).replace("replicas: 10", "replicas: 2")
-    };
-    let free = rollouts::POLICY.replace("confirm: everyBatch", "confirm: none");
-    let mut files: Vec<(String, String)> = vec![("policies/two-data-centers.yaml".to_owned(), free)];
-    for number in 0..20 {
-        let directory = format!("apps/{}", name(number));
-        files.push((format!("{directory}/app.yaml"), rollouts::APP.replace("checkout", &name(number))));
-        files.push((format!("{directory}/deployment.yaml"), small(number, "1.9")));
-    }
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let sim = Sim::new(&files);
-    for number in 0..20 {
-        sim.recorded(&name(number), 1, Event::Completed, "beta", 1).await.unwrap();
-    }
-    let before = sim.git.state.lock().unwrap().pushes;
-    let changed: Vec<(String, String)> =
-        (0..20).map(|number| (format!("apps/{}/deployment.yaml", name(number)), small(number, "2.0"))).collect();
-    let edits: Vec<(&str, Option<&str>)> =
-        changed.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
-    sim.git.commit("everything at once", &edits);
-    let began = sim.clock.time();
-    for number in 0..20 {
-        sim.recorded(&name(number), 2, Event::Completed, "beta", 1).await.unwrap();
-    }
-    let took = sim.clock.time().duration_since(began).as_secs();
-    assert!(took < 120, "took {took} s");
-    let pushes = sim.git.state.lock().unwrap().pushes - before;
-    assert!(pushes < 60, "records that are due together go together: {pushes} pushes");
-}

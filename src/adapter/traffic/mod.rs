@@ -1,0 +1,3 @@
+//! Routers that are told and asked over sockets of their own.
+
+pub mod haproxy;

@@ -1,0 +1,73 @@
+//! Reads the blue-green strategy.
+
+use super::{
+    BlueGreen, IntOrPercent, Percent, PodPolicy, StepGates, Update,
+    read::{Fields, Reader, dns_label},
+    read_analysis::whole,
+    read_policy::{DAY, graceful, seconds},
+};
+use crate::core::yaml::Node;
+
+/// The fields of `blueGreen`.
+pub(super) const BLUE_GREEN: &[&str] = &[
+    "traffic",
+    "previewService",
+    "previewReplicas",
+    "healthCheck",
+    "confirm",
+    "confirmStart",
+    "analysis",
+    "watch",
+    "scaleDownDelaySeconds",
+    "minReadySeconds",
+    "maxUnavailable",
+    "graceful",
+];
+/// The fields of `watch`.
+pub(super) const WATCH: &[&str] = &["duration", "metrics"];
+const ROUTER: &str = "this version switches Services only";
+const PROBES: &str = "this version asks no pod but by its readiness probe";
+const METRICS: &str = "this version asks no metrics";
+/// How long the old side stays where the policy does not say.
+const DELAY: u64 = 30;
+
+pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node) -> Option<BlueGreen> {
+    let fields = reader.fields(node, BLUE_GREEN)?;
+    for (name, label) in [("traffic", ROUTER), ("healthCheck", PROBES), ("analysis", METRICS)] {
+        reader.later(&fields, name, label);
+    }
+    let confirm =
+        fields.get("confirm").and_then(|node| reader.choice(node, &[("beforeSwitch", true), ("none", false)]));
+    let start = fields.get("confirmStart").and_then(|node| reader.boolean(node)).unwrap_or(false);
+    let preview_service = fields.get("previewService").and_then(|node| reader.checked(node, dns_label));
+    Some(BlueGreen {
+        pods: pods(reader, &fields),
+        start: StepGates { confirm: start, ..StepGates::default() },
+        preview_service: preview_service.map(str::to_owned),
+        preview_replicas: fields.get("previewReplicas").and_then(|node| reader.int_or_percent(node, 1)),
+        before: StepGates { confirm: confirm.unwrap_or(true), ..StepGates::default() },
+        watch: fields.get("watch").and_then(|node| watch(reader, node)).unwrap_or_default(),
+        scale_down_delay: seconds(reader, fields.get("scaleDownDelaySeconds"), 0..=DAY, DELAY),
+    })
+}
+
+fn pods(reader: &mut Reader<'_>, fields: &Fields<'_>) -> PodPolicy {
+    let max_unavailable = fields.get("maxUnavailable").and_then(|node| reader.int_or_percent(node, 0));
+    PodPolicy {
+        update: Update::Recreate,
+        topology: None,
+        min_ready: seconds(reader, fields.get("minReadySeconds"), 0..=DAY, 0),
+        max_unavailable: max_unavailable.unwrap_or(IntOrPercent::Count(0)),
+        max_surge: IntOrPercent::Percent(Percent::ALL),
+        graceful: graceful(reader, fields.get("graceful")),
+    }
+}
+
+/// Reads for how long the switch is watched.
+fn watch(reader: &mut Reader<'_>, node: &Node) -> Option<StepGates> {
+    let fields = reader.fields(node, WATCH)?;
+    reader.later(&fields, "metrics", METRICS);
+    let node = reader.required(&fields, "duration")?;
+    let pause = whole(reader, node)?;
+    Some(StepGates { pause, ..StepGates::default() })
+}

@@ -1,0 +1,143 @@
+//! Real requests over real connections while an application is switched: none fails, and on new connections none reaches
+//! a version that should not serve.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use locktender::core::{ledger::Event, rollout::report::Activity};
+use serde_json::Value;
+
+use super::{
+    blue_green::{blue_green, with_service},
+    *,
+};
+use crate::histories::release::{Place, Release, two_units};
+
+/// A connection that is kept for so many requests: less long than the old side stays.
+const KEPT: u32 = 3;
+
+/// Asks on a connection; returns the version that answered.
+fn ask(connection: &mut BufReader<TcpStream>) -> Result<String, String> {
+    let told = |error: std::io::Error| error.to_string();
+    connection.get_mut().write_all(b"GET / HTTP/1.1\r\nhost: checkout\r\n\r\n").map_err(told)?;
+    let (mut status, mut length) = (String::new(), 0);
+    connection.read_line(&mut status).map_err(told)?;
+    loop {
+        let mut line = String::new();
+        connection.read_line(&mut line).map_err(told)?;
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body).map_err(told)?;
+    if !status.starts_with("HTTP/1.1 200") {
+        return Err(status);
+    }
+    let body: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    Ok(body["version"].as_str().unwrap_or_default().to_owned())
+}
+
+fn connect(address: &str) -> Result<BufReader<TcpStream>, String> {
+    let connection = TcpStream::connect(address).map_err(|error| format!("{address}: {error}"))?;
+    connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    Ok(BufReader::new(connection))
+}
+
+/// A client that knows a Service by its EndpointSlices, as kube-proxy does.
+#[derive(Default)]
+struct Load {
+    asked: usize,
+    failed: Vec<String>,
+    /// The versions in the order in which new connections reached them.
+    reached: Vec<String>,
+    kept: Option<(BufReader<TcpStream>, u32)>,
+}
+
+impl Load {
+    async fn endpoints(release: &Release) -> Vec<String> {
+        let path = "apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
+        let slices = release.list(path, "endpointslices.discovery.k8s.io").await;
+        let of_it =
+            slices.iter().filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "checkout");
+        let one = |slice: &Value| {
+            let port = slice["ports"][0]["port"].clone();
+            let ready =
+                slice["endpoints"].as_array().into_iter().flatten().filter(|it| it["conditions"]["ready"] != false);
+            ready.map(|it| format!("{}:{port}", it["addresses"][0].as_str().unwrap())).collect::<Vec<_>>()
+        };
+        of_it.flat_map(|slice| one(slice)).collect()
+    }
+
+    /// Asks once on a new connection, and once on one that is kept.
+    async fn turn(&mut self, release: &Release) {
+        let endpoints = Self::endpoints(release).await;
+        self.asked += 2;
+        if endpoints.is_empty() {
+            return self.failed.push("nobody is there".to_owned());
+        }
+        let address = &endpoints[self.asked / 2 % endpoints.len()];
+        match connect(address).and_then(|mut connection| ask(&mut connection)) {
+            Ok(version) if self.reached.last() == Some(&version) => {}
+            Ok(version) => self.reached.push(version),
+            Err(why) => self.failed.push(why),
+        }
+        let kept = match self.kept.take().filter(|(_, left)| *left > 0) {
+            Some(kept) => Ok(kept),
+            None => connect(address).map(|connection| (connection, KEPT)),
+        };
+        match kept.and_then(|(mut connection, left)| ask(&mut connection).map(|_| (connection, left - 1))) {
+            Ok(kept) => self.kept = Some(kept),
+            Err(why) => self.failed.push(format!("kept: {why}")),
+        }
+    }
+}
+
+#[allow(clippy::print_stdout)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_in_switches_and_on_the_way_back() {
+    let policy =
+        blue_green("confirm: none\nwatch: {duration: 1s}\nscaleDownDelaySeconds: 2\ngraceful: {gracePeriodSeconds: 1}");
+    let manifest = with_service("1.0");
+    let files = [(POLICY_FILE, &*policy), (APP_FILE, &*app("")), (DEPLOYMENT, &*manifest)];
+    let release = Release::on(Place::Sandbox, &files, two_units(), 10).await;
+    release.until("checkout", "1.0 is stable", |seen| seen.is(1, Activity::Stable)).await;
+    let mut load = Load::default();
+    let merge = |tag: &str| {
+        release.commit(tag, |clone| {
+            clone.write(DEPLOYMENT, &with_service(tag));
+        });
+    };
+    let over = |number: u32, event: Event| {
+        release.ledger("checkout").get(&number).is_some_and(|all| all.iter().any(|one| one.event == event))
+    };
+    for (number, tag) in [(2, "2.0"), (3, "3.0"), (4, "4.0"), (5, "5.0")] {
+        merge(tag);
+        while !over(number, Event::Completed) {
+            load.turn(&release).await;
+        }
+    }
+    assert_eq!(load.reached, ["1.0", "2.0", "3.0", "4.0", "5.0"], "never the one before again");
+    // Switched, and aborted while it is watched.
+    merge("6.0");
+    let mut aborted = false;
+    while !over(6, Event::Aborted) && !over(6, Event::Completed) {
+        load.turn(&release).await;
+        if !aborted && load.reached.last().is_some_and(|version| version == "6.0") {
+            aborted = true;
+            release.commit("abort", |clone| {
+                clone.write("rollouts/checkout/0006/abort.yaml", "");
+            });
+        }
+    }
+    assert!(over(6, Event::Aborted), "it was aborted in time");
+    assert_eq!(load.reached.split_off(5), ["6.0", "5.0"]);
+    assert_eq!(load.failed, Vec::<String>::new(), "of {} requests", load.asked);
+    println!("{} requests, none failed", load.asked);
+}
