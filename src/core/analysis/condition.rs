@@ -66,7 +66,7 @@ impl Condition {
     ///
     /// # Errors
     ///
-    /// As [`Compiled::holds`].
+    /// It names something that is not there, compares what cannot be compared, or is not true or false.
     pub fn holds(&self, result: &Value, baseline: Option<&Value>) -> Result<bool, String> {
         self.compiled()?.holds(result, baseline)
     }
