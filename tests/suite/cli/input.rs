@@ -53,7 +53,7 @@ fn one_application_is_validated_alone_and_a_directory_that_is_none_is_warned_of(
     for args in [&["validate", "checkout"][..], &["validate", "search"], &["validate", "serch"], &["validate"]] {
         seen.see(&shell, ada.path(), args);
     }
-    ada.remove("apps/search/app.yaml");
+    std::fs::remove_dir_all(ada.path().join("apps/search")).unwrap();
     seen.note("only the warning is left").see(&shell, ada.path(), &["validate"]);
     let told = shell.run(ada.path(), &["validate", "-o", "json"]);
     let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
