@@ -186,7 +186,8 @@ async fn fault_90_every_connection_breaks_for_a_while() {
     let asked = away.count();
     faulty.rest().await;
     assert!(away.count() - asked < 60, "it asks more and more seldom: {} times", away.count() - asked);
-    (away.end(), cut.end());
+    away.end();
+    cut.end();
     faulty.completes().await;
     let after = faulty.get(SERVICE_PATH, "services").await.unwrap();
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);

@@ -49,7 +49,7 @@ async fn fault_17_a_watch_that_is_gone_at_once_is_not_asked_in_a_loop() {
     gone.reaches(3).await;
     let asked = faulty.proxy.asked();
     let of_pods = |verb: Verb| asked.iter().filter(move |one| one.verb == verb && one.resource == "pods");
-    let (first, last) = (of_pods(Verb::Watch).next().unwrap(), of_pods(Verb::Watch).last().unwrap());
+    let (first, last) = (of_pods(Verb::Watch).next().unwrap(), of_pods(Verb::Watch).next_back().unwrap());
     assert!(last.at.duration_since(first.at) >= Duration::from_millis(400), "it waits, longer each time");
     gone.end();
     faulty.completes().await;
