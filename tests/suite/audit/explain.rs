@@ -90,6 +90,7 @@ fn class(request: &Request, seen: &Seen) -> Option<&'static str> {
         ("events" | "events.events.k8s.io", _) => Some("event"),
         ("leases.coordination.k8s.io", _) => Some("lease"),
         ("configmaps", "apply") if !label(body, labels::ANCHOR).is_empty() => Some("anchor"),
+        ("configmaps", "patch") if writes_only_an_abort(body) => Some("abort --now"),
         ("configmaps" | "secrets", "apply") if body["metadata"]["ownerReferences"].is_array() => Some("configuration"),
         ("deployments.apps", "apply") => {
             let (_, before) = seen.applied.get(&key(request))?;
@@ -97,6 +98,16 @@ fn class(request: &Request, seen: &Seen) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether it is how a person decides where Git is away: that is not the controller's.
+fn writes_only_an_abort(body: &Value) -> bool {
+    let names = |value: &Value| -> Vec<String> {
+        value.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
+    };
+    names(&body["data"]) == [labels::ANCHOR_ABORT]
+        && names(body).iter().all(|name| name == "data" || name == "metadata")
+        && names(&body["metadata"]).iter().all(|name| name == "uid" || name == "resourceVersion")
 }
 
 /// An applied handle without what is noted on it for people, and without what it was decided on.
