@@ -2,8 +2,8 @@
 //!
 //! # Flow
 //!
-//! [`Asked`] is what there is to know of a backend; [`parse`](state::parse) makes a [`State`] of the answer. From what
-//! is [`Wanted`] and that state, [`commands`](plan::commands) says what to do next and [`verify`](plan::verify) whether
+//! [`Asked`] is what there is to know of a backend; [`state::parse`] makes a [`State`] of the answer. From what
+//! is [`Wanted`] and that state, [`plan::commands`] says what to do next and [`plan::verify`] whether
 //! it is done. Both are functions of what HAProxy itself says: what it forgets when it starts anew (every weight, every
 //! server that was added) is wanted again the next time it is asked.
 //!
