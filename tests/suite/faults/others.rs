@@ -98,11 +98,16 @@ async fn fault_26_an_autoscaler_changes_the_wanted_total_during_a_release() {
     let free = |tag: &str| deployment("checkout", tag).replace("  replicas: 10\n", "");
     let faulty = Faulty::empty().await;
     let scale = async |faulty: &Faulty, replicas: u32| {
-        // As a HorizontalPodAutoscaler does.
+        // As a HorizontalPodAutoscaler does: read and written back, and again at its next sync where somebody was faster.
         let path = format!("{HANDLE}/scale");
-        let mut scale = faulty.live().ask("GET", &path, Value::Null).await.unwrap();
-        scale["spec"]["replicas"] = json!(replicas);
-        faulty.live().ask("PUT", &path, scale).await.unwrap();
+        loop {
+            let mut scale = faulty.live().ask("GET", &path, Value::Null).await.unwrap();
+            scale["spec"]["replicas"] = json!(replicas);
+            match faulty.live().ask("PUT", &path, scale).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                answered => break answered.unwrap(),
+            };
+        }
     };
     faulty.merge_with(&[(DEPLOYMENT, &free("1.9"))]);
     faulty
