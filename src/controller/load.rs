@@ -22,6 +22,7 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         labels,
+        render::Maker,
         state::State,
         view::Touched,
     },
@@ -229,7 +230,10 @@ impl Controller {
         let kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
-                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
+                // What a StatefulSet's controller keeps of each version tells which pods it would make.
+                let sets = render.workloads.values().filter(|workload| workload.maker() != Maker::Slices);
+                let watched = sets.flat_map(|set| [set.object.kind(), Kind::new("apps", "v1", "ControllerRevision")]);
+                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind).chain(watched)
             })
             .collect();
         for kind in kinds {
