@@ -368,8 +368,10 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         plan.stages.push(Stage::start(start));
     }
     for (index, shape) in stages::shapes(&policy.strategy, count).into_iter().enumerate() {
-        let quota =
-            staged.iter().filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone()))).collect();
+        let quota = staged
+            .iter()
+            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
+            .collect();
         let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
         plan.stages.push(stage);
     }

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{input::Input, observe::Observed, quota::Counts, render::{Maker, Render}};
+use super::{
+    input::Input,
+    observe::Observed,
+    quota::Counts,
+    render::{Maker, Render},
+};
 use crate::core::{ledger::Quota, names::Unit, policy::PodPolicy};
 
 /// New totals and why, if pods have found no room for long enough; and when to look again, if some found none yet.

@@ -30,13 +30,7 @@ use crate::core::{
 };
 
 /// Says what comes next for a StatefulSet.
-pub(super) fn next(
-    task: &Task<'_>,
-    observed: &Observed<'_>,
-    view: &View,
-    outcome: &mut Outcome,
-    budget: &mut Budget,
-) {
+pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut Outcome, budget: &mut Budget) {
     let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
     let Some(new) = task.new else { return leave(task, observed, view, &drain, budget, outcome) };
     let unit = Unit::new("");
@@ -236,8 +230,11 @@ impl<'a> Set<'a> {
         };
         let update_is = is_of(update)?;
         let current_is = is_of(current)?;
-        (handle::has_followed(self.live) && update_is == self.digest())
-            .then_some(Revisions { update, current, current_is })
+        (handle::has_followed(self.live) && update_is == self.digest()).then_some(Revisions {
+            update,
+            current,
+            current_is,
+        })
     }
 
     /// Returns how many pods there are to be at this stage. Where nothing was stable before, they come stage by stage.
@@ -252,11 +249,12 @@ impl<'a> Set<'a> {
         }
     }
 
-    /// Returns whether a pod is at the new version, or will be when it is there.
+    /// Returns whether a pod is at the new version, or will be when it is there or made anew.
     fn is_or_comes_new(&self, index: u32, live: Members) -> bool {
+        let comes_so = index >= live.partition && index < live.replicas;
         match self.pods.get(&index) {
-            Some(pod) => is_at(pod, self.new),
-            None => index >= live.partition && index < live.replicas,
+            Some(pod) => is_at(pod, self.new) || comes_so && pod.moving_to() == Some("away"),
+            None => comes_so,
         }
     }
 
@@ -269,13 +267,7 @@ impl<'a> Set<'a> {
     }
 
     /// Takes pods below the edge back to the version before: those of the new one, and broken ones of any in between.
-    fn take_back(
-        &self,
-        edge: u32,
-        revisions: &Revisions<'_>,
-        budget: &mut Budget,
-        outcome: &mut Outcome,
-    ) {
+    fn take_back(&self, edge: u32, revisions: &Revisions<'_>, budget: &mut Budget, outcome: &mut Outcome) {
         for (_, pod) in self.pods.range(..edge) {
             let Some(old) = self.task.old else {
                 self.settle(pod, outcome);
@@ -316,7 +308,9 @@ impl<'a> Set<'a> {
         budget: &mut Budget,
         outcome: &mut Outcome,
     ) -> Option<u32> {
-        let mut have = count((0..replicas).filter(|index| self.is_or_comes_new(*index, live)).count());
+        // Those that are too many count until they are gone.
+        let all = 0..replicas.max(live.replicas);
+        let mut have = count(all.filter(|index| self.is_or_comes_new(*index, live)).count());
         for index in (edge..replicas).rev() {
             let pod = self.pods.get(&index);
             let in_place = pod.is_none_or(|pod| self.may_change_in_place(pod));
@@ -335,17 +329,16 @@ impl<'a> Set<'a> {
                     let goal = if in_place { Goal::Revision(self.new, revisions.update) } else { Goal::Away };
                     let begun = pod.moving_to() == Some(goal.name().as_str());
                     // Of several that change at once each one that has begun counts, changed or not.
-                    let may = have < self.quota
+                    let is_counted = self.is_or_comes_new(index, live);
+                    let may = (is_counted || have < self.quota)
                         && (begun
-                            || !self.task.still
-                                && budget.take(pod, self.task.now, signed(self.task.policy.min_ready)));
+                            || !self.task.still && budget.take(pod, self.task.now, signed(self.task.policy.min_ready)));
                     if !may {
                         return None;
                     }
-                    have += 1;
+                    have += u32::from(!is_counted);
                     if self.drained(pod, goal, outcome) {
-                        if let Some(missing) =
-                            self.new.config.iter().find(|one| self.view.by_key(&one.key()).is_none())
+                        if let Some(missing) = self.new.config.iter().find(|one| self.view.by_key(&one.key()).is_none())
                         {
                             let what = format!("{} is there", missing.key());
                             outcome.reasons.push(Reason::Following { what });
@@ -423,8 +416,8 @@ impl<'a> Set<'a> {
             outcome.done = false;
             if let Some(pod) = self.pods.get(&index) {
                 let begun = pod.moving_to() == Some(Goal::Away.name().as_str());
-                let may = begun
-                    || !self.task.still && budget.take(pod, self.task.now, signed(self.task.policy.min_ready));
+                let may =
+                    begun || !self.task.still && budget.take(pod, self.task.now, signed(self.task.policy.min_ready));
                 if !may || !self.drained(pod, Goal::Away, outcome) {
                     break;
                 }
