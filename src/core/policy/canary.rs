@@ -74,6 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_plan_keeps_every_size() {
+        let share = IntOrPercent::Percent(Percent::QUARTER);
+        for size in [Size::ALL, Size::Replicas(IntOrPercent::Count(3)), Size::Replicas(share)] {
+            let kept = serde_yaml::to_string(&size).unwrap();
+            assert_eq!(serde_yaml::from_str::<Size>(&kept).unwrap(), size, "{kept}");
+        }
+    }
+
+    #[test]
     fn neither_side_is_empty_before_the_end() {
         let weight = |percent: u8, total: u32| Size::Weight(Percent::new(percent).unwrap()).of(total);
         assert_eq!([weight(1, 10), weight(5, 10), weight(20, 10), weight(99, 10), weight(100, 10)], [1, 1, 2, 9, 10]);

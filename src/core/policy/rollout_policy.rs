@@ -158,6 +158,8 @@ impl Strategy {
                 "Deployment" => true,
                 // There is no second set beside the first.
                 "StatefulSet" => by_pods,
+                // Its pods stay on their nodes: there is nothing beside them, and no share of a number.
+                "DaemonSet" => matches!(self, Self::Batched(_)),
                 _ => false,
             }
     }

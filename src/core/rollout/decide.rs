@@ -8,14 +8,15 @@ use super::{
     input::{Decision, Head, HeadContent, Input, Predecessor},
     observe::Observed,
     plan::{self, Plan, PlanError, PlanRequest},
-    render::Render,
+    render::{Maker, Render},
     report::{Activity, Reason, Report, StageReport},
     rest, sides,
     state::{Outcome, Phase, State},
     steer,
+    strategy::nodes,
 };
 use crate::core::{
-    ledger::{Draft, Event},
+    ledger::{Draft, Event, Quota},
     names::Revision,
     policy::RolloutPolicy,
 };
@@ -189,6 +190,15 @@ pub(super) fn open(
         .flat_map(|target| target.workloads.values())
         .map(|workload| (workload.id.clone(), steer::wanted(workload, input.view)))
         .collect();
+    let live_units: Quota = target
+        .into_iter()
+        .flat_map(|target| target.workloads.values())
+        .filter(|workload| workload.maker() == Maker::Nodes)
+        .filter_map(|workload| Some((workload, policy?)))
+        .map(|(workload, policy)| {
+            (workload.id.clone(), nodes::totals(workload, policy.strategy.pods(), None, input.view))
+        })
+        .collect();
     let prunes = prunes(input, target.map(Arc::as_ref), stable.map(Arc::as_ref));
     let request = PlanRequest {
         app: input.app,
@@ -198,6 +208,7 @@ pub(super) fn open(
         head: &head.revision,
         policy,
         live_replicas: &live_replicas,
+        live_units: &live_units,
         known: target.is_some_and(|target| is_known(input, target, policy)),
         prunes,
         handed_over: stable.is_some_and(|stable| stable.keys().all(|key| (input.neighbours.render)(&key))),

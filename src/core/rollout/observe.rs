@@ -148,10 +148,10 @@ fn publishes_everything(service: &Object) -> bool {
     service.at(&["spec", "publishNotReadyAddresses"]) == Some(&Value::Bool(true))
 }
 
-/// A slice: the pods of one workload in one unit, of one workload digest. A StatefulSet is its own only one.
+/// A slice: the pods of one workload in one unit, of one workload digest. A StatefulSet or a DaemonSet is its own only one.
 #[derive(Clone, Debug)]
 pub struct Slice<'a> {
-    /// The ReplicaSet; the StatefulSet.
+    /// The ReplicaSet; the StatefulSet or DaemonSet.
     pub object: &'a Object,
     /// Its unit.
     pub unit: Unit,
@@ -202,7 +202,7 @@ impl<'a> Slice<'a> {
 /// A workload as the cluster shows it.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
-    /// The Deployment; the StatefulSet.
+    /// The Deployment, StatefulSet or DaemonSet.
     pub handle: Option<&'a Object>,
     /// Its slices, by unit and name.
     pub slices: Vec<Slice<'a>>,
@@ -220,6 +220,7 @@ impl<'a> Observed<'a> {
         let owner = match Maker::of(workload) {
             Maker::Slices => "ReplicaSet",
             Maker::Ordinals => "StatefulSet",
+            Maker::Nodes => "DaemonSet",
         };
         let mut pods: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
         for pod in view.of_app(app, "Pod").filter(|pod| of_it(pod)) {
@@ -239,7 +240,7 @@ impl<'a> Observed<'a> {
                     slices.push(Slice::read(object, object.label(labels::DIGEST), all, view));
                 }
             }
-            Maker::Ordinals => slices.extend(handle.map(|set| {
+            Maker::Ordinals | Maker::Nodes => slices.extend(handle.map(|set| {
                 let template = set.at(&["spec", "template", "metadata", "labels", labels::DIGEST]);
                 let all = pods.remove(set.uid()).unwrap_or_default();
                 Slice::read(set, template.and_then(Value::as_str), all, view)
@@ -252,7 +253,7 @@ impl<'a> Observed<'a> {
     }
 
     /// Returns the objects that keep a version's pods from being the last that reads its configuration: its slices, or
-    /// a StatefulSet's revisions, which its controller keeps as long as it may go back to them.
+    /// a StatefulSet's or DaemonSet's revisions, which its controller keeps as long as it may go back to them.
     pub fn keepers(&self, view: &'a View, app: &AppName, digest: &str) -> Vec<&'a Object> {
         let is_of = |object: &&Object| object.label(labels::DIGEST) == Some(digest) && !object.is_terminating();
         match self.handle.filter(|handle| handle.key().kind != "Deployment") {

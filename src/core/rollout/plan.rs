@@ -245,6 +245,8 @@ pub struct PlanRequest<'a> {
     pub policy: Option<&'a RolloutPolicy>,
     /// Replicas of workloads whose manifest names none, from the cluster.
     pub live_replicas: &'a BTreeMap<String, u32>,
+    /// Pods of DaemonSets by unit, from the cluster.
+    pub live_units: &'a Quota,
     /// Whether the target was stable lately, so that confirms are not asked for.
     pub known: bool,
     /// Objects that would be removed, and how many there are in all.
@@ -325,7 +327,10 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         let before = request.stable.and_then(|stable| stable.workloads.get(&workload.id));
         let live = request.live_replicas.get(&workload.id).copied();
         let total = workload.replicas.or(live).unwrap_or(1);
-        let totals = totals_of(workload, total, pods)?;
+        let totals = match workload.maker() {
+            Maker::Nodes => request.live_units.get(&workload.id).cloned().unwrap_or_default(),
+            _ => totals_of(workload, total, pods)?,
+        };
         let method = method_of(workload, before, pods)?;
         if method != Method::Rebalance {
             let stages = quota::stages(&totals, &workload.maker().units(pods), &policy.strategy);

@@ -20,6 +20,8 @@ pub enum Maker {
     Slices,
     /// Its own controller, by ordinal: a StatefulSet's.
     Ordinals,
+    /// Its own controller, one on every node: a DaemonSet's.
+    Nodes,
 }
 
 impl Maker {
@@ -27,15 +29,21 @@ impl Maker {
     pub fn of(workload: &ObjectKey) -> Self {
         match workload.kind.as_str() {
             "StatefulSet" => Self::Ordinals,
+            "DaemonSet" => Self::Nodes,
             _ => Self::Slices,
         }
     }
 
-    /// Returns the units that its pods are counted in: ordinals are not placed by us, and are one unit of their own.
+    /// Returns the units that its pods are counted in: ordinals are not placed by us, and are one unit of their own; a
+    /// DaemonSet also has pods on nodes of no unit, which come last.
     pub fn units(self, pods: &PodPolicy) -> Vec<Unit> {
         match self {
             Self::Slices => pods.units(),
             Self::Ordinals => vec![Unit::new("")],
+            Self::Nodes => {
+                let named = pods.topology.iter().flat_map(|topology| topology.units.iter().cloned());
+                named.chain([Unit::new("")]).collect()
+            }
         }
     }
 }

@@ -17,7 +17,10 @@ use super::{
     render::{Maker, Render, Workload},
     report::{Reason, UnitReport},
     services::{self, Services},
-    strategy::workload::{self, Task},
+    strategy::{
+        nodes,
+        workload::{self, Task},
+    },
     view::View,
 };
 use crate::core::{
@@ -94,6 +97,9 @@ pub fn wanted(workload: &Workload, view: &View) -> u32 {
 
 /// Returns a workload's totals by unit: what was recorded while it still adds up, else shared out anew.
 pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, view: &View) -> Option<Counts> {
+    if workload.maker() == Maker::Nodes {
+        return Some(nodes::totals(workload, policy.strategy.pods(), recorded.get(&workload.id), view));
+    }
     let wanted = wanted(workload, view);
     let units = workload.maker().units(policy.strategy.pods());
     let kept = recorded.get(&workload.id).filter(|counts| {
@@ -210,6 +216,8 @@ fn steer_workload<'a>(
         (Some(_), None) => Method::Install,
     };
     let quota = match course.quota {
+        // Where a DaemonSet's pods are nobody decides but its controller: the first come all at once.
+        Some(_) if method == Method::Install && Maker::of(key) == Maker::Nodes => totals.clone(),
         Some(quotas) if method != Method::Rebalance => quotas.get(id).cloned().unwrap_or_default(),
         _ => totals.clone(),
     };
@@ -294,7 +302,8 @@ fn take_over(from: &AppName, app: &AppName, workload: &ObjectKey, view: &View) -
 /// Says why a workload cannot be staged as it is: it runs, and its pods are not labelled as a version's.
 pub(super) fn foreign(observed: &Observed<'_>) -> Option<String> {
     let handle = observed.handle?;
-    let runs = handle.number(&["status", "replicas"]).unwrap_or(0) > 0;
+    let running = [["status", "replicas"], ["status", "currentNumberScheduled"]];
+    let runs = running.iter().any(|path| handle.number(path).unwrap_or(0) > 0);
     let is_ours = handle.annotation(labels::ROLLOUT).is_some();
     let kind = handle.key().kind;
     (runs && !is_ours && (observed.slices.is_empty() || kind != "Deployment")).then(|| {

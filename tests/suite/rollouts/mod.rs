@@ -7,9 +7,11 @@
 #[macro_use]
 mod transcript;
 
+mod autoscaler;
 mod blue_green;
 mod canary;
 mod course;
+mod daemon_set;
 mod figures;
 mod load;
 mod real;

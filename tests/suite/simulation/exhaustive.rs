@@ -28,6 +28,12 @@ pub enum Scenario {
     BlueGreen,
     /// The confirm of the switch is taken back after the switch, and given again.
     SwitchBack,
+    /// A StatefulSet whose pods are made anew.
+    Ordinals,
+    /// A StatefulSet in place; the confirm of the beta group is taken back.
+    OrdinalsBack,
+    /// A DaemonSet whose pods are made anew.
+    Nodes,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -56,6 +62,17 @@ spec:
 
 pub fn manifest(tag: &str) -> String {
     super::rollouts::manifest(tag).replace("replicas: 10", "replicas: 6")
+}
+
+/// The same as a StatefulSet of five.
+pub fn stateful_set(tag: &str) -> String {
+    let text = manifest(tag).replace("kind: Deployment", "kind: StatefulSet");
+    text.replace("  replicas: 6\n", "  serviceName: checkout\n  replicas: 5\n")
+}
+
+/// The same as a DaemonSet, on every node.
+pub fn daemon_set(tag: &str) -> String {
+    manifest(tag).replace("kind: Deployment", "kind: DaemonSet").replace("  replicas: 6\n", "")
 }
 
 const CANARY: &str = "\
@@ -102,6 +119,18 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
+            Self::Ordinals => "ordinals",
+            Self::OrdinalsBack => "ordinals-back",
+            Self::Nodes => "nodes",
+        }
+    }
+
+    /// What is released.
+    fn manifest(self, tag: &str) -> String {
+        match self {
+            Self::Ordinals | Self::OrdinalsBack => stateful_set(tag),
+            Self::Nodes => daemon_set(tag),
+            _ => manifest(tag),
         }
     }
 
@@ -110,13 +139,13 @@ impl Scenario {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
-            Self::Recreate => policy("Recreate"),
+            Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
         let sim = Sim::new(&[
             ("policies/two-data-centers.yaml", &policy),
             ("apps/checkout/app.yaml", super::rollouts::APP),
-            (super::rollouts::DEPLOYMENT, &manifest("1.9")),
+            (super::rollouts::DEPLOYMENT, &self.manifest("1.9")),
         ]);
         if matches!(self, Self::Install) {
             return Ok(sim);
@@ -131,12 +160,14 @@ impl Scenario {
     /// The rollout itself, with what people do.
     async fn act(self, sim: &Sim) -> Result<(), String> {
         if !matches!(self, Self::Install) {
-            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&manifest("2.0")))]);
+            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&self.manifest("2.0")))]);
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen => self.stages(sim, 2).await?,
-            Self::StepBack => {
+            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen | Self::Ordinals | Self::Nodes => {
+                self.stages(sim, 2).await?;
+            }
+            Self::StepBack | Self::OrdinalsBack => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
                 sim.pass(Duration::from_secs(1)).await;
@@ -166,6 +197,8 @@ impl Scenario {
             Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
             Self::Canary => (&["weight-60"], "weight-100"),
+            // Nobody but its controller says when the first come.
+            Self::Nodes if number == 1 => (&[], "beta"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -310,4 +343,19 @@ fn everything_goes_wrong_once_in_a_switch() {
 #[test]
 fn everything_goes_wrong_once_in_a_switch_that_is_taken_back() {
     exhaust(Scenario::SwitchBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_stateful_set() {
+    exhaust(Scenario::Ordinals);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_stateful_set_that_steps_back() {
+    exhaust(Scenario::OrdinalsBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_daemon_set() {
+    exhaust(Scenario::Nodes);
 }

@@ -2,6 +2,7 @@
 
 mod drain;
 mod handle;
+pub(super) mod nodes;
 mod ordinals;
 mod slice;
 mod told;

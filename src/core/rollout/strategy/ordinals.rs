@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{
-    drain::{self, Drain, Goal, Step, signed},
+    drain::{Drain, Goal, Step, signed},
     handle, slice,
-    told::{There, count, is_at, is_done, tell},
+    told::{There, count, is_at, is_done, leave, settle, tell},
     workload::{Budget, Outcome, Task},
 };
 use crate::core::{
@@ -32,7 +32,7 @@ use crate::core::{
 /// Says what comes next for a StatefulSet.
 pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut Outcome, budget: &mut Budget) {
     let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
-    let Some(new) = task.new else { return leave(task, observed, view, &drain, budget, outcome) };
+    let Some(new) = task.new else { return leave(task, observed, view, budget, outcome) };
     let unit = Unit::new("");
     let total = task.totals.get(&unit).copied().unwrap_or(0);
     let quota = task.quota.get(&unit).copied().unwrap_or(0).min(total);
@@ -50,31 +50,6 @@ pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcom
     let at_new: Vec<&Pod<'_>> = set.pods.values().copied().filter(|pod| is_at(pod, new)).collect();
     tell(task, &unit, &There { total, quota, at_new, refusal: None }, view, outcome);
     set.step(budget, outcome);
-}
-
-/// Takes the pods of a StatefulSet that goes away out of service; it is removed after that, and its pods with it.
-fn leave(
-    task: &Task<'_>,
-    observed: &Observed<'_>,
-    view: &View,
-    drain: &Drain<'_>,
-    budget: &mut Budget,
-    outcome: &mut Outcome,
-) {
-    let name = task.old.map_or("", |old| &old.key.name);
-    let is_of_it = |pod: &&Object| pod.controller().is_some_and(|(kind, of, _)| kind == "StatefulSet" && of == name);
-    let left = view.of_app(&task.rollout.app, "Pod").filter(is_of_it).count();
-    if observed.handle.is_none() && left > 0 {
-        outcome.done = false;
-        outcome.reasons.push(Reason::Following { what: format!("the pods of {} are gone", task.id) });
-    }
-    for pod in observed.pods() {
-        let begun = pod.moving_to() == Some(Goal::Away.name().as_str());
-        let may = begun || !task.still && budget.take(pod, task.now, signed(task.policy.min_ready));
-        if !may || !outcome.take(drain.step(pod, Goal::Away)) {
-            outcome.done = false;
-        }
-    }
 }
 
 /// Returns a StatefulSet's pods by their place in it: the ordinal, less the first.
@@ -270,14 +245,14 @@ impl<'a> Set<'a> {
     fn take_back(&self, edge: u32, revisions: &Revisions<'_>, budget: &mut Budget, outcome: &mut Outcome) {
         for (_, pod) in self.pods.range(..edge) {
             let Some(old) = self.task.old else {
-                self.settle(pod, outcome);
+                settle(pod, outcome);
                 continue;
             };
             let before = labels::digest_label(&old.digest);
             let is_new = is_at(pod, self.new);
             let is_broken = pod.digest != before && !pod.is_ready();
             if !is_new && !is_broken {
-                self.settle(pod, outcome);
+                settle(pod, outcome);
                 continue;
             }
             outcome.done = false;
@@ -318,7 +293,7 @@ impl<'a> Set<'a> {
                 // Its controller makes it.
                 None => outcome.done = false,
                 Some(pod) if is_at(pod, self.new) => {
-                    self.settle(pod, outcome);
+                    settle(pod, outcome);
                     // The next one may have to be made anew, which its controller does one by one.
                     if self.task.method == Method::Recreate && !is_done(pod, self.task, self.view) {
                         return None;
@@ -384,17 +359,7 @@ impl<'a> Set<'a> {
     }
 
     fn settle_all(&self, outcome: &mut Outcome) {
-        self.pods.values().for_each(|pod| self.settle(pod, outcome));
-    }
-
-    /// Puts a pod that stays what it is back into service.
-    fn settle(&self, pod: &Pod<'_>, outcome: &mut Outcome) {
-        if let Some(step) = drain::settle(pod) {
-            if matches!(step, Step::Act(_)) {
-                outcome.done = false;
-            }
-            outcome.take(step);
-        }
+        self.pods.values().for_each(|pod| settle(pod, outcome));
     }
 
     /// Returns how many pods there may be now: fewer only once those that go are out of service, the highest first, and

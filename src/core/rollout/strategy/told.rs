@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
-    drain::signed,
-    workload::{Outcome, Task, gets_requests},
+    drain::{self, Drain, Goal, Step, signed},
+    workload::{Budget, Outcome, Task, gets_requests},
 };
 use crate::core::{
+    manifest::Object,
     names::Unit,
     rollout::{
         labels,
-        observe::{Pod, images},
+        observe::{Observed, Pod, images},
         render::Workload,
         report::{Reason, UnitReport},
         view::View,
@@ -85,4 +88,56 @@ pub(super) fn tell(task: &Task<'_>, unit: &Unit, there: &There<'_>, view: &View,
         have: done,
         trouble: trouble.into_iter().collect(),
     });
+}
+
+/// Takes the pods of a StatefulSet or DaemonSet that goes away out of service; it is removed after that, and its pods with
+/// it.
+pub(super) fn leave(task: &Task<'_>, observed: &Observed<'_>, view: &View, budget: &mut Budget, outcome: &mut Outcome) {
+    let Some(key) = task.old.map(|old| &old.key) else { return };
+    let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
+    let is_of_it = |pod: &&Object| pod.controller().is_some_and(|(kind, of, _)| kind == key.kind && of == key.name);
+    let left = view.of_app(&task.rollout.app, "Pod").filter(is_of_it).count();
+    if observed.handle.is_none() && left > 0 {
+        outcome.done = false;
+        outcome.reasons.push(Reason::Following { what: format!("the pods of {} are gone", task.id) });
+    }
+    for pod in observed.pods() {
+        let begun = pod.moving_to() == Some(Goal::Away.name().as_str());
+        let may = begun || !task.still && budget.take(pod, task.now, signed(task.policy.min_ready));
+        if !may || !outcome.take(drain.step(pod, Goal::Away)) {
+            outcome.done = false;
+        }
+    }
+}
+
+/// Puts a pod that stays what it is back into service.
+pub(super) fn settle(pod: &Pod<'_>, outcome: &mut Outcome) {
+    if let Some(step) = drain::settle(pod) {
+        if matches!(step, Step::Act(_)) {
+            outcome.done = false;
+        }
+        outcome.take(step);
+    }
+}
+
+/// Orders pods: those that `first` says, then those of a version in between, then those not in service, the rest by the
+/// seed.
+pub(super) fn in_order<'a>(
+    task: &Task<'_>,
+    pods: impl Iterator<Item = &'a Pod<'a>>,
+    first: impl Fn(&Pod<'_>) -> bool,
+) -> Vec<&'a Pod<'a>> {
+    let mut pods: Vec<&Pod<'_>> = pods.collect();
+    pods.sort_by_cached_key(|pod| {
+        let mut hasher = Sha256::new();
+        hasher.update(task.seed.as_bytes());
+        hasher.update(pod.object.name().as_bytes());
+        let drawn: [u8; 32] = hasher.finalize().into();
+        let between = ![task.new, task.old]
+            .into_iter()
+            .flatten()
+            .any(|workload| labels::digest_label(&workload.digest) == pod.digest);
+        (!first(pod), !between, pod.is_available(task.now, signed(task.policy.min_ready)), drawn)
+    });
+    pods
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     drain::{Step, signed},
     handle::{self, Handle},
-    ordinals,
+    nodes, ordinals,
     unit::UnitStep,
 };
 use crate::core::{
@@ -143,8 +143,8 @@ impl Budget {
     fn new(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Self {
         let min_ready = signed(task.policy.min_ready);
         let wanted: u32 = task.totals.values().sum();
-        // No other pod can come beside one that has an ordinal.
-        let least = u32::from(task.maker() == Maker::Ordinals);
+        // No other pod can come beside one that has an ordinal or a node.
+        let least = u32::from(task.maker() != Maker::Slices);
         let may_miss = task.policy.may_miss(wanted).max(least);
         let floor = wanted.min(reachable(task, observed)).saturating_sub(may_miss);
         let serving = task.traffic.and_then(|traffic| traffic.serving.clone());
@@ -231,11 +231,17 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
     outcome.progress = observed.pods().filter_map(last_moved).max();
     let mut budget = Budget::new(task, observed, view);
 
-    if task.maker() == Maker::Ordinals {
-        ordinals::next(task, observed, view, &mut outcome, &mut budget);
-        budget.tell(task, observed, &mut outcome);
-        return outcome;
+    match task.maker() {
+        Maker::Slices => slices(task, observed, view, &mut outcome, &mut budget),
+        Maker::Ordinals => ordinals::next(task, observed, view, &mut outcome, &mut budget),
+        Maker::Nodes => nodes::next(task, observed, view, &mut outcome, &mut budget),
     }
+    budget.tell(task, observed, &mut outcome);
+    outcome
+}
+
+/// Says what comes next for the slices of a Deployment.
+fn slices(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut Outcome, budget: &mut Budget) {
     let at_rest_in_one = task.last && task.units.len() == 1 && observed.slices.len() == 1;
     let owned_at_rest = at_rest_in_one.then(|| &observed.slices[0]).filter(|slice| is_at_rest(task, slice));
     let handle = match (task.new, owned_at_rest) {
@@ -257,15 +263,13 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
         }
     };
     for unit in all_units(task, observed) {
-        let mut step = UnitStep::new(task, observed, view, &unit, &mut outcome, &mut budget);
+        let mut step = UnitStep::new(task, observed, view, &unit, outcome, budget);
         if blocked {
             step.report();
         } else {
             step.run(owned_at_rest.is_some());
         }
     }
-    budget.tell(task, observed, &mut outcome);
-    outcome
 }
 
 /// Returns whether the handle may own this slice: all its pods are at the wanted version, and so is its template.

@@ -319,6 +319,7 @@ fn app_of(write: &Write, before: &Snapshot) -> Option<AppName> {
         "ReplicaSet" => "replicasets.apps",
         "Deployment" => "deployments.apps",
         "StatefulSet" => "statefulsets.apps",
+        "DaemonSet" => "daemonsets.apps",
         "Service" => "services",
         "ConfigMap" => "configmaps",
         _ => return None,
@@ -361,7 +362,7 @@ fn notes_only(write: &Write, before: &Snapshot, after: &Snapshot) -> bool {
         }
         Some((object["metadata"].clone(), object["spec"].clone()))
     };
-    matches!(kind.as_str(), "Deployment" | "StatefulSet")
+    matches!(kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet")
         && without_notes(before).is_some()
         && without_notes(before) == without_notes(after)
 }

@@ -9,7 +9,7 @@ use locktender::{core::rollout::labels, sandbox::world::World};
 use serde_json::Value;
 
 /// Resources that are looked at.
-pub const RESOURCES: [&str; 7] = [
+pub const RESOURCES: [&str; 8] = [
     "pods",
     "replicasets.apps",
     "deployments.apps",
@@ -17,6 +17,7 @@ pub const RESOURCES: [&str; 7] = [
     "services",
     "configmaps",
     "statefulsets.apps",
+    "daemonsets.apps",
 ];
 
 /// Objects by resource.
