@@ -9,6 +9,7 @@ mod decide;
 mod forward;
 pub mod gates;
 pub mod input;
+pub mod jobs;
 pub mod labels;
 mod objects;
 pub mod observe;
