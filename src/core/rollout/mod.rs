@@ -25,6 +25,7 @@ mod stages;
 pub mod state;
 pub mod steer;
 pub mod strategy;
+mod stray;
 pub mod turn;
 pub mod view;
 
