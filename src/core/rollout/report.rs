@@ -55,6 +55,17 @@ pub enum Reason {
         /// What keeps them, in the kubelet's or scheduler's words, and how many it keeps.
         trouble: Vec<(String, u32)>,
     },
+    /// Not every pod of the new version answers its health check as it should: requests are not sent there.
+    NotAllHealthy {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// How many must.
+        want: u32,
+        /// How many do.
+        have: u32,
+        /// The pods that were asked and do not, and what each said.
+        trouble: Vec<(String, String)>,
+    },
     /// A pod is being taken out of service.
     Draining {
         /// The pod.
@@ -160,6 +171,9 @@ pub enum Reason {
     },
 }
 
+/// How many pods that are not healthy are told of one by one.
+const MOST_PODS_TOLD: usize = 3;
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -187,6 +201,16 @@ impl fmt::Display for Reason {
                     write!(f, "{}{what} ({count} {pods})", if index == 0 { ": " } else { "; " })?;
                 }
                 Ok(())
+            }
+            Self::NotAllHealthy { workload, want, have, trouble } => {
+                write!(f, "{workload}: {have} of {want} healthy")?;
+                for (index, (pod, said)) in trouble.iter().take(MOST_PODS_TOLD).enumerate() {
+                    write!(f, "{}{pod}: {said}", if index == 0 { ": " } else { "; " })?;
+                }
+                match trouble.len().saturating_sub(MOST_PODS_TOLD) {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
             }
             Self::Draining { pod, waits } => write!(f, "{pod} leaves service: {waits}"),
             Self::Returning { pod, waits } => write!(f, "{pod} is not back in service yet: {waits}"),

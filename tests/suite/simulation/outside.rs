@@ -8,9 +8,11 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use locktender::core::{
-    ask::{Ask, Question, Said, Unanswered},
+    ask::{Ask, Probe, Question, Said, Unanswered},
     clock::Clock,
 };
+
+use super::cluster::SimCluster;
 
 /// How long an answer takes, and what it says.
 pub type Reply = (Duration, Result<Said, Unanswered>);
@@ -37,10 +39,36 @@ impl Outside {
         *self.model.lock().unwrap() = Box::new(model);
     }
 
+    /// Lets pods say how they are from here on, and nobody else anything.
+    pub fn is_pods(&self, cluster: &SimCluster) {
+        let cluster = cluster.clone();
+        self.answers(move |question, _| (PROMPT, page(&cluster, question)));
+    }
+
     /// Returns everything that was asked so far, and when.
     pub fn asked(&self) -> Vec<(Timestamp, Question)> {
         self.asked.lock().unwrap().clone()
     }
+}
+
+/// How long a pod takes for its answer.
+const PROMPT: Duration = Duration::from_millis(20);
+
+/// What the pod that a probe is for answers: one that is ready, with a status and JSON, as the sandbox's pods do. Another
+/// pod at its address is not there.
+pub fn page(cluster: &SimCluster, question: &Question) -> Result<Said, Unanswered> {
+    let Question::Probe(probe) = question else { return Err(Unanswered::Unreachable("nobody is there".to_owned())) };
+    let world = &mut cluster.state.lock().unwrap().world;
+    let pod = world.api.list("pods").find(|pod| is_asked(pod, probe) && super::checker::is_ready(pod)).cloned();
+    let pod = pod.ok_or_else(|| Unanswered::Unreachable("connection refused".to_owned()))?;
+    let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+    let healthy = !world.faults().of_container(&pod, image).sick;
+    Ok(Said::Page { status: 200, body: format!("{{\"healthy\": {healthy}}}") })
+}
+
+fn is_asked(pod: &serde_json::Value, probe: &Probe) -> bool {
+    let address = pod["status"]["podIP"].as_str().unwrap_or("-");
+    pod["metadata"]["uid"] == probe.of.as_str() && probe.url == format!("http://{address}:8080/health")
 }
 
 #[async_trait]
