@@ -1,6 +1,8 @@
 //! Whether every pod of a new side answers its health check: asked of each pod once, again when it changed, and until it
 //! is healthy.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -42,17 +44,18 @@ impl HealthOf<'_> {
     /// Judges a side by its pods, those that requests would reach.
     pub(super) fn judge<'p, 'v: 'p>(&self, pods: impl Iterator<Item = &'p Pod<'v>>) -> Health {
         let mut health = Health::default();
-        let (mut have, mut all, mut trouble) = (0, 0, Vec::new());
+        let (mut have, mut all) = (0, 0);
+        let mut trouble: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in pods.filter(|pod| pod.labelled && pod.is_ready()) {
             all += 1;
             match self.of(pod, &mut health.questions) {
                 None => {}
                 Some(Ok(())) => have += 1,
-                Some(Err(said)) => trouble.push((pod.object.name().to_owned(), said)),
+                Some(Err(said)) => trouble.entry(said).or_default().push(pod.object.name().to_owned()),
             }
         }
         if have < self.want || have < all {
-            trouble.sort();
+            let trouble = trouble.into_iter().collect();
             let (workload, want) = (self.workload.to_owned(), self.want.max(all));
             health.reason = Some(Reason::NotAllHealthy { workload, want, have, trouble });
         }

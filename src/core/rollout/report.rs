@@ -63,8 +63,8 @@ pub enum Reason {
         want: u32,
         /// How many do.
         have: u32,
-        /// The pods that were asked and do not, and what each said.
-        trouble: Vec<(String, String)>,
+        /// What those said that do not, and the pods that said it.
+        trouble: Vec<(String, Vec<String>)>,
     },
     /// A pod is being taken out of service.
     Draining {
@@ -171,9 +171,6 @@ pub enum Reason {
     },
 }
 
-/// How many pods that are not healthy are told of one by one.
-const MOST_PODS_TOLD: usize = 3;
-
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -204,13 +201,10 @@ impl fmt::Display for Reason {
             }
             Self::NotAllHealthy { workload, want, have, trouble } => {
                 write!(f, "{workload}: {have} of {want} healthy")?;
-                for (index, (pod, said)) in trouble.iter().take(MOST_PODS_TOLD).enumerate() {
-                    write!(f, "{}{pod}: {said}", if index == 0 { ": " } else { "; " })?;
+                for (index, (said, pods)) in trouble.iter().enumerate() {
+                    write!(f, "{}{said} ({})", if index == 0 { ": " } else { "; " }, first_and_more(pods))?;
                 }
-                match trouble.len().saturating_sub(MOST_PODS_TOLD) {
-                    0 => Ok(()),
-                    more => write!(f, "; and {more} more"),
-                }
+                Ok(())
             }
             Self::Draining { pod, waits } => write!(f, "{pod} leaves service: {waits}"),
             Self::Returning { pod, waits } => write!(f, "{pod} is not back in service yet: {waits}"),
@@ -240,6 +234,14 @@ impl fmt::Display for Reason {
             }
             Self::Refused { why } => write!(f, "refused: {why}"),
         }
+    }
+}
+
+fn first_and_more(pods: &[String]) -> String {
+    let first = pods.first().map_or("", String::as_str);
+    match pods.len() {
+        0 | 1 => first.to_owned(),
+        count => format!("{first} and {} more", count - 1),
     }
 }
 

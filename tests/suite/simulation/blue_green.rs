@@ -6,10 +6,14 @@ use std::{
     time::Duration,
 };
 
-use locktender::core::{
-    ask::{Question, Said, Unanswered},
-    ledger::{Cause, Event},
-    rollout::report::{Activity, Reason},
+use locktender::{
+    core::{
+        analysis::Verdict,
+        ask::{Question, Said, Unanswered},
+        ledger::{Cause, Event, Record},
+        rollout::report::{Activity, Reason},
+    },
+    sandbox::faults::{Fault, Target},
 };
 use serde_json::Value;
 
@@ -21,6 +25,7 @@ use super::{
 };
 
 const POLICY_FILE: &str = "policies/two-data-centers.yaml";
+const SETTINGS: &str = "metrics: {prometheus: {url: 'http://prometheus.monitoring:9090'}}\n";
 const HEALTHY: &str = "\
 confirm: none
 scaleDownDelaySeconds: 10
@@ -36,6 +41,9 @@ kind: RolloutPolicy
 metadata: {{name: two-data-centers}}
 spec:
   progressDeadlineSeconds: 120
+  metrics:
+    success-rate:
+      {{successCondition: 'result[0] >= 0.95', initialDelay: 10s, interval: 10s, count: 3, failureLimit: 1}}
   strategy:
     blueGreen:
 {lines}"
@@ -53,10 +61,12 @@ fn shop(tag: &str, services: &[&str]) -> String {
 /// 1.9 is installed.
 async fn installed(fields: &str, services: &[&str]) -> Sim {
     let mut sim = Sim::new(&[
+        ("locktender.yaml", SETTINGS),
         (POLICY_FILE, &policy(fields)),
         ("apps/checkout/app.yaml", APP),
         (DEPLOYMENT, &shop("1.9", services)),
     ]);
+    sim.outside.measures(|_| 0.99);
     sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
     sim
 }
@@ -163,9 +173,8 @@ async fn a_version_that_is_never_healthy_gets_no_request_and_goes_at_the_deadlin
     let records = sim.records("checkout", 2);
     let aborting = records.iter().find(|record| record.event == Event::Aborting).unwrap();
     assert_eq!(aborting.evidence.cause, Some(Cause::Failure));
-    let why = "it answers {\"healthy\": false}, and `healthy` is to be true";
-    assert!(aborting.why.starts_with("no progress for 120 s: Deployment/checkout: 0 of 4 healthy: checkout-"));
-    assert!(aborting.why.contains(why) && aborting.why.ends_with("and 1 more"), "{}", aborting.why);
+    let why = "0 of 4 healthy: it answers {\"healthy\": false}, and `healthy` is to be true (checkout-";
+    assert!(aborting.why.contains(why) && aborting.why.ends_with("and 3 more)"), "{}", aborting.why);
     assert_eq!(sim.git.file(DEPLOYMENT).unwrap(), shop("1.9", &["checkout"]), "Git is repaired");
     // Every two seconds until then, and never more.
     let asked = probes(&sim);
@@ -188,7 +197,7 @@ async fn one_pod_that_is_not_healthy_keeps_requests_where_they_are_until_it_is()
     let not_well = |reason: &Reason| matches!(reason, Reason::NotAllHealthy { want: 4, have: 3, trouble, .. } if trouble.len() == 1);
     let report = sim.until("checkout", "one is not well", |report| report.reasons.iter().any(not_well)).await;
     let told = report.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    assert!(told.contains("3 of 4 healthy: checkout-") && told.contains(": it answers 503"), "{told}");
+    assert!(told.contains("3 of 4 healthy: it answers 503 (checkout-"), "{told}");
     sim.pass(Duration::from_secs(60)).await;
     assert_eq!(behind(&sim, "checkout"), BTreeMap::from([("1.9".to_owned(), 4)]));
     // It is gone, and another one comes for it: that one is asked for itself.
@@ -224,6 +233,65 @@ async fn a_port_that_no_container_has_opens_nothing() {
     let held = |reason: &Reason| matches!(reason, Reason::Held { why } if why.contains("port of that name"));
     sim.until("checkout", "refused", |report| report.reasons.iter().any(held)).await;
     assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), sim.records("checkout", 2).len()), (4, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_falls_ill_while_it_waits_for_its_confirm_is_not_switched_to() {
+    let sim = installed(&HEALTHY.replace("confirm: none\n", ""), &["checkout"]).await;
+    merge(&sim, "2.0", &["checkout"]);
+    recorded(&sim, Event::StageWaiting, "preview").await;
+    sim.cluster.with(|world| world.faults().add(Target::image("*:2.0"), Fault::Sick));
+    sim.git.commit("yes", &[("rollouts/checkout/0002/confirm/preview.yaml", Some(""))]);
+    let seen = watched(&sim, &["checkout"], |sim| has(sim, Event::Reverted)).await;
+    assert_eq!(seen, [[BTreeMap::from([("1.9".to_owned(), 4)])]]);
+    assert!(has(&sim, Event::StageStarted) && at(&sim, "2.0") == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_numbers_before_the_switch_keep_requests_where_they_are() {
+    let sim = installed("confirm: none\nanalysis: {metrics: [success-rate]}", &["checkout"]).await;
+    sim.outside.measures(|_| 0.5);
+    merge(&sim, "2.0", &["checkout"]);
+    let seen = watched(&sim, &["checkout"], |sim| has(sim, Event::Reverted)).await;
+    assert_eq!(seen, [[BTreeMap::from([("1.9".to_owned(), 4)])]]);
+    let run = sim.records("checkout", 2).into_iter().find_map(|record| record.evidence.analysis).unwrap();
+    assert_eq!((run.verdict, run.check(), run.samples.len()), (Verdict::Fail, Ok(()), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_numbers_in_the_watch_switch_back_at_once_before_any_pod_goes() {
+    let fields = "confirm: none\nwatch: {duration: 10m, metrics: [success-rate]}";
+    let sim = installed(fields, &["checkout"]).await;
+    let old = uids(&sim, "1.9");
+    sim.outside.measures(|_| 0.5);
+    merge(&sim, "2.0", &["checkout"]);
+    let seen = watched(&sim, &["checkout"], |sim| has(sim, Event::Reverted)).await;
+    let all = |tag: &str| BTreeMap::from([(tag.to_owned(), 4)]);
+    assert_eq!(seen, [[all("1.9"), all("2.0"), all("1.9")]], "all at once, forward and back");
+    assert_eq!((uids(&sim, "1.9"), at(&sim, "2.0")), (old, 0));
+    let records = sim.records("checkout", 2);
+    let time = |wanted: Event| records.iter().find(|record| record.event == wanted).unwrap().time;
+    let took = time(Event::AnalysisRun).duration_since(time(Event::StageWaiting));
+    assert!((20..24).contains(&took.as_secs()), "two samples, and not the ten minutes: {took:?}");
+    let aborting = records.iter().find(|record| record.event == Event::Aborting).unwrap();
+    assert_eq!(aborting.why, "success-rate is bad in 2 of 2 samples: [0.5] (good where result[0] >= 0.95)");
+    assert_eq!(sim.git.file(DEPLOYMENT).unwrap(), shop("1.9", &["checkout"]), "Git is repaired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn good_numbers_do_not_shorten_the_watch() {
+    let fields = "confirm: none\nwatch: {duration: 10m, metrics: [success-rate]}";
+    let sim = installed(fields, &["checkout"]).await;
+    merge(&sim, "2.0", &["checkout"]);
+    recorded(&sim, Event::Completed, "finish").await;
+    let records = sim.records("checkout", 2);
+    let time = |wanted: Event, stage: &str| {
+        let at = |record: &&Record| record.stage.as_ref().is_some_and(|name| name.as_str() == stage);
+        records.iter().filter(at).find(|record| record.event == wanted).unwrap().time
+    };
+    let watched = time(Event::StageStarted, "finish").duration_since(time(Event::StageWaiting, "switch"));
+    assert!((600..604).contains(&watched.as_secs()), "{watched:?}");
+    assert_eq!(records.iter().filter(|record| record.event == Event::AnalysisRun).count(), 1);
 }
 
 /// Pods may come early where they are not seen as ready: a Service that cannot be narrowed keeps them from coming at all.

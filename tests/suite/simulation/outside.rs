@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use locktender::core::{
-    ask::{Ask, Probe, Question, Said, Unanswered},
+    ask::{Ask, Found, Probe, Question, Reading, Said, Unanswered},
     clock::Clock,
 };
 
@@ -18,12 +18,14 @@ use super::cluster::SimCluster;
 pub type Reply = (Duration, Result<Said, Unanswered>);
 
 type Model = dyn FnMut(&Question, Timestamp) -> Reply + Send;
+type Numbers = dyn FnMut(Timestamp) -> f64 + Send;
 
 /// Outlives the controller, as the outside does.
 #[derive(Clone)]
 pub struct Outside {
     clock: Arc<dyn Clock>,
     model: Arc<Mutex<Box<Model>>>,
+    numbers: Arc<Mutex<Option<Box<Numbers>>>>,
     asked: Arc<Mutex<Vec<(Timestamp, Question)>>>,
 }
 
@@ -31,12 +33,24 @@ impl Outside {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let nobody =
             |_: &Question, _: Timestamp| (Duration::ZERO, Err(Unanswered::Unreachable("nobody is there".to_owned())));
-        Self { clock, model: Arc::new(Mutex::new(Box::new(nobody))), asked: Arc::default() }
+        Self { clock, model: Arc::new(Mutex::new(Box::new(nobody))), numbers: Arc::default(), asked: Arc::default() }
     }
 
     /// Lets a model answer from here on, given the question and the time.
     pub fn answers(&self, model: impl FnMut(&Question, Timestamp) -> Reply + Send + 'static) {
         *self.model.lock().unwrap() = Box::new(model);
+    }
+
+    /// Lets whoever is asked for a metric measure one number from here on, whatever answers other questions.
+    pub fn measures(&self, number: impl FnMut(Timestamp) -> f64 + Send + 'static) {
+        *self.numbers.lock().unwrap() = Some(Box::new(number));
+    }
+
+    fn measured(&self, question: &Question, now: Timestamp) -> Option<Reply> {
+        let Question::Metric(_) = question else { return None };
+        let number = self.numbers.lock().unwrap().as_mut()?(now);
+        let result = Found::Series { series: vec![vec![number]], warnings: Vec::new(), clock: None };
+        Some((PROMPT, Ok(Said::Reading(Reading { result, baseline: None }))))
     }
 
     /// Lets pods say how they are from here on, and nobody else anything.
@@ -76,7 +90,8 @@ impl Ask for Outside {
     async fn ask(&self, question: &Question) -> Result<Said, Unanswered> {
         let now = self.clock.now();
         self.asked.lock().unwrap().push((now, question.clone()));
-        let (takes, result) = (self.model.lock().unwrap())(question, now);
+        let measured = self.measured(question, now);
+        let (takes, result) = measured.unwrap_or_else(|| (self.model.lock().unwrap())(question, now));
         tokio::time::sleep(takes).await;
         result
     }
