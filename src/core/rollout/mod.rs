@@ -8,6 +8,7 @@ pub mod build;
 mod decide;
 mod forward;
 pub mod gates;
+mod health;
 pub mod input;
 pub mod jobs;
 pub mod labels;

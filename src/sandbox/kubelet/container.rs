@@ -416,7 +416,7 @@ impl Container {
 }
 
 fn manner(behaviour: &Behaviour) -> Manner {
-    Manner { server_errors: behaviour.server_errors, never_ready: behaviour.never_ready }
+    Manner { server_errors: behaviour.server_errors, never_ready: behaviour.never_ready, sick: behaviour.sick }
 }
 
 /// Returns whether faults make a probe fail now, whatever the container would say.
