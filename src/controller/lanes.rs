@@ -81,15 +81,22 @@ pub(super) fn push(
     .boxed()
 }
 
-/// Carries out an application's writes, a few at a time, each in the name of whom its cluster acts for.
+/// Carries out an application's writes, a few at a time, each in the name of whom its cluster acts for: the one to the
+/// anchor, where there is one, before any other.
 pub(super) fn act(
     app: AppName,
+    anchor: Option<(Action, Arc<dyn Cluster>)>,
     actions: Vec<(Action, Arc<dyn Cluster>)>,
     parallel: usize,
 ) -> BoxFuture<'static, Acted> {
     async move {
+        let mut done = Vec::new();
+        if let Some((action, cluster)) = anchor {
+            done.push(one(action, cluster).await);
+        }
         let writes: Vec<_> = actions.into_iter().map(|(action, cluster)| one(action, cluster)).collect();
-        Acted { app, done: stream::iter(writes).buffered(parallel.max(1)).collect().await, answer: None }
+        done.extend(stream::iter(writes).buffered(parallel.max(1)).collect::<Vec<_>>().await);
+        Acted { app, done, answer: None }
     }
     .boxed()
 }

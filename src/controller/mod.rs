@@ -534,15 +534,16 @@ impl Controller {
         // the controller's own, whoever the application is.
         let own = &self.ports.cluster;
         let theirs = beforehand::acting(own, app.account().as_ref());
-        let mut actions: Vec<_> = anchor.into_iter().map(|action| (action, own.clone())).collect();
-        actions.extend(std::mem::take(&mut decision.actions).into_iter().map(|action| (action, theirs.clone())));
-        if !actions.is_empty() {
+        let anchor = anchor.map(|action| (action, own.clone()));
+        let actions = std::mem::take(&mut decision.actions).into_iter();
+        let actions: Vec<_> = actions.map(|action| (action, theirs.clone())).collect();
+        if anchor.is_some() || !actions.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
-                self.acts.push(lanes::act(name.clone(), actions, parallel));
+                self.acts.push(lanes::act(name.clone(), anchor, actions, parallel));
             }
         }
         let app = self.apps.get(name)?;

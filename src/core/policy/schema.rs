@@ -274,6 +274,9 @@ fn metrics() -> Value {
         &["url"],
         [("url", text("^https?://.")), ("jsonPath", described("Where the measurement is: $.data.rate", some_text()))],
     );
+    let template = json!({"type": "object", "required": ["spec"]});
+    let spec = json!({"type": "object", "required": ["template"], "properties": {"template": template}});
+    let job = object(&["spec"], [("spec", described("As of a batch/v1 Job, with arguments in its texts.", spec))]);
     let limit = |what: &str| described(what, integer(0, 200));
     let metric = object(
         &[],
@@ -284,6 +287,7 @@ fn metrics() -> Value {
             ),
             ("prometheus", prometheus),
             ("web", web),
+            ("job", described("A Job that is run once a sample: good where it completes.", job)),
             ("successCondition", described("CEL: a sample is good where it holds.", some_text())),
             ("failureCondition", described("CEL: a sample is bad where it holds.", some_text())),
             ("initialDelay", described("From the stage's last pod to the first sample.", text(DURATION))),

@@ -12,6 +12,7 @@ use super::{
     sides,
     state::State,
     steer::{self, Course},
+    stray,
 };
 use crate::core::{
     ledger::{Cause, Draft, Event},
@@ -70,6 +71,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
     decision.questions = steered.questions;
+    stray::correct(state, steered.corrections, decision);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

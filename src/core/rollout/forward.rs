@@ -19,6 +19,7 @@ use super::{
     reschedule, sides,
     state::{Phase, State},
     steer::{self, Course, Steered},
+    stray,
 };
 use crate::core::{
     ledger::{Cause, Draft, Event, PodEvidence, Quota, Record},
@@ -250,6 +251,7 @@ fn go(
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
     decision.questions.append(&mut steered.questions);
+    stray::correct(state, std::mem::take(&mut steered.corrections), decision);
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);
     decision.wake_at(steered.wake);

@@ -10,6 +10,7 @@ mod forward;
 pub mod gates;
 mod health;
 pub mod input;
+pub mod jobs;
 pub mod labels;
 mod objects;
 pub mod observe;
@@ -25,6 +26,7 @@ mod stages;
 pub mod state;
 pub mod steer;
 pub mod strategy;
+mod stray;
 pub mod turn;
 pub mod view;
 

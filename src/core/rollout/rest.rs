@@ -221,6 +221,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         .filter(|object| !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
     let mut actions = steered.actions;
+    actions.extend(steered.corrections);
     actions.extend(removals);
     if let Some(policy) = policy
         && let Some((moved, wake)) =

@@ -18,6 +18,7 @@ use super::{
     report::{Reason, UnitReport},
     services::{self, Services},
     strategy::workload::{self, Task},
+    stray,
     view::View,
 };
 use crate::core::{
@@ -78,6 +79,8 @@ pub struct Steered {
     pub actions: Vec<Action>,
     /// What only the outside can tell, and when to ask it.
     pub questions: Vec<Asking>,
+    /// What puts back what somebody changed in the middle of a rollout, and is recorded first.
+    pub corrections: Vec<Action>,
     /// Why not more.
     pub reasons: Vec<Reason>,
     /// Whether the cluster is where it is to be.
@@ -269,6 +272,11 @@ fn steer_workload<'a>(
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
+    let strays = stray::next(&task, &observed);
+    steered.done &= observed.natives.is_empty();
+    steered.actions.extend(strays.actions);
+    steered.corrections.extend(strays.corrections);
+    steered.reasons.extend(strays.reasons);
     steered.units.insert(id.to_owned(), outcome.units);
     steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
     steered.progress = steered.progress.max(outcome.progress);

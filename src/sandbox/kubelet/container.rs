@@ -307,7 +307,7 @@ impl Container {
         let crash = behaviour.crash.then_some((since + pace.crash, 1));
         let death = behaviour.die_at.filter(|at| *at > since).map(|at| (at, 137));
         let ends = self.role == Role::Init || self.policy != RestartPolicy::Always;
-        let done = ends.then_some((since + pace.run, 0));
+        let done = (ends && !behaviour.crash).then_some((since + pace.run, 0));
         [crash, death, done].into_iter().flatten().min()
     }
 

@@ -1,8 +1,12 @@
 //! A remote that is rewritten, late, away, or busy.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use locktender::core::{ledger::Event, rollout::report::Activity};
+use locktender::core::{
+    ledger::Event,
+    rollout::{labels, report::Activity},
+};
+use serde_json::Value;
 
 use super::{
     checkout::{DEPLOYMENT, POLICY_FILE, deployment},
@@ -85,7 +89,11 @@ async fn fault_36_an_abort_under_way_survives_the_loss_of_controller_and_disk_wh
     release.pass("beta", 2).await;
     release.waits(2, "batch-1", "1.9: 4, 2.0: 6").await;
     release.decide(2, "abort", "");
-    release.until("checkout", "it goes back", |seen| seen.is(2, Activity::Aborting)).await;
+    // Git has the record before the cluster knows anything of it. Who moves pods has told the cluster why.
+    let moves = |pod: &Arc<Value>| !pod["metadata"]["annotations"][labels::MOVING].is_null();
+    release
+        .until("checkout", "pods go back", |seen| seen.is(2, Activity::Aborting) && seen.pods.iter().any(moves))
+        .await;
     release.git_answers(false);
     release.lose_controller_and_disk().await;
     release.start().await;
