@@ -23,6 +23,7 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         jobs, labels,
+        render::Maker,
         state::State,
         view::Touched,
     },
@@ -233,7 +234,10 @@ impl Controller {
         let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
-                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
+                // What a StatefulSet's controller keeps of each version tells which pods it would make.
+                let sets = render.workloads.values().filter(|workload| workload.maker() != Maker::Slices);
+                let watched = sets.flat_map(|set| [set.object.kind(), Kind::new("apps", "v1", "ControllerRevision")]);
+                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind).chain(watched)
             })
             .collect();
         kinds.extend(measured_by_jobs.then(jobs::kind));

@@ -49,7 +49,8 @@ pub enum Size {
     /// A share of the traffic, 1 to 100 %. Without a router it is the share of the pods.
     Weight(Percent),
     /// A number or a share of the pods, at least 1.
-    Replicas(IntOrPercent),
+    // A plan is YAML, in which a choice inside a choice is not written by its tag.
+    Replicas(#[serde(with = "serde_yaml::with::singleton_map")] IntOrPercent),
 }
 
 impl Size {

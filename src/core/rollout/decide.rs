@@ -181,7 +181,7 @@ pub(super) fn open(
     }
     let staged = target.into_iter().flat_map(|target| target.workloads.values()).filter(|_| policy.is_some());
     for workload in staged {
-        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let observed = Observed::read(input.view, input.app, &workload.key);
         if let Some(why) = steer::foreign(&observed).filter(|_| inherits.is_none()) {
             return Err(PlanError::Refused(why));
         }

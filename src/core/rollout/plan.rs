@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     quota::{self, Counts, ShareError},
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     services, stages,
 };
 use crate::core::{
@@ -261,8 +261,9 @@ pub struct PlanRequest<'a> {
 ///
 /// The sums do not fit.
 pub fn totals_of(workload: &Workload, total: u32, pods: &PodPolicy) -> Result<Counts, PlanError> {
-    let units = pods.units();
+    let units = workload.maker().units(pods);
     let shares = match (&workload.unit_replicas, &pods.topology) {
+        _ if workload.maker() != Maker::Slices => BTreeMap::new(),
         (Some(shares), _) => shares.clone(),
         (None, Some(topology)) => topology.unit_replicas.clone(),
         (None, None) => BTreeMap::new(),
@@ -319,7 +320,6 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
 
 fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
     let pods = policy.strategy.pods();
-    let units = pods.units();
     let mut staged: BTreeMap<String, Vec<Counts>> = BTreeMap::new();
     for workload in request.target.into_iter().flat_map(|target| target.workloads.values()) {
         let before = request.stable.and_then(|stable| stable.workloads.get(&workload.id));
@@ -328,7 +328,8 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         let totals = totals_of(workload, total, pods)?;
         let method = method_of(workload, before, pods)?;
         if method != Method::Rebalance {
-            staged.insert(workload.id.clone(), quota::stages(&totals, &units, &policy.strategy));
+            let stages = quota::stages(&totals, &workload.maker().units(pods), &policy.strategy);
+            staged.insert(workload.id.clone(), stages);
         }
         plan.methods.insert(workload.id.clone(), method);
         plan.totals.insert(workload.id.clone(), totals);
@@ -346,6 +347,13 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
+    for (id, stages) in &mut staged {
+        // A workload that needs fewer batches than another is done earlier and stays there.
+        let last = stages.last().cloned().unwrap_or_default();
+        stages.resize(count, last);
+        let maker = request.target.and_then(|target| target.workloads.get(id)).map(Workload::maker);
+        keep_one_back(maker.unwrap_or(Maker::Slices), stages);
+    }
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
     // Of a first install there is no other version to be compared with.
     let comparable = |gate: &Gate| match gate {
@@ -360,15 +368,24 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         plan.stages.push(Stage::start(start));
     }
     for (index, shape) in stages::shapes(&policy.strategy, count).into_iter().enumerate() {
-        // A workload that needs fewer batches than another is done earlier and stays there.
         let quota = staged
             .iter()
-            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index).or(stages.last())?.clone())))
+            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
             .collect();
         let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
         plan.stages.push(stage);
     }
     Ok(())
+}
+
+/// Keeps a StatefulSet's last pod for the last stage, where it has several: as soon as all are at the new version its
+/// controller takes that for the current one, and the old one cannot be gone back to pod by pod.
+pub(super) fn keep_one_back(maker: Maker, stages: &mut [Counts]) {
+    let Some((last, before)) = stages.split_last_mut().filter(|_| maker == Maker::Ordinals) else { return };
+    for count in before.iter_mut().flatten().map(|(_, count)| count) {
+        let total: u32 = last.values().sum();
+        *count = (*count).min(total.saturating_sub(1).max(1));
+    }
 }
 
 /// Refuses Services that cannot be switched, and pods that cannot be asked for their health.

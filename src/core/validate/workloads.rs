@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::core::{
-    manifest::{Manifest, can_be_staged},
+    manifest::{Manifest, is_sliced},
     policy::{Application, RolloutPolicy, Sourced, Topology, nearest},
     problem::Problem,
     rollout::quota::share_out,
@@ -15,7 +15,7 @@ pub fn check_workloads(
     policy: Option<&RolloutPolicy>,
     manifests: &[Manifest],
 ) -> Vec<Problem> {
-    let staged: Vec<&Manifest> = manifests.iter().filter(|manifest| can_be_staged(&manifest.object)).collect();
+    let staged: Vec<&Manifest> = manifests.iter().filter(|manifest| is_sliced(&manifest.object)).collect();
     let mut problems = check_overrides(application, &staged);
     let Some(topology) = policy.and_then(|policy| policy.strategy.pods().topology.as_ref()) else { return problems };
     for manifest in staged {

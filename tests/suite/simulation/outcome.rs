@@ -8,12 +8,13 @@ use serde_json::{Map, Value, json};
 use super::{Sim, git::BRANCH};
 
 /// Resources that Locktender or its applications write to.
-const RESOURCES: [&str; 7] = [
+const RESOURCES: [&str; 8] = [
     "namespaces",
     "configmaps",
     "services",
     "deployments.apps",
     "replicasets.apps",
+    "statefulsets.apps",
     "pods",
     "endpointslices.discovery.k8s.io",
 ];

@@ -2,6 +2,8 @@
 
 mod drain;
 mod handle;
+mod ordinals;
 mod slice;
+mod told;
 mod unit;
 pub mod workload;

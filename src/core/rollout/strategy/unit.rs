@@ -1,7 +1,5 @@
 //! One workload in one unit: how many pods each slice has, and which pods move.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -9,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 use super::{
     drain::{self, Drain, Goal, Step, signed},
     slice::{self, NewSlice},
-    workload::{Budget, Outcome, Task, gets_requests},
+    told::{There, count, is_at, tell},
+    workload::{Budget, Outcome, Task},
 };
 use crate::core::{
     diff,
@@ -18,24 +17,13 @@ use crate::core::{
     rollout::{
         action::Action,
         labels,
-        observe::{Observed, Pod, Slice, images},
+        observe::{Observed, Pod, Slice},
         plan::Method,
         render::Workload,
-        report::{Reason, UnitReport},
+        report::Reason,
         view::View,
     },
 };
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
-fn is_at(pod: &Pod<'_>, workload: &Workload) -> bool {
-    let have = pod.images();
-    let same_images = || images(&workload.template()["spec"]).iter().all(|(name, image)| have.get(name) == Some(image));
-    pod.digest == labels::digest_label(&workload.digest) && (workload.differs || same_images())
-}
 
 /// One workload in one unit.
 pub(super) struct UnitStep<'a, 'b> {
@@ -95,40 +83,15 @@ impl<'a, 'b> UnitStep<'a, 'b> {
 
     /// Tells how far the unit is.
     pub(super) fn report(&mut self) {
-        let at_new = self.at_new();
-        let done = count(at_new.iter().filter(|pod| self.is_done(pod)).count());
-        let failing = count(at_new.iter().filter(|pod| pod.trouble().is_some_and(|why| why != "not ready")).count());
-        let coming = count(at_new.len()).saturating_sub(done + failing);
-        self.outcome.units.insert(self.unit.clone(), UnitReport { total: self.total, done, coming, failing });
         if self.task.new.is_none() {
             self.report_removal();
         }
-        if done < self.quota {
-            self.outcome.done = false;
-            let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
-            if let Some((home, why)) = self.home.and_then(|home| Some((home, home.refusal()?))) {
-                trouble.insert(why.to_owned(), home.replicas.saturating_sub(count(home.pods.len())).max(1));
-            }
-            let fresh = format!("ready for less than {} s", self.task.policy.min_ready.as_secs());
-            for pod in &at_new {
-                if let Some(why) = pod.trouble().filter(|why| why != "not ready") {
-                    *trouble.entry(why).or_default() += 1;
-                }
-                if let Some(since) = pod.ready_since.filter(|since| *since + self.min_ready > self.task.now) {
-                    if pod.trouble().is_none() {
-                        *trouble.entry(fresh.clone()).or_default() += 1;
-                    }
-                    self.outcome.wake_at(since + self.min_ready);
-                }
-            }
-            self.outcome.reasons.push(Reason::PodsNotReady {
-                workload: self.task.id.to_owned(),
-                unit: self.unit.clone(),
-                want: self.quota,
-                have: done,
-                trouble: trouble.into_iter().collect(),
-            });
-        }
+        let refusal = self.home.and_then(|home| {
+            let missing = home.replicas.saturating_sub(count(home.pods.len())).max(1);
+            Some((home.refusal()?.to_owned(), missing))
+        });
+        let there = There { total: self.total, quota: self.quota, at_new: self.at_new(), refusal };
+        tell(self.task, self.unit, &there, self.view, self.outcome);
     }
 
     /// Tells how many pods of a workload that goes away are still there.
@@ -531,19 +494,6 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             }
             self.outcome.take(step);
         }
-    }
-
-    /// Returns whether a pod is done: ready for long enough, in service, and back in its load balancers.
-    fn is_done(&self, pod: &Pod<'_>) -> bool {
-        let back = pod
-            .object
-            .annotation(labels::HAD_FINALIZERS)
-            .is_none_or(|had| had.split(',').all(|name| pod.finalizers().any(|finalizer| finalizer == name)));
-        let settled = pod.moving_to().is_none() && pod.object.annotation(labels::UPDATED_FROM).is_none();
-        pod.is_available(self.task.now, self.min_ready)
-            && settled
-            && back
-            && gets_requests(pod, &self.task.rollout.app, self.view)
     }
 
     /// At the last stage: the slice's template follows its pods, and slices without pods go.
