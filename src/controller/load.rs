@@ -15,13 +15,14 @@ use super::{
     source::{News, Source},
 };
 use crate::core::{
+    analysis::Metric,
     cluster::{Kind, ObjectKey},
     names::{AppName, Digest, Revision, RolloutId},
     repository::{Merge, RepositoryError},
     rollout::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
-        labels,
+        jobs, labels,
         render::{Maker, Workload},
         state::State,
         view::Touched,
@@ -227,7 +228,10 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
-        let kinds: BTreeSet<Kind> = renders
+        let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
+        let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
+        let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
+        let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
                 // What a StatefulSet's controller keeps of each version tells which pods it would make.
@@ -240,6 +244,7 @@ impl Controller {
                 render.objects.iter().chain(config).map(crate::core::manifest::Object::kind).chain(watched)
             })
             .collect();
+        kinds.extend(measured_by_jobs.then(jobs::kind));
         for kind in kinds {
             self.watch(&kind).await;
         }

@@ -205,9 +205,12 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: last.since,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
+    decision.questions.extend(steered.questions);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);
@@ -218,6 +221,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         .filter(|object| !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
     let mut actions = steered.actions;
+    actions.extend(steered.corrections);
     actions.extend(removals);
     if let Some(policy) = policy
         && let Some((moved, wake)) =

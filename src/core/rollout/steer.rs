@@ -21,9 +21,11 @@ use super::{
         nodes,
         workload::{self, Task},
     },
+    stray,
     view::View,
 };
 use crate::core::{
+    ask::{Answers, Asking},
     cluster::{ObjectKey, PatchType},
     diff,
     ledger::Quota,
@@ -65,6 +67,10 @@ pub struct Course<'a> {
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else when they were last sent.
     pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
+    /// What the outside answered to what was asked.
+    pub answers: &'a Answers,
+    /// Since when the stage runs.
+    pub since: Timestamp,
     /// Now.
     pub now: Timestamp,
 }
@@ -74,6 +80,10 @@ pub struct Course<'a> {
 pub struct Steered {
     /// What may be done now.
     pub actions: Vec<Action>,
+    /// What puts back what somebody changed in the middle of a rollout, and is recorded first.
+    pub corrections: Vec<Action>,
+    /// What only the outside can tell, and when to ask it.
+    pub questions: Vec<Asking>,
     /// Why not more.
     pub reasons: Vec<Reason>,
     /// Whether the cluster is where it is to be.
@@ -132,6 +142,7 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     }
     // Traffic before pods.
     steered.actions.splice(0..0, services.actions.drain(..));
+    steered.questions.append(&mut services.questions);
     steered.reasons.append(&mut services.reasons);
     steered.done &= !services.pending;
     steered
@@ -269,6 +280,11 @@ fn steer_workload<'a>(
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
+    let strays = stray::next(&task, &observed);
+    steered.done &= observed.natives.is_empty();
+    steered.actions.extend(strays.actions);
+    steered.corrections.extend(strays.corrections);
+    steered.reasons.extend(strays.reasons);
     steered.units.insert(id.to_owned(), outcome.units);
     steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
     steered.progress = steered.progress.max(outcome.progress);
