@@ -70,8 +70,8 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
     };
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
-    decision.questions = steered.questions;
     stray::correct(state, steered.corrections, decision);
+    decision.questions = steered.questions;
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

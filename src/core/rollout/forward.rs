@@ -250,8 +250,8 @@ fn go(
     };
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
-    decision.questions.append(&mut steered.questions);
     stray::correct(state, std::mem::take(&mut steered.corrections), decision);
+    decision.questions.append(&mut steered.questions);
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);
     decision.wake_at(steered.wake);

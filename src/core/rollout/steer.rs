@@ -77,10 +77,10 @@ pub struct Course<'a> {
 pub struct Steered {
     /// What may be done now.
     pub actions: Vec<Action>,
-    /// What only the outside can tell, and when to ask it.
-    pub questions: Vec<Asking>,
     /// What puts back what somebody changed in the middle of a rollout, and is recorded first.
     pub corrections: Vec<Action>,
+    /// What only the outside can tell, and when to ask it.
+    pub questions: Vec<Asking>,
     /// Why not more.
     pub reasons: Vec<Reason>,
     /// Whether the cluster is where it is to be.
