@@ -22,6 +22,7 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         labels,
+        render::Render,
         state::State,
         view::Touched,
     },
@@ -226,13 +227,18 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
+        let units = |render: &&Arc<Render>| {
+            render.policy.as_ref().is_some_and(|policy| policy.strategy.pods().topology.is_some())
+        };
+        // Which unit a pod is in that was not made for one, its node says.
+        let nodes = renders.clone().any(|render| units(&render)).then(|| Kind::new("", "v1", "Node"));
         let kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
                 render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
             })
             .collect();
-        for kind in kinds {
+        for kind in kinds.into_iter().chain(nodes) {
             self.watch(&kind).await;
         }
     }

@@ -8,6 +8,7 @@ pub mod build;
 mod decide;
 mod forward;
 pub mod gates;
+mod handover;
 pub mod input;
 pub mod labels;
 mod objects;

@@ -269,6 +269,7 @@ pub(super) fn is_owned_by(object: &Object, owner: &Object) -> bool {
     object.controller().is_some_and(|(_, _, uid)| uid == owner.uid())
 }
 
-fn is_finished(pod: &Object) -> bool {
+/// Returns whether a pod has ended.
+pub(super) fn is_finished(pod: &Object) -> bool {
     matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed")
 }

@@ -13,6 +13,7 @@ use locktender::core::ledger::Event;
 use super::{
     Sim,
     faults::{Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
+    handover,
     outcome::{differences, outcome},
 };
 
@@ -28,6 +29,10 @@ pub enum Scenario {
     BlueGreen,
     /// The confirm of the switch is taken back after the switch, and given again.
     SwitchBack,
+    /// A Deployment without a policy gets one with two units.
+    TakeOver,
+    /// The policy goes.
+    GiveBack,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -102,6 +107,8 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
+            Self::TakeOver => "take-over",
+            Self::GiveBack => "give-back",
         }
     }
 
@@ -113,9 +120,10 @@ impl Scenario {
             Self::Recreate => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
+        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
         let sim = Sim::new(&[
             ("policies/two-data-centers.yaml", &policy),
-            ("apps/checkout/app.yaml", super::rollouts::APP),
+            ("apps/checkout/app.yaml", app),
             (super::rollouts::DEPLOYMENT, &manifest("1.9")),
         ]);
         if matches!(self, Self::Install) {
@@ -130,7 +138,7 @@ impl Scenario {
 
     /// The rollout itself, with what people do.
     async fn act(self, sim: &Sim) -> Result<(), String> {
-        if !matches!(self, Self::Install) {
+        if self.releases() {
             sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&manifest("2.0")))]);
         }
         match self {
@@ -150,6 +158,14 @@ impl Scenario {
                 sim.recorded("checkout", 2, Event::StageReverted, "preview", 1).await?;
                 sim.pass(Duration::from_secs(30)).await;
             }
+            Self::TakeOver => {
+                sim.git.commit("stage it", &[(handover::APP_FILE, Some(super::rollouts::APP))]);
+                sim.recorded("checkout", 2, Event::Completed, "beta", 1).await?;
+            }
+            Self::GiveBack => {
+                sim.git.commit("no policy", &[(handover::APP_FILE, Some(handover::BARE))]);
+                sim.recorded("checkout", 2, Event::Completed, "all", 1).await?;
+            }
             Self::Abort => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageWaiting, "batch-1", 1).await?;
@@ -160,12 +176,18 @@ impl Scenario {
         Ok(())
     }
 
+    /// Returns whether another image is merged.
+    fn releases(self) -> bool {
+        !matches!(self, Self::Install | Self::TakeOver | Self::GiveBack)
+    }
+
     /// Confirms what asks for it until the rollout is complete.
     async fn stages(self, sim: &Sim, number: u32) -> Result<(), String> {
         let (asking, last): (&[&str], &str) = match self {
             Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
             Self::Canary => (&["weight-60"], "weight-100"),
+            Self::TakeOver if number == 1 => (&[], "all"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -196,13 +218,17 @@ fn run(scenario: Scenario, faults: &[Fault]) -> Run {
         let sim = scenario.prepare().await.unwrap();
         let before = sim.checker.lock().unwrap().take();
         assert!(before.is_empty(), "{before:?}");
+        let since = handover::Since::now(&sim);
         sim.arm(faults);
         let failed = scenario.act(&sim).await.err();
         let counts = sim.faults.counts();
         sim.faults.disarm();
         // Long enough for what is late, and for two lists.
         sim.pass(Duration::from_secs(1500)).await;
-        let violations = sim.checker.lock().unwrap().take();
+        let mut violations = sim.checker.lock().unwrap().take();
+        if matches!(scenario, Scenario::TakeOver | Scenario::GiveBack) {
+            violations.extend(since.disturbed(&sim, 6));
+        }
         Run { counts, outcome: outcome(&sim), violations, failed }
     })
 }
@@ -305,6 +331,16 @@ fn everything_goes_wrong_once_in_a_canary() {
 #[test]
 fn everything_goes_wrong_once_in_a_switch() {
     exhaust(Scenario::BlueGreen);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_taking_over() {
+    exhaust(Scenario::TakeOver);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_giving_back() {
+    exhaust(Scenario::GiveBack);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod time;
 mod analysis;
 mod exhaustive;
 mod going_back;
+mod handover;
 pub mod rollouts;
 mod rows;
 mod schedules;

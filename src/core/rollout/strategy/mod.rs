@@ -2,6 +2,6 @@
 
 mod drain;
 mod handle;
-mod slice;
+pub(super) mod slice;
 mod unit;
 pub mod workload;
