@@ -15,13 +15,14 @@ use super::{
     source::{News, Source},
 };
 use crate::core::{
+    analysis::Metric,
     cluster::{Kind, ObjectKey},
     names::{AppName, Digest, Revision, RolloutId},
     repository::{Merge, RepositoryError},
     rollout::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
-        labels,
+        jobs, labels,
         render::Render,
         state::State,
         view::Touched,
@@ -232,13 +233,18 @@ impl Controller {
         };
         // Which unit a pod is in that was not made for one, its node says.
         let nodes = renders.clone().any(|render| units(&render)).then(|| Kind::new("", "v1", "Node"));
-        let kinds: BTreeSet<Kind> = renders
+        let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
+        let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
+        let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
+        let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
                 render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
             })
             .collect();
-        for kind in kinds.into_iter().chain(nodes) {
+        kinds.extend(measured_by_jobs.then(jobs::kind));
+        kinds.extend(nodes);
+        for kind in kinds {
             self.watch(&kind).await;
         }
     }

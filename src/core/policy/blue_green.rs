@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{IntOrPercent, PodPolicy, StepGates, rollout_policy::seconds};
+use super::{HealthCheck, IntOrPercent, PodPolicy, StepGates, rollout_policy::seconds};
 
 /// The blue-green strategy: two sides in full, of which one gets the requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct BlueGreen {
     pub preview_service: Option<String>,
     /// How many new pods there are until the switch is confirmed; `None` is all of them.
     pub preview_replicas: Option<IntOrPercent>,
+    /// What every new pod answers before requests are switched to it; `None` is that its readiness is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// What must hold before the switch, besides the pods' health.
     pub before: StepGates,
     /// What must hold after the switch before the old side goes; no gate at all is no stage of its own.
@@ -32,6 +35,8 @@ pub struct BlueGreen {
 pub struct Beside<'a> {
     /// The Service that sends to the new side, where the policy names one.
     pub preview_service: Option<&'a str>,
+    /// What every new pod answers before it gets requests.
+    pub health_check: Option<&'a HealthCheck>,
     /// How long the old side stays once it gets no requests any more.
     pub scale_down_delay: Duration,
 }

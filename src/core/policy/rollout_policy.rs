@@ -152,8 +152,11 @@ impl Strategy {
     /// traffic's share.
     pub fn beside(&self) -> Option<Beside<'_>> {
         let Self::BlueGreen(blue_green) = self else { return None };
-        let preview_service = blue_green.preview_service.as_deref();
-        Some(Beside { preview_service, scale_down_delay: blue_green.scale_down_delay })
+        Some(Beside {
+            preview_service: blue_green.preview_service.as_deref(),
+            health_check: blue_green.health_check.as_ref(),
+            scale_down_delay: blue_green.scale_down_delay,
+        })
     }
 }
 

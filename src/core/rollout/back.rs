@@ -78,11 +78,14 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: state.since,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
     stray::correct(state, steered.corrections, decision);
+    decision.questions = steered.questions;
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

@@ -11,6 +11,7 @@ use super::{
     gates::late_answers,
     handover,
     input::{Decision, Head, HeadContent, Input, Predecessor},
+    jobs,
     plan::{self, Plan, PlanError, PlanRequest},
     render::Render,
     report::{Activity, Reason, Report, StageReport},
@@ -35,6 +36,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
         },
         last => rest::decide(input, last),
     };
+    jobs::end_others(input, &mut decision);
     if let Some(why) = input.view.regressed() {
         // Nothing is done on a view that is known to be older than what was seen.
         decision.actions.clear();

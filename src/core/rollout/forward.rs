@@ -252,11 +252,14 @@ fn go(
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: state.since,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
     stray::correct(state, std::mem::take(&mut steered.corrections), decision);
+    decision.questions.append(&mut steered.questions);
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);
     decision.wake_at(steered.wake);

@@ -211,9 +211,12 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: last.since,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
+    decision.questions.extend(steered.questions);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

@@ -23,6 +23,7 @@ use super::{
     view::View,
 };
 use crate::core::{
+    ask::{Answers, Asking},
     cluster::{ObjectKey, PatchType},
     diff,
     ledger::Quota,
@@ -68,6 +69,10 @@ pub struct Course<'a> {
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else when they were last sent.
     pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
+    /// What the outside answered to what was asked.
+    pub answers: &'a Answers,
+    /// Since when the stage runs.
+    pub since: Timestamp,
     /// Now.
     pub now: Timestamp,
 }
@@ -79,6 +84,8 @@ pub struct Steered {
     pub actions: Vec<Action>,
     /// What puts back what somebody changed in the middle of a rollout, and is recorded first.
     pub corrections: Vec<Action>,
+    /// What only the outside can tell, and when to ask it.
+    pub questions: Vec<Asking>,
     /// Why not more.
     pub reasons: Vec<Reason>,
     /// Whether the cluster is where it is to be.
@@ -138,6 +145,7 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     }
     // Traffic before pods.
     steered.actions.splice(0..0, services.actions.drain(..));
+    steered.questions.append(&mut services.questions);
     steered.reasons.append(&mut services.reasons);
     steered.done &= !services.pending;
     steered

@@ -108,6 +108,8 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
         handed_over: course.handed_over,
         refused: course.refused,
         admitted: course.admitted,
+        answers: course.answers,
+        since: course.since,
         now: course.now,
     };
     steer::steer_pods(&all, app, view, steered);
