@@ -13,7 +13,7 @@ use super::{
     input::{Decision, Head, HeadContent, Input, Predecessor},
     jobs,
     plan::{self, Plan, PlanError, PlanRequest},
-    render::Render,
+    render::{Render, places},
     report::{Activity, Reason, Report, StageReport},
     rest, sides,
     state::{Outcome, Phase, State},
@@ -280,12 +280,20 @@ pub(super) fn is_known(input: &Input<'_>, target: &Render, policy: Option<&Rollo
 pub(super) fn is_target(content: &HeadContent, plan: &Plan) -> bool {
     match content {
         HeadContent::Rendered(render) => {
-            !plan.inputs.files.is_empty()
-                && render.digests == plan.to.workloads
-                && render.policy.is_some() == plan.policy.is_some()
+            !plan.inputs.files.is_empty() && render.digests == plan.to.workloads && goes_there(render, plan)
         }
         HeadContent::Removed => plan.inputs.files.is_empty(),
         HeadContent::Broken(_) => false,
+    }
+}
+
+/// Returns whether a rollout stages as HEAD says, or not at all; and where that is all that it changes, in the same units.
+fn goes_there(render: &Render, plan: &Plan) -> bool {
+    let pinned = plan.policy.as_ref().map(|policy| &policy.spec);
+    let only_units = plan.from.as_ref().is_some_and(|from| from.workloads == plan.to.workloads);
+    match (&render.policy, pinned) {
+        (Some(policy), Some(pinned)) if only_units => places(policy) == places(pinned),
+        (policy, pinned) => policy.is_some() == pinned.is_some(),
     }
 }
 

@@ -64,6 +64,8 @@ pub(super) struct Found<'a> {
     pub loose: Vec<Placed<'a>>,
     /// A pod whose node is not known.
     pub unplaced: Option<&'a Object>,
+    /// A pod whose owner is not there: it was seen last before that went.
+    pub astray: Option<&'a Object>,
 }
 
 impl<'a> Found<'a> {
@@ -123,6 +125,9 @@ impl<'a> Found<'a> {
                 found.pods.extend(placed);
             }
         }
+        found.slices.iter().for_each(|set| drop(by_owner.remove(set.uid())));
+        let left = by_owner.into_values().flatten();
+        found.astray = left.into_iter().find(|pod| is_marked(handle) && is_ours(pod));
         found
     }
 

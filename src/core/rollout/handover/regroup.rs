@@ -82,6 +82,10 @@ pub(super) fn next(regroup: &Regroup<'_>, handle: &Object, view: &View) -> Optio
             return Some(steps);
         }
     }
+    if let Some(pod) = found.astray {
+        // Taken for gone, it would be made a second time.
+        return Steps::wait(format!("{} is seen without its owner", pod.name()));
+    }
     if found.is_nothing() && found.unplaced.is_none() {
         let body = json!({ "metadata": { "annotations": { labels::REGROUPING: Value::Null } } });
         let why = format!("every pod of {} is in its slice", first.id);
