@@ -228,11 +228,9 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
-        let units = |render: &&Arc<Render>| {
-            render.policy.as_ref().is_some_and(|policy| policy.strategy.pods().topology.is_some())
-        };
         // Which unit a pod is in that was not made for one, its node says.
-        let nodes = renders.clone().any(|render| units(&render)).then(|| Kind::new("", "v1", "Node"));
+        let all: Vec<&Render> = renders.clone().map(Arc::as_ref).collect();
+        let nodes = rollout::asks_for_nodes(&all, &self.view, self.ready).then(|| Kind::new("", "v1", "Node"));
         let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
         let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
         let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);

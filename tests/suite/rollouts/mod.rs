@@ -11,6 +11,7 @@ mod blue_green;
 mod canary;
 mod course;
 mod figures;
+mod handover;
 mod load;
 mod real;
 mod restarts;

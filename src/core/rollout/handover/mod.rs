@@ -13,7 +13,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::json;
 
-pub(super) use native::{keep_labels, not_what_runs};
+pub use native::keep_labels;
+pub(super) use native::not_what_runs;
 use regroup::{Regroup, owner_reference};
 
 use super::{
@@ -146,6 +147,18 @@ fn pods_of(strategy: &mut Strategy) -> &mut PodPolicy {
         Strategy::Canary(canary) => &mut canary.pods,
         Strategy::BlueGreen(blue_green) => &mut blue_green.pods,
     }
+}
+
+/// Returns whether an application may have pods of which only their nodes tell the unit: its units are others in one of
+/// these renders than in another, or a Deployment runs that nothing of it was released of. `is_listed`: whether what is
+/// not in the view is not there.
+pub fn asks_for_nodes(renders: &[&Render], view: &View, is_listed: bool) -> bool {
+    let in_units =
+        |render: &&&Render| render.policy.as_ref().is_some_and(|policy| policy.strategy.pods().topology.is_some());
+    let Some(render) = renders.iter().find(in_units) else { return false };
+    let runs = |workload: &Workload| !is_listed || runs_by_itself(workload, view);
+    renders.iter().any(|other| other.shape() != render.shape())
+        || renders.iter().flat_map(|render| render.workloads.values()).any(runs)
 }
 
 /// Returns whether a workload runs already, outside of anything that Locktender staged.

@@ -14,7 +14,7 @@ const OURS: [&str; 4] = [labels::APP, labels::WORKLOAD, labels::DIGEST, labels::
 
 /// Lets a Deployment that was given back keep our labels in its template while nothing else of that changes: without them
 /// it would be another template, and every pod be replaced.
-pub(in crate::core::rollout) fn keep_labels(wanted: &mut Object, live: &Object) {
+pub fn keep_labels(wanted: &mut Object, live: &Object) {
     if wanted.text(&["kind"]) != "Deployment" || wanted.kind().group != "apps" {
         return;
     }
