@@ -23,7 +23,7 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         jobs, labels,
-        render::{Maker, Workload},
+        render::{Maker, Render, Workload},
         state::State,
         view::Touched,
     },
@@ -228,6 +228,9 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
+        // Which unit a pod is in that was not made for one, its node says.
+        let all: Vec<&Render> = renders.clone().map(Arc::as_ref).collect();
+        let nodes = rollout::asks_for_nodes(&all, &self.view, self.ready).then(|| Kind::new("", "v1", "Node"));
         let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
         let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
         let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
@@ -245,6 +248,7 @@ impl Controller {
             })
             .collect();
         kinds.extend(measured_by_jobs.then(jobs::kind));
+        kinds.extend(nodes);
         for kind in kinds {
             self.watch(&kind).await;
         }
