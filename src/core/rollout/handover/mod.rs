@@ -151,13 +151,13 @@ fn pods_of(strategy: &mut Strategy) -> &mut PodPolicy {
 }
 
 /// Returns whether an application may have pods of which only their nodes tell the unit: its units are others in one of
-/// these renders than in another, or a Deployment runs that nothing of it was released of. `is_listed`: whether what is
-/// not in the view is not there.
-pub fn asks_for_nodes(renders: &[&Render], view: &View, is_listed: bool) -> bool {
+/// these renders than in another, or a Deployment runs that nothing of it was released of. `may_run`: whether one
+/// may that is not in the view.
+pub fn asks_for_nodes(renders: &[&Render], view: &View, may_run: bool) -> bool {
     let in_units =
         |render: &&&Render| render.policy.as_ref().is_some_and(|policy| policy.strategy.pods().topology.is_some());
     let Some(render) = renders.iter().find(in_units) else { return false };
-    let runs = |workload: &Workload| !is_listed || runs_by_itself(workload, view);
+    let runs = |workload: &Workload| may_run || runs_by_itself(workload, view);
     renders.iter().any(|other| other.shape() != render.shape())
         || renders.iter().flat_map(|render| render.workloads.values()).any(runs)
 }
