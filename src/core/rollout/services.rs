@@ -4,6 +4,8 @@
 //! The EndpointSlice controller copies a Service's labels onto its EndpointSlices. A narrowed Service carries the
 //! version that it is narrowed to as a label: slices that carry it were made from the narrowed selector.
 
+mod leaving;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
@@ -143,6 +145,8 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
             let keys = switch.workload(one, &mut outcome);
             previews.extend(keys);
         }
+    } else if let Some(policy) = course.policy {
+        leaving::next(course, policy, app, view, &mut outcome);
     }
     for preview in view.of_app(app, "Service").filter(|service| service.label(labels::PREVIEW_OF).is_some()) {
         if previews.contains(&preview.key()) {
@@ -185,8 +189,12 @@ fn sided<'a>(course: &Course<'a>, policy: &RolloutPolicy, app: &AppName, view: &
 
 /// Counts the pods of a version that may get requests.
 fn available(course: &Course<'_>, one: &Sided<'_>, label: &str) -> u32 {
+    available_of(course, &one.observed, label)
+}
+
+fn available_of(course: &Course<'_>, observed: &Observed<'_>, label: &str) -> u32 {
     let min_ready = signed(course.policy.map_or(std::time::Duration::ZERO, |policy| policy.strategy.pods().min_ready));
-    let available = one.observed.pods().filter(|pod| pod.digest == label && pod.is_available(course.now, min_ready));
+    let available = observed.pods().filter(|pod| pod.digest == label && pod.is_available(course.now, min_ready));
     u32::try_from(available.count()).unwrap_or(u32::MAX)
 }
 
