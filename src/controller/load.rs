@@ -25,6 +25,7 @@ use crate::core::{
         state::State,
         view::Touched,
     },
+    traffic::Router,
 };
 
 /// What of an application's ledger was not read yet at HEAD.
@@ -226,13 +227,21 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
+        let policies = renders.clone().filter_map(|render| render.policy.as_ref());
+        let pinned = app.ledger.states.iter().filter(|state| !state.is_over()).map(|state| &state.plan.policy);
+        let policies = policies.chain(pinned.flatten().map(|policy| &policy.spec));
+        let routers = policies.filter_map(|policy| policy.strategy.beside()?.router);
+        let routed: BTreeSet<Kind> = routers.flat_map(Router::kinds).collect();
         let kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
                 render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
             })
             .collect();
-        for kind in kinds {
+        for kind in &routed {
+            self.routed.entry(kind.clone()).or_default().insert(name.clone());
+        }
+        for kind in kinds.into_iter().chain(routed) {
             self.watch(&kind).await;
         }
     }

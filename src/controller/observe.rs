@@ -18,6 +18,7 @@ use super::{
     publish::Publication,
 };
 use crate::core::{
+    ask::Question,
     cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
     names::{AppName, Digest, Revision},
@@ -28,6 +29,7 @@ use crate::core::{
         labels,
         view::Touched,
     },
+    traffic::haproxy::TellError,
 };
 
 impl Controller {
@@ -54,8 +56,12 @@ impl Controller {
             }
             _ => {}
         }
+        let kind = event.kind();
         let touched = self.view.take(event);
         self.touch(touched);
+        if let Some(apps) = self.routed.get(&kind) {
+            self.touch(Touched::Apps(apps.clone()));
+        }
     }
 
     /// Takes what an application's writes answered.
@@ -114,6 +120,22 @@ impl Controller {
         }
         for touched in touched {
             self.touch(touched);
+        }
+        for (telling, result) in acted.told {
+            if let Some(app) = self.apps.get_mut(&acted.app) {
+                // What it does now is not known until it is asked again.
+                app.answers
+                    .told(now, |question| matches!(question, Question::Proxy(proxy) if proxy.asked == telling.asked));
+            }
+            match result {
+                Ok(()) => info!(app = %acted.app, "{}", telling.why),
+                Err(error @ TellError::Stale) => info!(app = %acted.app, %error, "{}: decided again", telling.why),
+                Err(error) => {
+                    failed = true;
+                    warn!(app = %acted.app, %error, "{}", telling.why);
+                    trouble.push(format!("{}: {error}", telling.why));
+                }
+            }
         }
         if let Some(app) = self.apps.get_mut(&acted.app) {
             app.acting = false;

@@ -153,6 +153,9 @@ pub enum Unanswered {
         /// What it says.
         message: String,
     },
+    /// It was told something since it was asked.
+    #[error("it was told something since it was asked")]
+    Told,
     /// The answer is not what is asked for.
     #[error("the answer makes no sense: {0}")]
     Garbage(String),
@@ -188,6 +191,13 @@ impl Answers {
         let answers = self.0.entry(question).or_default();
         answers.push(answer);
         answers.drain(..answers.len().saturating_sub(asking.keep.max(1)));
+    }
+
+    /// Notes that somebody was told something: what was heard before may not be so any more.
+    pub fn told(&mut self, at: Timestamp, which: impl Fn(&Question) -> bool) {
+        for (_, answers) in self.0.iter_mut().filter(|(question, _)| which(question)) {
+            *answers = vec![Answer { at, result: Err(Unanswered::Told) }];
+        }
     }
 
     /// Forgets the answers to questions that nobody asks any more.

@@ -5,6 +5,7 @@ use super::{
     read::{Fields, Reader, dns_label},
     read_analysis::whole,
     read_policy::{DAY, graceful, seconds},
+    read_traffic::traffic,
 };
 use crate::core::yaml::Node;
 
@@ -25,7 +26,6 @@ pub(super) const BLUE_GREEN: &[&str] = &[
 ];
 /// The fields of `watch`.
 pub(super) const WATCH: &[&str] = &["duration", "metrics"];
-const ROUTER: &str = "this version switches Services only";
 const PROBES: &str = "this version asks no pod but by its readiness probe";
 const METRICS: &str = "this version asks no metrics";
 /// How long the old side stays where the policy does not say.
@@ -33,7 +33,7 @@ const DELAY: u64 = 30;
 
 pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node) -> Option<BlueGreen> {
     let fields = reader.fields(node, BLUE_GREEN)?;
-    for (name, label) in [("traffic", ROUTER), ("healthCheck", PROBES), ("analysis", METRICS)] {
+    for (name, label) in [("healthCheck", PROBES), ("analysis", METRICS)] {
         reader.later(&fields, name, label);
     }
     let confirm =
@@ -48,6 +48,7 @@ pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node) -> Option<BlueGre
         before: StepGates { confirm: confirm.unwrap_or(true), ..StepGates::default() },
         watch: fields.get("watch").and_then(|node| watch(reader, node)).unwrap_or_default(),
         scale_down_delay: seconds(reader, fields.get("scaleDownDelaySeconds"), 0..=DAY, DELAY),
+        traffic: fields.get("traffic").and_then(|node| traffic(reader, node)),
     })
 }
 

@@ -54,6 +54,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         quota: None,
         totals: &state.totals,
         split: Some(Split::of(Percent::ALL)),
+        answers: input.answers,
         last: true,
         drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
         still: false,
@@ -67,6 +68,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
     };
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
+    decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

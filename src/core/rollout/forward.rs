@@ -16,7 +16,7 @@ use super::{
     quota,
     render::Render,
     report::{Activity, Reason},
-    reschedule, sides,
+    reschedule, rest, sides,
     state::{Phase, State},
     steer::{self, Course, Steered},
 };
@@ -26,7 +26,6 @@ use crate::core::{
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
-    traffic::Split,
 };
 
 /// Decides for a rollout that is not over and does not go back.
@@ -225,6 +224,9 @@ fn go(
     decision: &mut Decision,
 ) -> Option<Steered> {
     if !state.current().gates.contains(&Gate::Health) {
+        if let Some(stable) = stable {
+            rest::keep_proxies(input, state, stable, decision);
+        }
         return None;
     }
     let course = Course {
@@ -234,7 +236,8 @@ fn go(
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
-        split: state.current().weight.map(Split::of),
+        split: state.current().split(),
+        answers: input.answers,
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
@@ -247,6 +250,7 @@ fn go(
     };
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
+    decision.asks_and_tells(std::mem::take(&mut steered.questions), std::mem::take(&mut steered.tells));
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);
     decision.wake_at(steered.wake);
@@ -296,7 +300,7 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
     });
     decision.records.push((state.plan.rollout.number, draft));
     // What is decided on the old quotas is not done any more.
-    decision.actions.clear();
+    decision.does_nothing();
     true
 }
 
@@ -499,7 +503,7 @@ pub(super) fn fail(input: &Input<'_>, state: &State, why: String, decision: &mut
             let number = state.plan.rollout.number;
             decision.records.push((number, back::begin(input, Cause::Failure, why, None)));
             decision.urgent = true;
-            decision.actions.clear();
+            decision.does_nothing();
         }
         OnFailure::Stop => stop(input, state, why, decision),
     }

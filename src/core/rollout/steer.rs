@@ -21,13 +21,14 @@ use super::{
     view::View,
 };
 use crate::core::{
+    ask::{Answers, Asking},
     cluster::{ObjectKey, PatchType},
     diff,
     ledger::Quota,
     manifest::Object,
     names::{AppName, RolloutId, Unit},
     policy::{Drift, RolloutPolicy},
-    traffic::Split,
+    traffic::{Split, haproxy::Telling},
 };
 
 /// Where the cluster is to go.
@@ -46,6 +47,8 @@ pub struct Course<'a> {
     pub totals: &'a Quota,
     /// The share of the traffic that goes to `new`, where traffic is shared otherwise than by the number of pods.
     pub split: Option<Split>,
+    /// What the outside answered.
+    pub answers: &'a Answers,
     /// Whether everything is to end at `new`.
     pub last: bool,
     /// Going back: pods before objects, and drains end after this long.
@@ -81,6 +84,10 @@ pub struct Steered {
     pub wake: Option<Timestamp>,
     /// When the cluster last moved.
     pub progress: Option<Timestamp>,
+    /// What is to be asked of proxies.
+    pub questions: Vec<Asking>,
+    /// What proxies are told now.
+    pub tells: Vec<Telling>,
 }
 
 /// Returns how many pods a workload is to have: Git's number, else what the handle says.
@@ -127,6 +134,8 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     // Traffic before pods.
     steered.actions.splice(0..0, services.actions.drain(..));
     steered.reasons.append(&mut services.reasons);
+    steered.questions.append(&mut services.questions);
+    steered.tells.append(&mut services.tells);
     steered.done &= !services.pending;
     steered
 }
@@ -251,6 +260,7 @@ fn steer_workload<'a>(
         quota: &quota,
         last: course.last,
         traffic: services.traffic.get(id),
+        proxied: services.proxied.get(id),
         drain_at_most: course.drain_at_most,
         still: course.still,
         notes,

@@ -18,6 +18,7 @@ use locktender::{
         },
         kube::{Settings, connect_with},
         render::KustomizeRenderer,
+        traffic::haproxy::Proxies,
     },
     controller::{self, Options, Ports, Reports},
     core::{
@@ -358,6 +359,7 @@ impl Release {
                     cluster: Arc::new(cluster.clone()),
                     renderer: Arc::new(StillRenderer { upgraded: self.upgraded }),
                     ask: Arc::new(Outside::new(Arc::new(clock.clone()))),
+                    tell: Arc::new(Outside::new(Arc::new(clock.clone()))),
                     clock: Arc::new(clock.clone()),
                 };
                 (ports, Options::default())
@@ -385,6 +387,7 @@ impl Release {
                     cluster: judged,
                     renderer: Arc::new(KustomizeRenderer::default()),
                     ask: Arc::new(locktender::adapter::ask::Outside::default()),
+                    tell: Arc::new(Proxies::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
                 let options = Options { push_interval: Some(self.push_interval), ..Options::default() };

@@ -100,6 +100,7 @@ impl Controller {
             cluster: Arc::new(cluster),
             renderer: Arc::new(Bases),
             ask: Arc::new(self.outside.clone()),
+            tell: Arc::new(self.outside.clone()),
             clock: Arc::new(self.clock.clone()),
         };
         let options = Options { witness: Some(self.witness()), ..Options::default() };

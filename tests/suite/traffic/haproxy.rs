@@ -20,7 +20,8 @@ use locktender::{
         traffic::{
             Answer,
             haproxy::{
-                Asked, Command, Config, Member, Runtime, Server, State, Tell, Wanted, answer, commands, verify, weights,
+                Asked, Command, Config, Member, Runtime, Server, State, Tell, TellError, Telling, Wanted, answer,
+                commands, verify, weights,
             },
         },
     },
@@ -45,6 +46,11 @@ struct Pod {
     /// A request for `/slow` is answered once it gets one of these.
     permits: Arc<Semaphore>,
     task: JoinHandle<()>,
+}
+
+fn telling(asked: &Asked, wanted: &Wanted, seen: State) -> Telling {
+    let commands = commands(wanted, &seen);
+    Telling { asked: asked.clone(), seen, commands, why: String::new() }
 }
 
 impl Drop for Pod {
@@ -140,9 +146,7 @@ impl Haproxy {
 
     /// Asks, and tells what follows, once.
     async fn reconcile(&self, wanted: &Wanted) -> Answer {
-        let commands = commands(wanted, &self.state().await);
-        // A server that still has idle connections cannot be forgotten yet.
-        let _ = Proxies { timeout: Duration::from_secs(5) }.tell(&self.config.asked, &commands).await;
+        let _ = Proxies::default().tell(&telling(&self.config.asked, wanted, self.state().await)).await;
         verify(wanted, &self.state().await)
     }
 
@@ -304,9 +308,11 @@ async fn a_socket_that_is_dead_and_an_error_that_looks_like_an_answer_are_no_yes
     let elsewhere = Asked { backend: "payment".to_owned(), ..asked.clone() };
     let Answer::CannotTell(why) = hear(&elsewhere).await else { panic!() };
     assert!(why.contains("Can't find backend"), "{why}");
-    let refused =
-        Proxies { timeout: Duration::from_secs(5) }.tell(&elsewhere, &commands(&wanted, &State::default())).await;
-    assert!(matches!(&refused, Err(Unanswered::Garbage(why)) if why.contains("is not done")), "{refused:?}");
+    let refused = Proxies::default().tell(&telling(&elsewhere, &wanted, State::default())).await;
+    let Err(TellError::Unanswered(Unanswered::Garbage(why))) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("Can't find backend"), "{why}");
+    let stale = Proxies::default().tell(&telling(&asked, &wanted, State::default())).await;
+    assert_eq!(stale, Err(TellError::Stale), "decided on servers that are not so any more");
     haproxy.child.kill().await.unwrap();
     haproxy.until("it is dead", async |haproxy| TcpStream::connect(haproxy.config.bind).await.is_err()).await;
     assert!(matches!(hear(&asked).await, Answer::CannotTell(_)));

@@ -70,7 +70,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             .in_unit(unit)
             .filter(|slice| home.is_none_or(|home| home.object.name() != slice.object.name()))
             .collect();
-        let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
+        let drain = Drain {
+            graceful: &task.policy.graceful,
+            proxied: task.proxied,
+            now: task.now,
+            at_most: task.drain_at_most,
+        };
         Self {
             task,
             view,
@@ -398,7 +403,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
                 break;
             }
             let in_service = pod.is_ready() && pod.labelled;
-            let idle = !in_service && !pod.served && pod.moving_to().is_none() && !pod.is_ready();
+            let idle = !in_service && !self.drain.is_served(pod) && pod.moving_to().is_none() && !pod.is_ready();
             if idle {
                 going += 1;
                 places += 1;

@@ -2,7 +2,7 @@
 
 use super::{Command, Member, OURS, Server, State, Wanted};
 use crate::core::{
-    ask::{self, Said},
+    ask::{self, Said, Unanswered},
     traffic::Answer,
 };
 
@@ -51,6 +51,7 @@ pub fn answer(wanted: &Wanted, heard: Option<&ask::Answer>) -> Answer {
         None => Answer::NotYet("HAProxy was not asked yet".to_owned()),
         Some(Ok(Said::Servers(state))) => verify(wanted, state),
         Some(Ok(_)) => Answer::CannotTell("HAProxy was asked for something else".to_owned()),
+        Some(Err(Unanswered::Told)) => Answer::NotYet("HAProxy was told, and is asked again".to_owned()),
         Some(Err(error)) => Answer::CannotTell(format!("HAProxy: {error}")),
     }
 }
