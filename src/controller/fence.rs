@@ -31,7 +31,7 @@ use crate::core::{
     manifest::Object,
     names::{BlobId, Revision},
     repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
-    traffic::haproxy::{Tell, TellError, Telling},
+    traffic::haproxy::{State, Tell, TellError, Telling},
 };
 
 /// Says whether this process may act. Cheap to clone: all clones are the same fence.
@@ -143,7 +143,7 @@ impl Cluster for Fenced<dyn Cluster> {
 
 #[async_trait]
 impl Tell for Fenced<dyn Tell> {
-    async fn tell(&self, telling: &Telling) -> Result<(), TellError> {
+    async fn tell(&self, telling: &Telling) -> Result<State, TellError> {
         let told = self.fence.guard(self.inner.tell(telling)).await;
         told.unwrap_or_else(|| Err(Unanswered::Unreachable(LOST.to_owned()).into()))
     }

@@ -16,7 +16,7 @@ use crate::core::{
     names::{AppName, Revision},
     repository::{Push, Repository, RepositoryError},
     rollout::action::Action,
-    traffic::haproxy::{Tell, TellError, Telling},
+    traffic::haproxy::{State, Tell, TellError, Telling},
 };
 
 /// What came of the Git lane.
@@ -59,7 +59,7 @@ pub(super) struct Acted {
     pub app: AppName,
     pub done: Vec<WriteDone>,
     /// What proxies were told, and what came of it.
-    pub told: Vec<(Telling, Result<(), TellError>)>,
+    pub told: Vec<(Telling, Result<State, TellError>)>,
     /// What the API server said beforehand, where nothing but that was asked.
     pub answer: Option<Answer>,
 }

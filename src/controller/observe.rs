@@ -18,7 +18,7 @@ use super::{
     publish::Publication,
 };
 use crate::core::{
-    ask::Question,
+    ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
     names::{AppName, Digest, Revision},
@@ -122,19 +122,26 @@ impl Controller {
             self.touch(touched);
         }
         for (telling, result) in acted.told {
-            if let Some(app) = self.apps.get_mut(&acted.app) {
-                // What it does now is not known until it is asked again.
-                app.answers
-                    .told(now, |question| matches!(question, Question::Proxy(proxy) if proxy.asked == telling.asked));
-            }
-            match result {
-                Ok(()) => info!(app = %acted.app, "{}", telling.why),
-                Err(error @ TellError::Stale) => info!(app = %acted.app, %error, "{}: decided again", telling.why),
-                Err(error) => {
+            let result = match result {
+                Ok(state) => {
+                    info!(app = %acted.app, "{}", telling.why);
+                    Ok(state)
+                }
+                Err(TellError::Stale(state)) => {
+                    info!(app = %acted.app, "{}: its servers have changed: decided again", telling.why);
+                    Ok(state)
+                }
+                Err(TellError::Unanswered(error)) => {
                     failed = true;
                     warn!(app = %acted.app, %error, "{}", telling.why);
                     trouble.push(format!("{}: {error}", telling.why));
+                    Err(error)
                 }
+            };
+            if let Some(app) = self.apps.get_mut(&acted.app) {
+                let heard = Answer { at: now, result: result.map(Said::Servers) };
+                let is_it = |question: &Question| matches!(question, Question::Proxy(it) if it.asked == telling.asked);
+                app.answers.hear(&heard, is_it);
             }
         }
         if let Some(app) = self.apps.get_mut(&acted.app) {

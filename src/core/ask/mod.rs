@@ -153,9 +153,6 @@ pub enum Unanswered {
         /// What it says.
         message: String,
     },
-    /// It was told something since it was asked.
-    #[error("it was told something since it was asked")]
-    Told,
     /// The answer is not what is asked for.
     #[error("the answer makes no sense: {0}")]
     Garbage(String),
@@ -193,10 +190,10 @@ impl Answers {
         answers.drain(..answers.len().saturating_sub(asking.keep.max(1)));
     }
 
-    /// Notes that somebody was told something: what was heard before may not be so any more.
-    pub fn told(&mut self, at: Timestamp, which: impl Fn(&Question) -> bool) {
+    /// Takes what was heard without being asked for, in place of all answers to such questions.
+    pub fn hear(&mut self, heard: &Answer, which: impl Fn(&Question) -> bool) {
         for (_, answers) in self.0.iter_mut().filter(|(question, _)| which(question)) {
-            *answers = vec![Answer { at, result: Err(Unanswered::Told) }];
+            *answers = vec![heard.clone()];
         }
     }
 

@@ -246,6 +246,7 @@ impl Switch<'_> {
             serving: None,
             narrowed: true,
             settled: true,
+            known: true,
             keeps_old: !self.course.last,
             delay: if self.is_to_stable() { SignedDuration::ZERO } else { signed(self.beside.scale_down_delay) },
         };

@@ -14,6 +14,7 @@ mod figures;
 mod load;
 mod real;
 mod restarts;
+mod routed;
 
 use self::transcript::Transcript;
 

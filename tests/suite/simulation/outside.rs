@@ -74,15 +74,15 @@ impl Ask for Outside {
 
 #[async_trait]
 impl Tell for Outside {
-    async fn tell(&self, telling: &Telling) -> Result<(), TellError> {
+    async fn tell(&self, telling: &Telling) -> Result<State, TellError> {
         let mut haproxy = self.haproxy.lock().unwrap();
         let nobody = || Unanswered::Unreachable("nobody is there".to_owned());
         let state = haproxy.as_mut().ok_or_else(nobody)?;
         if !state.is_told_as(&telling.seen) {
-            return Err(TellError::Stale);
+            return Err(TellError::Stale(state.clone()));
         }
         telling.commands.iter().for_each(|command| carry_out(state, command));
-        Ok(())
+        Ok(State { told: true, ..state.clone() })
     }
 }
 

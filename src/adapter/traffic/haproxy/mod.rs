@@ -11,7 +11,7 @@ pub use instance::{Instance, TakeError};
 
 use crate::core::{
     ask::Unanswered,
-    traffic::haproxy::{Command, Tell, TellError, Telling},
+    traffic::haproxy::{Command, State, Tell, TellError, Telling},
 };
 
 /// Tells any HAProxy that its socket can be reached of.
@@ -30,10 +30,11 @@ impl Default for Proxies {
 
 #[async_trait]
 impl Tell for Proxies {
-    async fn tell(&self, telling: &Telling) -> Result<(), TellError> {
+    async fn tell(&self, telling: &Telling) -> Result<State, TellError> {
         let Telling { asked, seen, commands, .. } = telling;
-        if !self.within(client::state(asked)).await?.is_told_as(seen) {
-            return Err(TellError::Stale);
+        let now = self.within(client::state(asked)).await?;
+        if !now.is_told_as(seen) {
+            return Err(TellError::Stale(now));
         }
         for command in commands {
             let line = command.line(&asked.backend);
@@ -46,7 +47,8 @@ impl Tell for Proxies {
                 return Err(Unanswered::Garbage(format!("`{line}` is not done: {}", said.trim())).into());
             }
         }
-        Ok(())
+        let state = self.within(client::state(asked)).await?;
+        Ok(State { told: true, ..state })
     }
 }
 

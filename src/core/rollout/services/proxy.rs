@@ -33,6 +33,8 @@ use crate::core::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is asked while it does not do yet what it was told.
 const WHILE_IT_FOLLOWS: SignedDuration = SignedDuration::from_millis(200);
+/// How often it is asked while servers go that get nothing any more.
+const WHILE_SERVERS_GO: SignedDuration = SignedDuration::from_secs(1);
 /// How often it is asked at rest: it tells nobody when it starts anew.
 const AT_REST: SignedDuration = SignedDuration::from_secs(5);
 
@@ -108,15 +110,19 @@ impl Switch<'_> {
         if let Some(one) = one
             && let Some(traffic) = outcome.traffic.get_mut(one.id)
         {
-            traffic.settled &= settled;
+            // Whoever leaves service is waited for by itself: the others may go on leaving.
+            traffic.settled &= reached && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes);
+            traffic.known &= state.is_some();
         }
         outcome.proxied.insert(workload.id.clone(), used(state, &answer));
         outcome.pending |= !settled;
-        if let Some(state) = state {
-            backend.tell(&wanted, state, outcome);
-        }
+        let more = state.is_some_and(|state| backend.tell(&wanted, state, outcome));
         self.report(workload, reached, answer.clone(), asked, outcome);
-        let patience = if settled { AT_REST } else { WHILE_IT_FOLLOWS };
+        let patience = match (settled, more) {
+            (false, _) => WHILE_IT_FOLLOWS,
+            (true, true) => WHILE_SERVERS_GO,
+            (true, false) => AT_REST,
+        };
         let due = heard.map_or(Timestamp::UNIX_EPOCH, |heard| heard.at + patience);
         outcome.questions.push(Asking { question, due: Some(due), keep: 1 });
     }
@@ -183,17 +189,19 @@ impl Backend<'_> {
         (weighed(new, for_new).chain(weighed(old, for_old)).collect(), given == wanted && !waits)
     }
 
-    fn tell(&self, wanted: &Wanted, state: &State, outcome: &mut Services) {
+    /// Tells HAProxy what is to be done next; returns whether there is anything. What was not done by the time that it was
+    /// told waits for the next answer.
+    fn tell(&self, wanted: &Wanted, state: &State, outcome: &mut Services) -> bool {
         // Where no pod is left in service, those that were are better than none.
         if wanted.members.is_empty() {
-            return;
+            return false;
         }
         let drains = |name: &str| state.servers.iter().any(|server| server.name == name && server.drains);
         let mut commands = haproxy::commands(wanted, state);
         // Said already: it answers still what it had.
         commands.retain(|command| !matches!(command, Command::Drain(name) if drains(name)));
-        if commands.is_empty() {
-            return;
+        if commands.is_empty() || state.told {
+            return !commands.is_empty();
         }
         let lines: Vec<String> = commands.iter().map(|command| command.line(&self.asked.backend)).collect();
         outcome.tells.push(Telling {
@@ -202,6 +210,7 @@ impl Backend<'_> {
             commands,
             why: format!("HAProxy: {}", lines.join("; ")),
         });
+        true
     }
 }
 

@@ -388,7 +388,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     fn shrink(&mut self, slice: &'a Slice<'a>, replicas: u32) {
         self.outcome.done = false;
         if !self.may_go(slice) {
-            return self.keep_in_service(slice);
+            if self.task.traffic.is_none_or(|traffic| traffic.known) {
+                self.keep_in_service(slice);
+            }
+            return;
         }
         let excess = slice.replicas - replicas;
         // Pods that were never made need no drain. The slice's own status tells: pods may be listed later than it.

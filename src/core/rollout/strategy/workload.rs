@@ -87,6 +87,8 @@ pub struct Traffic {
     pub narrowed: bool,
     /// Whether requests are known to go where they are to go: before, no pod may go.
     pub settled: bool,
+    /// Whether that can be told at all: where not, pods stay as they are, in service or on their way out of it.
+    pub known: bool,
     /// Whether the old side is kept in full.
     pub keeps_old: bool,
     /// How long the old side stays once requests go elsewhere.

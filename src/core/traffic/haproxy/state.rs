@@ -10,6 +10,8 @@ use std::{
 pub struct State {
     /// In HAProxy's order.
     pub servers: Vec<Server>,
+    /// Whether it was read right after HAProxy was told something: what is not done by then needs time.
+    pub told: bool,
 }
 
 impl State {
@@ -79,7 +81,7 @@ pub fn parse(state: &str, connections: &str) -> Result<State, String> {
             used: used.get(*name).copied().unwrap_or(0),
         });
     }
-    Ok(State { servers })
+    Ok(State { servers, told: false })
 }
 
 /// Returns how many connections each server uses.
