@@ -28,6 +28,10 @@ pub enum Scenario {
     BlueGreen,
     /// The confirm of the switch is taken back after the switch, and given again.
     SwitchBack,
+    /// A canary by a gateway.
+    Routed,
+    /// The same, aborted half-way.
+    RoutedAbort,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -88,6 +92,33 @@ spec:
       graceful: {gracePeriodSeconds: 1}
 ";
 
+const ROUTED: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  progressDeadlineSeconds: 7200
+  strategy:
+    canary:
+      traffic: {gatewayApi: {httpRoute: checkout}}
+      steps:
+      - setWeight: 20
+      - pause: {duration: 1m}
+      - setWeight: 60
+      - confirm: {}
+      scaleDownDelaySeconds: 10
+      graceful: {gracePeriodSeconds: 1}
+";
+
+pub const ROUTE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: checkout}
+spec:
+  parentRefs: [{name: public}]
+  rules: [{backendRefs: [{name: checkout, port: 80}]}]
+";
+
 const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
@@ -102,6 +133,8 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
+            Self::Routed => "routed",
+            Self::RoutedAbort => "routed-abort",
         }
     }
 
@@ -110,14 +143,20 @@ impl Scenario {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
+            Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
             Self::Recreate => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
-        let sim = Sim::new(&[
-            ("policies/two-data-centers.yaml", &policy),
+        let manifest = manifest("1.9");
+        let mut files = vec![
+            ("policies/two-data-centers.yaml", policy.as_str()),
             ("apps/checkout/app.yaml", super::rollouts::APP),
-            (super::rollouts::DEPLOYMENT, &manifest("1.9")),
-        ]);
+            (super::rollouts::DEPLOYMENT, &manifest),
+        ];
+        if matches!(self, Self::Routed | Self::RoutedAbort) {
+            files.push(("apps/checkout/route.yaml", ROUTE));
+        }
+        let sim = Sim::new(&files);
         if matches!(self, Self::Install) {
             return Ok(sim);
         }
@@ -135,7 +174,14 @@ impl Scenario {
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen => self.stages(sim, 2).await?,
+            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen | Self::Routed => {
+                self.stages(sim, 2).await?;
+            }
+            Self::RoutedAbort => {
+                sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
+                sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
+                sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
+            }
             Self::StepBack => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
@@ -165,7 +211,8 @@ impl Scenario {
         let (asking, last): (&[&str], &str) = match self {
             Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
-            Self::Canary => (&["weight-60"], "weight-100"),
+            Self::Routed | Self::RoutedAbort if number == 1 => (&[], "weight-100"),
+            Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -310,4 +357,14 @@ fn everything_goes_wrong_once_in_a_switch() {
 #[test]
 fn everything_goes_wrong_once_in_a_switch_that_is_taken_back() {
     exhaust(Scenario::SwitchBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_a_gateway() {
+    exhaust(Scenario::Routed);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_a_gateway_that_is_aborted() {
+    exhaust(Scenario::RoutedAbort);
 }

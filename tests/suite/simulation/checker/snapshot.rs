@@ -8,9 +8,18 @@ use std::{
 use locktender::{core::rollout::labels, sandbox::world::World};
 use serde_json::Value;
 
+use crate::simulation::gateway::ROUTES;
+
 /// Resources that are looked at.
-pub const RESOURCES: [&str; 6] =
-    ["pods", "replicasets.apps", "deployments.apps", "endpointslices.discovery.k8s.io", "services", "configmaps"];
+pub const RESOURCES: [&str; 7] = [
+    "pods",
+    "replicasets.apps",
+    "deployments.apps",
+    "endpointslices.discovery.k8s.io",
+    "services",
+    "configmaps",
+    ROUTES,
+];
 
 /// Objects by resource.
 #[derive(Clone, Debug, Default)]
