@@ -15,13 +15,14 @@ use super::{
     source::{News, Source},
 };
 use crate::core::{
+    analysis::Metric,
     cluster::{Kind, ObjectKey},
     names::{AppName, Digest, Revision, RolloutId},
     repository::{Merge, RepositoryError},
     rollout::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
-        labels,
+        jobs, labels,
         state::State,
         view::Touched,
     },
@@ -227,17 +228,18 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
-        let policies = renders.clone().filter_map(|render| render.policy.as_ref());
-        let pinned = app.ledger.states.iter().filter(|state| !state.is_over()).map(|state| &state.plan.policy);
-        let policies = policies.chain(pinned.flatten().map(|policy| &policy.spec));
+        let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
+        let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
+        let measured_by_jobs = policies.clone().flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
         let routers = policies.filter_map(|policy| policy.strategy.beside()?.router);
         let routed: BTreeSet<Kind> = routers.flat_map(Router::kinds).collect();
-        let kinds: BTreeSet<Kind> = renders
+        let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
                 render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
             })
             .collect();
+        kinds.extend(measured_by_jobs.then(jobs::kind));
         for kind in &routed {
             self.routed.entry(kind.clone()).or_default().insert(name.clone());
         }

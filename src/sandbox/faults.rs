@@ -2,7 +2,7 @@
 //!
 //! They come from three sides: in process ([`Faults::add`]), from a person through the ConfigMap
 //! `locktender-sandbox-faults` in `kube-system`, and by convention from the end of an image's tag (`-bad-image`,
-//! `-crash`, `-never-ready`, `-slow`, `-5xx`) or the pod's annotation `locktender.dev/sandbox-fault`.
+//! `-crash`, `-never-ready`, `-slow`, `-5xx`, `-sick`) or the pod's annotation `locktender.dev/sandbox-fault`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +35,8 @@ pub enum Fault {
     ServerErrors,
     /// It fails its liveness probe, where it has one.
     Unhealthy,
+    /// Asked whether it is well, it answers that it is not; its probes still succeed.
+    Sick,
     /// It ends once, at a time.
     DieAt(Timestamp),
 }
@@ -48,6 +50,7 @@ impl Fault {
             "slow" => Self::Slow(None),
             "5xx" => Self::ServerErrors,
             "unhealthy" => Self::Unhealthy,
+            "sick" => Self::Sick,
             _ => return None,
         })
     }
@@ -223,7 +226,7 @@ fn set_member(set: &mut BTreeSet<String>, member: &str, is: bool) {
 
 fn by_tag(image: &str) -> Option<Fault> {
     let tag = image.rsplit_once('/').map_or(image, |(_, name)| name).split('@').next()?.split_once(':')?.1;
-    let names = ["bad-image", "crash", "never-ready", "slow", "5xx"];
+    let names = ["bad-image", "crash", "never-ready", "slow", "5xx", "sick"];
     names.into_iter().find(|name| tag.strip_suffix(name).is_some_and(|rest| rest.ends_with('-'))).and_then(Fault::named)
 }
 
@@ -282,6 +285,8 @@ pub struct Behaviour {
     pub server_errors: bool,
     /// It fails its liveness probe.
     pub unhealthy: bool,
+    /// It answers that it is not well.
+    pub sick: bool,
     /// It ends at this time.
     pub die_at: Option<Timestamp>,
 }
@@ -295,6 +300,7 @@ impl Behaviour {
             Fault::Slow(duration) => self.slow = Some(duration),
             Fault::ServerErrors => self.server_errors = true,
             Fault::Unhealthy => self.unhealthy = true,
+            Fault::Sick => self.sick = true,
             Fault::DieAt(at) => self.die_at = Some(at),
         }
     }
@@ -319,6 +325,7 @@ mod tests {
         assert!(of("checkout:2.1-never-ready@sha256:00").never_ready);
         assert_eq!(of("checkout:2.1-slow").slow, Some(None));
         assert!(of("checkout:2.1-5xx").server_errors);
+        assert!(of("checkout:2.1-sick").sick);
         assert_eq!(of("checkout-crash:2.1"), Behaviour::default());
     }
 

@@ -124,6 +124,47 @@ fn alone_it_ends_with_a_table_in_which_everything_is_as_promised() {
     assert!(is_empty(temporary.path()), "it leaves nothing behind");
 }
 
+/// Runs a demo alone to its end, and returns its closing table, the words of each line one space apart.
+fn closing_table(strategy: &str, header: &str) -> (Vec<String>, String) {
+    let mut demo = Demo::start(&["--yes", "--strategy", strategy]);
+    demo.until(header);
+    let (code, told, temporary) = demo.end();
+    assert_eq!(code, Some(0), "{}", told.join("\n"));
+    assert!(is_empty(temporary.path()), "it leaves nothing behind");
+    let from = told.iter().position(|line| line.contains(header)).unwrap();
+    (told[from..].iter().map(|line| words(line)).collect(), told.join("\n"))
+}
+
+#[test]
+fn a_canary_grows_under_load_and_one_that_answers_errors_goes_back_by_itself() {
+    let (table, told) = closing_table("canary", "by v1");
+    for (row, start) in table[1..4].iter().zip(["✓ v2: weight-20 2 ", "✓ v2: weight-40 4 ", "✓ v2: weight-60 6 "])
+    {
+        assert!(row.starts_with(start), "{told}");
+    }
+    assert!(table[5].starts_with("✓ requests that failed while v2 came 0 of "), "{told}");
+    assert!(table[6].starts_with("✓ v3 went back by itself ") && table[6].ends_with(" requests reached it, 0 since"));
+    assert!(table[7].starts_with("✓ the evidence in its record success-rate is bad in "), "{told}");
+    assert_eq!(table[8], "✓ the cluster now 10 of 10 pods answer v2");
+    assert!(table[9].starts_with("✓ Git is as before the merge") && table[9].ends_with("after 0003 was aborted"));
+    assert!(table[11].starts_with("✓ `locktender audit verify` ok: "), "{told}");
+}
+
+#[test]
+fn a_switch_loses_no_request_and_what_is_not_well_gets_none_or_is_switched_back() {
+    let (table, told) = closing_table("blue-green", "new connections reached");
+    assert!(table[1].starts_with("✓ 2.0 is switched to ") && table[1].ends_with(" 0 1.9, then 2.0"), "{told}");
+    assert!(table[2].starts_with("✓ 2.1 is never switched to ") && table[2].ends_with(" 0 2.0"), "{told}");
+    assert!(
+        table[3].starts_with("✓ 2.2 is switched back ") && table[3].ends_with(" 2.0, then 2.2, then 2.0"),
+        "{told}"
+    );
+    assert!(table[5].starts_with("✓ looked at before the switch 4 pods of 2.0"), "{told}");
+    assert!(table[6].starts_with("✓ 2.2 had requests for "), "{told}");
+    assert_eq!(table[7], "✓ the cluster now 4 of 4 pods answer 2.0");
+    assert!(table[10].starts_with("✓ `locktender audit verify` ok: "), "{told}");
+}
+
 #[test]
 fn a_gate_opens_by_enter_and_by_commands_typed_elsewhere_alike_and_ctrl_c_leaves_nothing_behind() {
     let mut demo = Demo::start(&[]);

@@ -9,6 +9,7 @@ mod faults;
 mod git;
 mod histories;
 mod input;
+mod jobs;
 mod kube_adapter;
 mod outside;
 mod prometheus;

@@ -41,7 +41,11 @@ async fn says(bytes: &'static str) -> SocketAddr {
 }
 
 async fn probe(address: SocketAddr) -> Result<Said, Unanswered> {
-    let question = Question::Probe(Probe { url: format!("http://{address}/health"), timeout: Duration::from_secs(2) });
+    let question = Question::Probe(Probe {
+        of: "a pod".to_owned(),
+        url: format!("http://{address}/health"),
+        timeout: Duration::from_secs(2),
+    });
     Outside::default().ask(&question).await
 }
 

@@ -48,20 +48,20 @@ pub fn change_to(clone: &Path) -> String {
 }
 
 /// The path of a confirm.
-pub fn confirm_path(rollout: u32, stage: &str) -> String {
-    format!("rollouts/checkout/{rollout:04}/confirm/{stage}.yaml")
+pub fn confirm_path(app: &str, rollout: u32, stage: &str) -> String {
+    format!("rollouts/{app}/{rollout:04}/confirm/{stage}.yaml")
 }
 
 /// Confirms a stage.
-pub fn confirm(rollout: u32, stage: &str, asks: &str) -> Gate {
-    let path = confirm_path(rollout, stage);
+pub fn confirm(app: &str, rollout: u32, stage: &str, asks: &str) -> Gate {
+    let path = confirm_path(app, rollout, stage);
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     Gate {
         asks: asks.to_owned(),
         commands: vec![
             "git pull --quiet".to_owned(),
             format!("mkdir -p {directory} && touch {path}"),
-            format!("git add {path} && git commit --quiet -m 'checkout: go on after {stage}'"),
+            format!("git add {path} && git commit --quiet -m '{app}: go on after {stage}'"),
             "git push --quiet".to_owned(),
         ],
         decided: Decided::There(path),
@@ -69,39 +69,55 @@ pub fn confirm(rollout: u32, stage: &str, asks: &str) -> Gate {
 }
 
 /// Releases another version: a branch, and its merge.
-pub fn merge(from: &str, to: &str, asks: &str) -> Gate {
-    let file = "apps/checkout/deployment.yaml";
+pub fn merge(app: &str, from: &str, to: &str, asks: &str) -> Gate {
+    let file = format!("apps/{app}/deployment.yaml");
     Gate {
         asks: asks.to_owned(),
         commands: vec![
-            format!("git pull --quiet && git switch --quiet --create checkout-{to}"),
-            format!("sed -i 's/checkout:{from}/checkout:{to}/' {file}"),
-            format!("git commit --quiet --all -m 'checkout {to}' && git switch --quiet main"),
-            format!("git merge --quiet --no-ff -m 'Merge checkout {to}' checkout-{to}"),
+            format!("git pull --quiet && git switch --quiet --create {app}-{to}"),
+            format!("sed -i 's/{app}:{from}/{app}:{to}/' {file}"),
+            format!("git commit --quiet --all -m '{app} {to}' && git switch --quiet main"),
+            format!("git merge --quiet --no-ff -m 'Merge {app} {to}' {app}-{to}"),
             "git push --quiet".to_owned(),
         ],
-        decided: Decided::Says(file.to_owned(), format!("checkout:{to}")),
+        decided: Decided::Says(file, format!("{app}:{to}")),
     }
 }
 
 /// Reverts the commit that confirmed a stage.
-pub fn revert(commit: &str, rollout: u32, stage: &str, asks: &str) -> Gate {
+pub fn revert(app: &str, commit: &str, rollout: u32, stage: &str, asks: &str) -> Gate {
     Gate {
         asks: asks.to_owned(),
         commands: vec![format!("git pull --quiet && git revert --no-edit {commit}"), "git push --quiet".to_owned()],
-        decided: Decided::Gone(confirm_path(rollout, stage)),
+        decided: Decided::Gone(confirm_path(app, rollout, stage)),
     }
 }
 
 /// Aborts a rollout.
-pub fn abort(rollout: u32, asks: &str) -> Gate {
-    let path = format!("rollouts/checkout/{rollout:04}/abort.yaml");
+pub fn abort(app: &str, rollout: u32, asks: &str) -> Gate {
+    let path = format!("rollouts/{app}/{rollout:04}/abort.yaml");
     Gate {
         asks: asks.to_owned(),
         commands: vec![
             "git pull --quiet".to_owned(),
             format!("echo 'message: the error rate went up' > {path}"),
-            format!("git add {path} && git commit --quiet -m 'abort checkout {rollout:04}'"),
+            format!("git add {path} && git commit --quiet -m 'abort {app} {rollout:04}'"),
+            "git push --quiet".to_owned(),
+        ],
+        decided: Decided::There(path),
+    }
+}
+
+/// Passes the confirms and pauses that are left.
+pub fn promote(app: &str, rollout: u32, asks: &str) -> Gate {
+    let path = format!("rollouts/{app}/{rollout:04}/promote.yaml");
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    Gate {
+        asks: asks.to_owned(),
+        commands: vec![
+            "git pull --quiet".to_owned(),
+            format!("mkdir -p {directory} && touch {path}"),
+            format!("git add {path} && git commit --quiet -m 'promote {app} {rollout:04}'"),
             "git push --quiet".to_owned(),
         ],
         decided: Decided::There(path),

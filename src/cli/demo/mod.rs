@@ -4,14 +4,19 @@
 //! `locktender run`, the cluster is the one of `locktender sandbox`, and what the closing table says is read from the
 //! cluster, the pods and the repository.
 
+mod batched;
+mod blue_green;
+mod canary;
+mod endpoints;
 mod gate;
 mod hand;
+mod load;
 mod pods;
 mod repositories;
 mod screen;
 mod setting;
-mod story;
-mod verdict;
+mod table;
+mod teller;
 
 use std::time::{Duration, Instant};
 
@@ -19,32 +24,82 @@ use owo_colors::OwoColorize as _;
 
 use self::{
     hand::Hand,
+    load::Load,
     screen::Screen,
     setting::{Setting, Told},
-    story::Story,
-    verdict::Verdict,
+    table::Verdict,
+    teller::Teller,
 };
 use super::{
     error::{Done, Error, Outcome},
     run::{LogFormat, log_to_stderr, stopped},
 };
 
-/// Shows a release from its merge to its abort, on a cluster and a repository made for it
+/// Shows a release from its merge to its end, on a cluster and a repository made for it
 ///
-/// Starts a sandbox with two units, a release repository in a temporary directory and the controller, and goes through
-/// an install, a release, a step back and an abort. At every gate it shows the git commands that a person would type
-/// and waits: Enter runs them, or they are typed in another terminal. Ctrl-C ends it and leaves nothing behind.
+/// Starts a sandbox, a release repository in a temporary directory and the controller, and goes through an install and
+/// releases that end well and badly. At every gate it shows the git commands that a person would type and waits: Enter
+/// runs them, or they are typed in another terminal. Ctrl-C ends it and leaves nothing behind.
 ///
 /// Exit codes: 0 all of it is as promised, 1 something is not.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  locktender demo\n  locktender demo --yes")]
+#[command(after_help = "Examples:\n  locktender demo\n  locktender demo --strategy canary --yes")]
 pub(super) struct Args {
-    /// Run alone, in less than a minute: type the commands as soon as they are shown
+    /// How it is released
+    #[arg(long, value_enum, default_value_t = Strategy::Batched)]
+    strategy: Strategy,
+    /// Run alone, in about a minute: type the commands as soon as they are shown
     #[arg(short, long)]
     yes: bool,
     /// Leave the release repository and the clone behind
     #[arg(long)]
     keep: bool,
+}
+
+/// Which demo is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Strategy {
+    /// In batches over two units: confirmed, stepped back from, confirmed again, aborted
+    Batched,
+    /// By weights under load, measured: one version grows, the next answers errors and goes back by itself
+    Canary,
+    /// By a switch under load: one version is confirmed, one is never well, one is switched back by itself
+    BlueGreen,
+}
+
+impl Strategy {
+    fn app(self) -> &'static str {
+        match self {
+            Self::Batched => batched::APP,
+            Self::Canary => canary::APP,
+            Self::BlueGreen => blue_green::APP,
+        }
+    }
+
+    fn steps(self) -> usize {
+        match self {
+            Self::Batched => batched::STEPS,
+            Self::Canary => canary::STEPS,
+            Self::BlueGreen => blue_green::STEPS,
+        }
+    }
+
+    /// Starts what it happens on, with the load where there is one.
+    async fn setting(self, push_interval: Option<Duration>) -> Result<(Setting, Option<Load>), Error> {
+        let (files, first) = match self {
+            Self::Batched => (batched::FILES, batched::FIRST),
+            Self::Canary => (canary::FILES, canary::FIRST),
+            Self::BlueGreen => (blue_green::FILES, blue_green::FIRST),
+        };
+        let load = if self == Self::Batched { None } else { Some(Load::bind().await?) };
+        let page = load.as_ref().map(Load::page).unwrap_or_default();
+        // Metrics are asked of the load, which takes whatever address is free.
+        let files: Vec<(&str, String)> =
+            files.iter().map(|(path, text)| (*path, text.replace("http://load.example", &page))).collect();
+        let setting = Setting::start(&files, first, push_interval).await?;
+        let load = load.map(|load| load.run(&setting.sandbox, self.app())).transpose()?;
+        Ok((setting, load))
+    }
 }
 
 /// With `--yes`, the least time between two pushes of records: nobody else pushes.
@@ -61,9 +116,10 @@ pub(super) async fn run(args: &Args) -> Outcome {
     }
     let started = Instant::now();
     let mut screen = Screen::new();
-    let setting = Setting::start(args.yes.then_some(PUSH_INTERVAL)).await?;
+    let (setting, load) = args.strategy.setting(args.yes.then_some(PUSH_INTERVAL)).await?;
+    let teller = Teller::new(&setting, &mut screen, Hand::new(args.yes), args.strategy.app(), args.strategy.steps());
     let shown = tokio::select! {
-        shown = show(&setting, &mut screen, Hand::new(args.yes), started) => shown,
+        shown = show(args.strategy, teller, load.as_ref(), started) => shown,
         stopped = stopped() => stopped.and_then(|()| Err(Error::failed("interrupted: everything was stopped"))),
     };
     screen.still();
@@ -74,42 +130,58 @@ pub(super) async fn run(args: &Args) -> Outcome {
     shown
 }
 
-async fn show(setting: &Setting, screen: &mut Screen, hand: Hand, started: Instant) -> Outcome {
-    let story = Story::new(setting, screen, hand)?;
-    let (seen, asker, mut hand) = story.tell().await?;
-    screen.heading(7, 7, "what happened, and who allowed it: all of it is in Git");
-    let verify = trail(setting, screen).await?;
-    let verdict = Verdict::of(setting, &asker, &seen, verify).await?;
-    screen.say(&format!("\n{}", verdict.table()));
-    screen.say(&format!("{}  {}", verdict.closing(), format!("({} s)", started.elapsed().as_secs()).dimmed()));
-    if !hand.is_alone() {
-        screen.say("\n  Repository and sandbox are there until you press Enter.");
-        hand.forget();
-        hand.enter().await;
+async fn show(strategy: Strategy, mut teller: Teller<'_>, load: Option<&Load>, started: Instant) -> Outcome {
+    let verdict = match (strategy, load) {
+        (Strategy::Canary, Some(load)) => {
+            let seen = canary::tell(&mut teller, load).await?;
+            let verify = trail(&mut teller, canary::APP).await?;
+            canary::verdict(teller.setting, load, &seen, verify).await?
+        }
+        (Strategy::BlueGreen, Some(load)) => {
+            let seen = blue_green::tell(&mut teller, load).await?;
+            let verify = trail(&mut teller, blue_green::APP).await?;
+            blue_green::verdict(teller.setting, load, &seen, verify).await?
+        }
+        _ => {
+            let (seen, asker) = batched::Story::new(&mut teller)?.tell().await?;
+            let verify = trail(&mut teller, batched::APP).await?;
+            batched::verdict(teller.setting, &asker, &seen, verify).await?
+        }
+    };
+    close(&mut teller, &verdict, started).await
+}
+
+/// Shows the closing table, and waits for a person to have seen it.
+async fn close(teller: &mut Teller<'_>, verdict: &Verdict, started: Instant) -> Outcome {
+    teller.say(&format!("\n{}", verdict.table()));
+    teller.say(&format!("{}  {}", verdict.closing(), format!("({} s)", started.elapsed().as_secs()).dimmed()));
+    if !teller.hand.is_alone() {
+        teller.say("\n  Repository and sandbox are there until you press Enter.");
+        teller.hand.forget();
+        teller.hand.enter().await;
     }
     Ok(if verdict.is_well() { Done::Well } else { Done::FoundWrong })
 }
 
 /// Shows the trail as anybody can read it, and returns what the audit says of it.
-async fn trail(setting: &Setting, screen: &mut Screen) -> Result<Result<String, String>, Error> {
-    screen.say("\n    git log\n");
-    for commit in setting.repositories.log("").await? {
-        screen.say(&format!("    {} {:<12} {}", commit.id.yellow(), commit.author, commit.subject));
+async fn trail(teller: &mut Teller<'_>, app: &str) -> Result<Result<String, String>, Error> {
+    teller.heading("what happened, and who allowed it: all of it is in Git");
+    teller.say("\n    git log\n");
+    for commit in teller.setting.repositories.log("").await? {
+        teller.say(&format!("    {} {:<12} {}", commit.id.yellow(), commit.author, commit.subject));
     }
-    setting
-        .locktender(&["history", "checkout"])
-        .await
-        .map(|told| tell(screen, "locktender history checkout", &told))?;
-    let verified = setting.locktender(&["audit", "verify"]).await?;
-    tell(screen, "locktender audit verify", &verified);
+    let history = teller.setting.locktender(&["history", app]).await?;
+    tell(teller, &format!("locktender history {app}"), &history);
+    let verified = teller.setting.locktender(&["audit", "verify"]).await?;
+    tell(teller, "locktender audit verify", &verified);
     let says = |line: &&str| line.starts_with("ok: ") || line.starts_with("error: ");
     let conclusion = verified.text.lines().find(says).unwrap_or_default().to_owned();
     Ok(if verified.well { Ok(conclusion) } else { Err(conclusion) })
 }
 
-fn tell(screen: &mut Screen, command: &str, told: &Told) {
-    screen.say(&format!("\n    {}\n", command.cyan()));
+fn tell(teller: &mut Teller<'_>, command: &str, told: &Told) {
+    teller.say(&format!("\n    {}\n", command.cyan()));
     for line in told.text.lines() {
-        screen.say(&format!("    {line}"));
+        teller.say(&format!("    {line}"));
     }
 }

@@ -6,13 +6,10 @@ use serde_json::Value;
 
 use crate::{cli::error::Error, sandbox::server::Sandbox};
 
-/// Where the application's pods are.
-const PODS: &str = "/api/v1/namespaces/shop/pods?labelSelector=app%3Dcheckout";
-
 /// Asks the API server, and each pod on its own address.
 pub struct Asker {
     client: reqwest::Client,
-    url: String,
+    pods: String,
     token: String,
 }
 
@@ -47,17 +44,18 @@ pub struct Identity {
 pub struct Pods(pub Vec<Pod>);
 
 impl Asker {
-    /// Makes one for a sandbox.
+    /// Makes one for an application in a sandbox.
     ///
     /// # Errors
     ///
     /// There is no TLS provider.
-    pub fn of(sandbox: &Sandbox) -> Result<Self, Error> {
+    pub fn of(sandbox: &Sandbox, app: &str) -> Result<Self, Error> {
         // Fails when a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build();
         let client = client.map_err(|error| Error::because("cannot make an HTTP client", &error))?;
-        Ok(Self { client, url: sandbox.url.clone(), token: sandbox.token.clone() })
+        let pods = format!("{}/api/v1/namespaces/shop/pods?labelSelector=app%3D{app}", sandbox.url);
+        Ok(Self { client, pods, token: sandbox.token.clone() })
     }
 
     /// Lists the pods, and asks each for its version.
@@ -67,7 +65,7 @@ impl Asker {
     /// The API server does not answer. A pod that does not answer is no error.
     pub async fn pods(&self) -> Result<Pods, Error> {
         let wrong = |error: reqwest::Error| Error::because("cannot list the pods", &error);
-        let request = self.client.get(format!("{}{PODS}", self.url)).bearer_auth(&self.token);
+        let request = self.client.get(&self.pods).bearer_auth(&self.token);
         let response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(wrong)?;
         let list: Value = response.json().await.map_err(wrong)?;
         let listed = list["items"].as_array().into_iter().flatten();

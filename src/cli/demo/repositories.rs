@@ -29,12 +29,12 @@ pub struct Commit {
 }
 
 impl Repositories {
-    /// Makes a bare repository below `directory`, and a clone that has pushed `files` to it.
+    /// Makes a bare repository below `directory`, and a clone that has pushed `files` to it in a commit of that subject.
     ///
     /// # Errors
     ///
     /// There is no `git`, or it says no.
-    pub async fn make(directory: &Path, files: &[(&str, &str)]) -> Result<Self, Error> {
+    pub async fn make(directory: &Path, files: &[(&str, String)], first: &str) -> Result<Self, Error> {
         let clone = Self { path: directory.join("clone"), remote: directory.join("release.git") };
         let (path, remote) = (clone.path.display().to_string(), clone.remote.display().to_string());
         git(directory, &["init", "--quiet", "--bare", "--initial-branch=main", &remote]).await?;
@@ -59,7 +59,7 @@ impl Repositories {
         }
         clone.git(&["symbolic-ref", "HEAD", "refs/heads/main"]).await?;
         clone.git(&["add", "--all"]).await?;
-        clone.git(&["commit", "--quiet", "--message", "checkout 1.9"]).await?;
+        clone.git(&["commit", "--quiet", "--message", first]).await?;
         clone.git(&["push", "--quiet", "--set-upstream", "origin", "main"]).await?;
         Ok(clone)
     }

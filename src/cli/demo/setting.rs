@@ -31,14 +31,6 @@ use crate::{
     sandbox::server::{Sandbox, SandboxOptions},
 };
 
-/// The release repository as it is when the demo begins.
-const FILES: [(&str, &str); 4] = [
-    ("policies/two-data-centers.yaml", include_str!("release/policies/two-data-centers.yaml")),
-    ("apps/checkout/app.yaml", include_str!("release/apps/checkout/app.yaml")),
-    ("apps/checkout/deployment.yaml", include_str!("release/apps/checkout/deployment.yaml")),
-    ("apps/checkout/service.yaml", include_str!("release/apps/checkout/service.yaml")),
-];
-
 /// What a command printed.
 pub struct Told {
     /// Standard output, and standard error after it.
@@ -63,15 +55,15 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Makes the repository, starts the sandbox and the controller.
+    /// Makes the repository with these files in a first commit, starts the sandbox and the controller.
     ///
     /// # Errors
     ///
     /// There is no `git`, no room, or no port to listen on.
-    pub async fn start(push_interval: Option<Duration>) -> Result<Self, Error> {
+    pub async fn start(files: &[(&str, String)], first: &str, push_interval: Option<Duration>) -> Result<Self, Error> {
         let directory = tempfile::Builder::new().prefix("locktender-demo-").tempdir();
         let directory = directory.map_err(|error| Error::because("cannot make a temporary directory", &error))?;
-        let repositories = Repositories::make(directory.path(), &FILES).await?;
+        let repositories = Repositories::make(directory.path(), files, first).await?;
         let kubeconfig = directory.path().join("kubeconfig");
         let sandbox = SandboxOptions { kubeconfig: Some(kubeconfig.clone()), ..SandboxOptions::default() };
         let sandbox = Sandbox::start(sandbox).await;

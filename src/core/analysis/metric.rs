@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{JsonPath, Rule};
 use crate::core::{
@@ -48,6 +49,11 @@ pub enum Provider {
         url: Template,
         /// Where in the answer the measurement is.
         json_path: JsonPath,
+    },
+    /// A Job of the person's, run once a sample.
+    Job {
+        /// Its `spec`, with arguments in its texts.
+        spec: Value,
     },
 }
 
@@ -171,6 +177,20 @@ impl Template {
     }
 }
 
+/// Fills in the arguments in every text of a JSON value.
+fn filled(value: &Value, side: &Side) -> Value {
+    match value {
+        Value::String(text) => match Template::parse(text) {
+            Ok(template) => Value::String(template.of(side)),
+            // Read from a policy, so it parses.
+            Err(_) => value.clone(),
+        },
+        Value::Array(items) => items.iter().map(|item| filled(item, side)).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), filled(value, side))).collect(),
+        other => other.clone(),
+    }
+}
+
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -199,7 +219,7 @@ impl Metric {
     }
 
     /// Returns the question, about `new` and, where it is compared, `stable`. `server`: the Prometheus of
-    /// `locktender.yaml`. `None` where nobody says whom to ask.
+    /// `locktender.yaml`. `None` where nobody says whom to ask, and for a Job, which nobody is asked about.
     pub fn question(&self, new: &Side, stable: &Side, server: Option<&str>) -> Option<Question> {
         let both = |template: &Template| (template.of(new), self.compares().then(|| template.of(stable)));
         let query = match &self.provider {
@@ -212,8 +232,22 @@ impl Metric {
                 let (url, baseline) = both(url);
                 Query::Web { url, baseline, path: json_path.clone() }
             }
+            Provider::Job { .. } => return None,
         };
         Some(Question::Metric(Asked { query, timeout: TIMEOUT }))
+    }
+
+    /// Returns the `spec` of the Job that measures `new`, where one does.
+    pub fn job(&self, new: &Side) -> Option<Value> {
+        match &self.provider {
+            Provider::Job { spec } => Some(filled(spec, new)),
+            Provider::Prometheus { .. } | Provider::Web { .. } => None,
+        }
+    }
+
+    /// Returns whether Jobs measure it.
+    pub fn is_job(&self) -> bool {
+        matches!(self.provider, Provider::Job { .. })
     }
 
     /// Returns whether it needs the Prometheus of `locktender.yaml`.

@@ -18,7 +18,7 @@ pub use metric::{Argument, Metric, Provider, Range, Side, Template};
 pub use path::JsonPath;
 pub use ready::{Exposed, READY, ready};
 pub use rule::{Enough, Finding, Judge, NoData, Rule, Tally, Verdict};
-pub(in crate::core) use run::judge;
+pub(in crate::core) use run::{Asked, judge};
 pub use run::{Run, Sample};
 
 /// The most samples of one analysis: where these tell nothing, more will not.

@@ -44,6 +44,30 @@ pub struct Sample {
     pub verdict: Verdict,
 }
 
+/// Whom was asked what.
+pub(in crate::core) struct Asked {
+    /// See [`Run::asked`].
+    pub whom: String,
+    /// See [`Run::query`].
+    pub query: String,
+    /// See [`Run::baseline`].
+    pub baseline: Option<String>,
+    /// See [`Run::window`].
+    pub window: Option<String>,
+}
+
+impl From<&Query> for Asked {
+    fn from(query: &Query) -> Self {
+        match query.clone() {
+            Query::Prometheus { address, query, baseline, range } => {
+                let window = range.map(|range| format!("{}s by {}s", range.window.as_secs(), range.step.as_secs()));
+                Self { whom: address, query, baseline, window }
+            }
+            Query::Web { url, baseline, path } => Self { whom: url, query: path.to_string(), baseline, window: None },
+        }
+    }
+}
+
 /// Judges answers in their order, as far as the one that decides.
 pub(in crate::core) fn judge(rule: &Rule, answers: &[&Answer]) -> (Vec<Sample>, Tally, Option<Verdict>) {
     let judge = rule.judge();
@@ -98,23 +122,17 @@ impl Run {
     /// Builds what the record tells.
     pub(in crate::core) fn new(
         metric: &Metric,
-        query: &Query,
+        asked: Asked,
         since: Timestamp,
         samples: Vec<Sample>,
         verdict: Verdict,
     ) -> Self {
-        let (asked, query, baseline, window) = match query {
-            Query::Prometheus { address, query, baseline, range } => {
-                let window = range.map(|range| format!("{}s by {}s", range.window.as_secs(), range.step.as_secs()));
-                (address, query, baseline, window)
-            }
-            Query::Web { url, baseline, path } => (url, &path.to_string(), baseline, None),
-        };
+        let Asked { whom, query, baseline, window } = asked;
         Self {
             metric: metric.name.clone(),
-            asked: asked.clone(),
-            query: query.clone(),
-            baseline: baseline.clone(),
+            asked: whom,
+            query,
+            baseline,
             window,
             since: micros(since),
             rule: metric.rule.clone(),

@@ -43,6 +43,8 @@ impl Question {
 /// A GET without credentials. A redirect is an answer, not followed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
+    /// Of what it is asked: a pod's UID. Another pod at the same address is another question.
+    pub of: String,
     /// `http://10.0.3.7:8080/health`.
     pub url: String,
     /// How long the whole answer may take.
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
 
     fn probe(url: &str) -> Question {
-        Question::Probe(Probe { url: url.to_owned(), timeout: Duration::from_secs(1) })
+        Question::Probe(Probe { of: String::new(), url: url.to_owned(), timeout: Duration::from_secs(1) })
     }
 
     fn at(second: i64) -> Timestamp {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{IntOrPercent, PodPolicy, StepGates, rollout_policy::seconds};
+use super::{HealthCheck, IntOrPercent, PodPolicy, StepGates, rollout_policy::seconds};
 use crate::core::traffic::Router;
 
 /// The blue-green strategy: two sides in full, of which one gets the requests.
@@ -19,6 +19,9 @@ pub struct BlueGreen {
     pub preview_service: Option<String>,
     /// How many new pods there are until the switch is confirmed; `None` is all of them.
     pub preview_replicas: Option<IntOrPercent>,
+    /// What every new pod answers before requests are switched to it; `None` is that its readiness is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// What must hold before the switch, besides the pods' health.
     pub before: StepGates,
     /// What must hold after the switch before the old side goes; no gate at all is no stage of its own.
@@ -40,6 +43,8 @@ pub struct Beside<'a> {
     pub suffix: &'static str,
     /// What shares requests out, besides the Services.
     pub router: Option<&'a Router>,
+    /// What every new pod answers before it gets requests.
+    pub health_check: Option<&'a HealthCheck>,
     /// How long the old side stays once it gets no requests any more.
     pub scale_down_delay: Duration,
 }

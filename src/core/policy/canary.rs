@@ -68,7 +68,27 @@ pub enum Size {
     /// As many pods as that share of the traffic needs, rounded up, where a router shares it out: the other pods stay.
     Capacity(Percent),
     /// A number or a share of the pods, at least 1.
-    Replicas(IntOrPercent),
+    Replicas(#[serde(with = "as_text")] IntOrPercent),
+}
+
+/// As people write it, `3` or `30%`: YAML has no enum in an enum.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::core::policy::{IntOrPercent, Percent};
+
+    pub(super) fn serialize<S: Serializer>(value: &IntOrPercent, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IntOrPercent, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let read = match text.strip_suffix('%') {
+            Some(digits) => digits.parse().ok().and_then(Percent::new).map(IntOrPercent::Percent),
+            None => text.parse().ok().map(IntOrPercent::Count),
+        };
+        read.ok_or_else(|| D::Error::custom(format!("`{text}` is neither a count nor a percentage")))
+    }
 }
 
 impl Size {
@@ -102,6 +122,33 @@ mod tests {
                 let new = weight(percent, total);
                 assert!(new >= 1 && new < total, "{percent} % of {total} are {new}");
             }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_step_is_written_into_a_plan_and_read_again() {
+        use crate::core::traffic::{Affinity, HeaderRoute, Match, Matcher, Subject};
+
+        let by = |subject, value| Match { subject, value };
+        let headers = vec![HeaderRoute {
+            matches: vec![
+                by(Subject::Header("x-staff".to_owned()), Matcher::Exact("yes".to_owned())),
+                by(Subject::Cookie("side".to_owned()), Matcher::Prefix("new".to_owned())),
+            ],
+        }];
+        let max_age = Some(Duration::from_secs(60));
+        let affinity = Some(Affinity { cookie: "side".to_owned(), value: String::new(), max_age });
+        let split = Some(Split { headers, mirror: Some(Percent::HALF), affinity, ..Split::of(Percent::QUARTER) });
+        let sizes = [
+            Size::ALL,
+            Size::Capacity(Percent::QUARTER),
+            Size::Replicas(IntOrPercent::Count(3)),
+            Size::Replicas(IntOrPercent::Percent(Percent::HALF)),
+        ];
+        for size in sizes {
+            let step = Step { size, split: split.clone(), gates: StepGates::default() };
+            let text = serde_yaml::to_string(&step).unwrap();
+            assert_eq!(serde_yaml::from_str::<Step>(&text).unwrap(), step, "{text}");
         }
     }
 }

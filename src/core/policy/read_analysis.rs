@@ -123,8 +123,8 @@ impl Metrics {
 
 fn metric(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<Metric> {
     let fields = reader.fields(node, METRIC)?;
-    reader.later(&fields, "job", "metrics come from `prometheus` or `web` in this version");
-    let given: Vec<&str> = ["of", "prometheus", "web"].into_iter().filter(|name| fields.get(name).is_some()).collect();
+    let given: Vec<&str> =
+        ["of", "prometheus", "web", "job"].into_iter().filter(|name| fields.get(name).is_some()).collect();
     if given.len() > 1 {
         reader.problem(fields.span, format!("a metric is asked in one way, not by {}", given.join(" and ")));
         return None;
@@ -151,22 +151,25 @@ fn of(reader: &mut Reader<'_>, name: &str, node: Option<&Node>) -> Option<Metric
 }
 
 fn own(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Metric> {
-    let provider = match (fields.get("prometheus"), fields.get("web")) {
-        (Some(node), _) => prometheus(reader, node)?,
-        (None, Some(node)) => web(reader, node)?,
-        (None, None) => {
+    let mut success_condition = None;
+    let provider = match (fields.get("prometheus"), fields.get("web"), fields.get("job")) {
+        (Some(node), ..) => prometheus(reader, node)?,
+        (None, Some(node), _) => web(reader, node)?,
+        (None, None, Some(node)) => {
+            success_condition = Condition::parse("result.complete").ok();
+            job(reader, node)?
+        }
+        (None, None, None) => {
             let label = match fields.get("of") {
                 Some(_) => format!("`of` is for the ready metrics {}", READY.join(", ")),
-                None => "write `prometheus: {query: …}` or `web: {url: …}`".to_owned(),
+                None => "write `prometheus: {query: …}`, `web: {url: …}` or `job: {spec: …}`".to_owned(),
             };
-            if fields.get("job").is_none() {
-                reader.problem(fields.span, "nobody says what is measured").label = Some(label);
-            }
+            reader.problem(fields.span, "nobody says what is measured").label = Some(label);
             return None;
         }
     };
     let rule = Rule {
-        success_condition: None,
+        success_condition,
         failure_condition: None,
         initial_delay: Duration::ZERO,
         interval: Duration::from_secs(20),
@@ -208,6 +211,33 @@ fn web(reader: &mut Reader<'_>, node: &Node) -> Option<Provider> {
         None => JsonPath::parse("$").ok()?,
     };
     Some(Provider::Web { url, json_path })
+}
+
+fn job(reader: &mut Reader<'_>, node: &Node) -> Option<Provider> {
+    let fields = reader.fields(node, &["spec"])?;
+    let spec = reader.required(&fields, "spec")?;
+    let pod = spec.get("template").and_then(|template| template.get("spec"));
+    let Some(pod) = pod.filter(|pod| pod.get("containers").is_some_and(|list| !list.items().is_empty())) else {
+        let problem = reader.problem(spec.span, "a Job needs a pod with a container");
+        problem.label = Some("write `template: {spec: {restartPolicy: Never, containers: […]}}`".to_owned());
+        return None;
+    };
+    let restarts = pod.get("restartPolicy");
+    if !matches!(restarts.and_then(Node::text), Some("Never" | "OnFailure")) {
+        let span = restarts.map_or(pod.span, |node| node.span);
+        reader.problem(span, "the pods of a Job are not started again whatever happens").label =
+            Some("write `restartPolicy: Never` or `restartPolicy: OnFailure`".to_owned());
+        return None;
+    }
+    arguments(reader, spec).then(|| Provider::Job { spec: spec.to_value() })
+}
+
+/// Checks the arguments in every text below a node.
+fn arguments(reader: &mut Reader<'_>, node: &Node) -> bool {
+    let fields = node.entries().iter().map(|entry| &entry.value);
+    let below = fields.chain(node.items()).fold(true, |good, node| arguments(reader, node) && good);
+    let is_good = !node.text().is_some_and(|text| text.contains("{{")) || template(reader, node).is_some();
+    below && is_good
 }
 
 /// Reads the conditions, limits and times, over those of `base`.
@@ -262,11 +292,18 @@ fn check(reader: &mut Reader<'_>, fields: &Fields<'_>, metric: &Metric) {
     let apart = match &metric.provider {
         Provider::Prometheus { query, .. } => query.tells_sides_apart(),
         Provider::Web { url, .. } => url.tells_sides_apart(),
+        // It measures the new version alone.
+        Provider::Job { .. } => false,
     };
     if metric.compares() && !apart {
-        let problem =
-            reader.problem(fields.span, "`baseline` would be the same as `value`: the query asks for both at once");
-        problem.label = Some("name `{{ pods }}`, `{{ digest }}` or `{{ variant }}` in it".to_owned());
+        let (message, label) = match metric.is_job() {
+            true => ("a Job has no `baseline`", "it measures the new version alone: compare inside of it"),
+            false => (
+                "`baseline` would be the same as `value`: the query asks for both at once",
+                "name `{{ pods }}`, `{{ digest }}` or `{{ variant }}` in it",
+            ),
+        };
+        reader.problem(fields.span, message).label = Some(label.to_owned());
     }
     if let Provider::Prometheus { range, .. } = &metric.provider {
         let points = range.map_or(1, |range| range.window.as_secs() / range.step.as_secs().max(1) + 1);

@@ -2,8 +2,9 @@
 
 use super::{
     BlueGreen, IntOrPercent, Percent, PodPolicy, StepGates, Update,
+    health_check::health_check,
     read::{Fields, Reader, dns_label},
-    read_analysis::whole,
+    read_analysis::{Metrics, whole},
     read_policy::{DAY, graceful, seconds},
     read_traffic::traffic,
 };
@@ -26,27 +27,28 @@ pub(super) const BLUE_GREEN: &[&str] = &[
 ];
 /// The fields of `watch`.
 pub(super) const WATCH: &[&str] = &["duration", "metrics"];
-const PROBES: &str = "this version asks no pod but by its readiness probe";
-const METRICS: &str = "this version asks no metrics";
 /// How long the old side stays where the policy does not say.
 const DELAY: u64 = 30;
 
-pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node) -> Option<BlueGreen> {
+pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics) -> Option<BlueGreen> {
     let fields = reader.fields(node, BLUE_GREEN)?;
-    for (name, label) in [("healthCheck", PROBES), ("analysis", METRICS)] {
-        reader.later(&fields, name, label);
-    }
     let confirm =
         fields.get("confirm").and_then(|node| reader.choice(node, &[("beforeSwitch", true), ("none", false)]));
     let start = fields.get("confirmStart").and_then(|node| reader.boolean(node)).unwrap_or(false);
     let preview_service = fields.get("previewService").and_then(|node| reader.checked(node, dns_label));
+    let before = StepGates {
+        confirm: confirm.unwrap_or(true),
+        analysis: fields.get("analysis").map(|node| metrics.step(reader, node)).unwrap_or_default(),
+        ..StepGates::default()
+    };
     Some(BlueGreen {
         pods: pods(reader, &fields),
         start: StepGates { confirm: start, ..StepGates::default() },
         preview_service: preview_service.map(str::to_owned),
         preview_replicas: fields.get("previewReplicas").and_then(|node| reader.int_or_percent(node, 1)),
-        before: StepGates { confirm: confirm.unwrap_or(true), ..StepGates::default() },
-        watch: fields.get("watch").and_then(|node| watch(reader, node)).unwrap_or_default(),
+        health_check: fields.get("healthCheck").and_then(|node| health_check(reader, node)),
+        before,
+        watch: fields.get("watch").and_then(|node| watch(reader, node, metrics)).unwrap_or_default(),
         scale_down_delay: seconds(reader, fields.get("scaleDownDelaySeconds"), 0..=DAY, DELAY),
         traffic: fields.get("traffic").and_then(|node| traffic(reader, node)),
     })
@@ -64,11 +66,11 @@ fn pods(reader: &mut Reader<'_>, fields: &Fields<'_>) -> PodPolicy {
     }
 }
 
-/// Reads for how long the switch is watched.
-fn watch(reader: &mut Reader<'_>, node: &Node) -> Option<StepGates> {
+/// Reads for how long the switch is watched, and by which metrics.
+fn watch(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics) -> Option<StepGates> {
     let fields = reader.fields(node, WATCH)?;
-    reader.later(&fields, "metrics", METRICS);
+    let analysis = fields.get("metrics").map(|node| metrics.named(reader, node)).unwrap_or_default();
     let node = reader.required(&fields, "duration")?;
     let pause = whole(reader, node)?;
-    Some(StepGates { pause, ..StepGates::default() })
+    Some(StepGates { pause, analysis, ..StepGates::default() })
 }

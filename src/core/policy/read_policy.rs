@@ -143,7 +143,7 @@ fn strategy(reader: &mut Reader<'_>, fields: &Fields<'_>, metrics: &mut Metrics)
     match entry.key.as_str() {
         "batched" => batched(reader, &entry.value).map(Strategy::Batched),
         "canary" => canary(reader, &entry.value, metrics).map(Strategy::Canary),
-        _ => blue_green(reader, &entry.value).map(Strategy::BlueGreen),
+        _ => blue_green(reader, &entry.value, metrics).map(Strategy::BlueGreen),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, read::MOST_PODS, settings::MOST_CONCURRENT};
+use super::{API_VERSION, health_check::LONGEST, read::MOST_PODS, settings::MOST_CONCURRENT};
 
 const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$";
 const NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
@@ -286,20 +286,42 @@ fn traffic() -> Value {
 }
 
 fn blue_green() -> Value {
-    let watch = object(&["duration"], [("duration", text(DURATION))]);
+    let watch = object(
+        &["duration"],
+        [
+            ("duration", text(DURATION)),
+            ("metrics", described("These are good meanwhile, or requests are switched back.", names())),
+        ],
+    );
     object(
         &[],
         [
             ("previewService", described("Sends to the new side only, until it is stable.", text(NAME))),
             ("previewReplicas", described("So many new pods until the switch is confirmed.", int_or_percent(1))),
+            ("healthCheck", described("Every new pod answers it before it gets requests.", health_check())),
             ("confirm", words(&["beforeSwitch", "none"], "beforeSwitch")),
             ("confirmStart", described("A person confirms before the first pod.", yes_no())),
+            ("analysis", described("These metrics are good before the switch.", analysis())),
             ("watch", described("The old side stays so long at least after the switch.", watch)),
             ("traffic", traffic()),
             ("scaleDownDelaySeconds", described("The old side stays so long without requests.", delay())),
             ("minReadySeconds", integer(0, 86_400)),
             ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
             ("graceful", graceful()),
+        ],
+    )
+}
+
+fn health_check() -> Value {
+    let port = json!({"anyOf": [integer(1, 65_535), text(NAME)]});
+    let expect = json!({"type": "object", "minProperties": 1});
+    object(
+        &["path", "port"],
+        [
+            ("path", text("^/[^\\s#]*$")),
+            ("port", described("The number of a pod's port, or its name.", port)),
+            ("expect", described("What the answer, which is JSON then, says at least.", expect)),
+            ("timeoutSeconds", json!({"type": "integer", "minimum": 1, "maximum": LONGEST, "default": 5})),
         ],
     )
 }
@@ -330,6 +352,9 @@ fn metrics() -> Value {
         &["url"],
         [("url", text("^https?://.")), ("jsonPath", described("Where the measurement is: $.data.rate", some_text()))],
     );
+    let template = json!({"type": "object", "required": ["spec"]});
+    let spec = json!({"type": "object", "required": ["template"], "properties": {"template": template}});
+    let job = object(&["spec"], [("spec", described("As of a batch/v1 Job, with arguments in its texts.", spec))]);
     let limit = |what: &str| described(what, integer(0, 200));
     let metric = object(
         &[],
@@ -340,6 +365,7 @@ fn metrics() -> Value {
             ),
             ("prometheus", prometheus),
             ("web", web),
+            ("job", described("A Job that is run once a sample: good where it completes.", job)),
             ("successCondition", described("CEL: a sample is good where it holds.", some_text())),
             ("failureCondition", described("CEL: a sample is bad where it holds.", some_text())),
             ("initialDelay", described("From the stage's last pod to the first sample.", text(DURATION))),
@@ -453,12 +479,12 @@ fn settings() -> Value {
 mod tests {
     use super::*;
     use crate::core::policy::{
-        application, decision, read_analysis, read_blue_green, read_canary, read_policy, read_traffic, settings,
+        application, decision, health_check, read_analysis, read_blue_green, read_canary, read_policy, read_traffic,
+        settings,
     };
 
     /// Fields that are read only to say that they come later.
-    const LATER: &[&str] =
-        &["cluster", "helm", "approvers", "clusters", "healthCheck", "watch.metrics", "blueGreen.analysis", "job"];
+    const LATER: &[&str] = &["cluster", "helm", "approvers", "clusters", "job"];
 
     #[test]
     fn the_schema_knows_the_fields_that_are_read() {
@@ -482,6 +508,7 @@ mod tests {
             ("rolloutpolicy", format!("{blue_green}/properties/watch"), read_blue_green::WATCH),
             ("rolloutpolicy", format!("{canary}/properties/traffic"), read_traffic::TRAFFIC),
             ("rolloutpolicy", condition, read_traffic::MATCH),
+            ("rolloutpolicy", format!("{blue_green}/properties/healthCheck"), health_check::HEALTH_CHECK),
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),
             ("settings", String::new(), settings::SETTINGS),

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     forward::{fail, stop},
     input::{Decision, Input},
-    labels,
+    jobs, labels,
     observe::Observed,
     plan::Method,
     render::{Render, Workload},
@@ -15,7 +15,7 @@ use super::{
     state::State,
 };
 use crate::core::{
-    analysis::{MOST_SAMPLES, Metric, Run, Side, Verdict, judge},
+    analysis::{Asked, MOST_SAMPLES, Metric, Run, Sample, Side, Verdict, judge},
     ask::{Answer, Asking, Question},
     ledger::{Draft, Event},
     names::StageName,
@@ -73,6 +73,15 @@ fn one(
 ) -> Analysed {
     let stage = &state.current().name;
     let new = side(input, state, target, "canary");
+    if let Some(spec) = metric.job(&new) {
+        let job = jobs::Measure { metric, spec, since, namespace: &new.namespace };
+        return match jobs::measure(input, state, &job, decision) {
+            Some((samples, verdict)) => {
+                conclude(input, state, metric, job.asked(), (since, samples, verdict), decision)
+            }
+            None => Analysed::Awaited,
+        };
+    }
     let old = side(input, state, stable, "stable");
     let server = input.head.and_then(|head| head.prometheus.as_deref());
     let Some(question) = metric.question(&new, &old, server) else {
@@ -96,9 +105,21 @@ fn one(
     // The answers are kept until the record is pushed.
     decision.questions.push(asking(None));
     let Question::Metric(asked) = &question else { return Analysed::Awaited };
-    let run = Run::new(metric, &asked.query, since, samples, verdict);
+    conclude(input, state, metric, Asked::from(&asked.query), (since, samples, verdict), decision)
+}
+
+/// Records what an analysis came to, and does what follows.
+fn conclude(
+    input: &Input<'_>,
+    state: &State,
+    metric: &Metric,
+    asked: Asked,
+    (since, samples, verdict): (Timestamp, Vec<Sample>, Verdict),
+    decision: &mut Decision,
+) -> Analysed {
+    let run = Run::new(metric, asked, since, samples, verdict);
     let why = run.why();
-    record(state, stage, run, &why, decision);
+    record(state, &state.current().name, run, &why, decision);
     match verdict {
         Verdict::Pass => Analysed::Good,
         Verdict::Fail => {
@@ -117,7 +138,8 @@ fn record(state: &State, stage: &StageName, run: Run, why: &str, decision: &mut 
     decision.records.push((state.plan.rollout.number, draft));
 }
 
-fn later(since: Timestamp, by: std::time::Duration) -> Timestamp {
+/// Adds a time to a moment; the end of all time where there is no later one.
+pub(super) fn later(since: Timestamp, by: std::time::Duration) -> Timestamp {
     let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
     since.checked_add(by).unwrap_or(Timestamp::MAX)
 }

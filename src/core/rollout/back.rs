@@ -12,6 +12,7 @@ use super::{
     sides,
     state::State,
     steer::{self, Course},
+    stray,
 };
 use crate::core::{
     ledger::{Cause, Draft, Event},
@@ -54,7 +55,6 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         quota: None,
         totals: &state.totals,
         split: Some(Split::of(Percent::ALL)),
-        answers: input.answers,
         last: true,
         drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
         still: false,
@@ -64,10 +64,13 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: state.since,
         now: input.now,
     };
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
+    stray::correct(state, steered.corrections, decision);
     decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);

@@ -6,6 +6,7 @@ use super::{
     back, forward,
     gates::late_answers,
     input::{Decision, Head, HeadContent, Input, Predecessor},
+    jobs,
     observe::Observed,
     plan::{self, Plan, PlanError, PlanRequest},
     render::Render,
@@ -31,6 +32,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
         },
         last => rest::decide(input, last),
     };
+    jobs::end_others(input, &mut decision);
     if let Some(why) = input.view.regressed() {
         // Nothing is done on a view that is known to be older than what was seen.
         decision.does_nothing();

@@ -19,6 +19,7 @@ use super::{
     reschedule, rest, sides,
     state::{Phase, State},
     steer::{self, Course, Steered},
+    stray,
 };
 use crate::core::{
     ledger::{Cause, Draft, Event, PodEvidence, Quota, Record},
@@ -237,7 +238,6 @@ fn go(
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
         split: state.current().split(),
-        answers: input.answers,
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
@@ -246,10 +246,13 @@ fn go(
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: state.since,
         now: input.now,
     };
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
+    stray::correct(state, std::mem::take(&mut steered.corrections), decision);
     decision.asks_and_tells(std::mem::take(&mut steered.questions), std::mem::take(&mut steered.tells));
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);

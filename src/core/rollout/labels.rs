@@ -23,6 +23,8 @@ pub const ANCHOR: &str = "locktender.dev/anchor";
 pub const PREVIEW_OF: &str = "locktender.dev/preview-of";
 /// On a slice beside the one that serves: since when no request goes there (RFC 3339).
 pub const IDLE_SINCE: &str = "locktender.dev/idle-since";
+/// On a Job that measures: the analysis that it is for.
+pub const ANALYSIS: &str = "locktender.dev/analysis";
 /// The key of an anchor's data by which a person aborts while Git is away.
 pub const ANCHOR_ABORT: &str = "abort";
 /// Kubernetes' own label by which ReplicaSets tell their pods apart.

@@ -8,7 +8,9 @@ pub mod build;
 mod decide;
 mod forward;
 pub mod gates;
+mod health;
 pub mod input;
+pub mod jobs;
 pub mod labels;
 mod objects;
 pub mod observe;
@@ -24,6 +26,7 @@ mod stages;
 pub mod state;
 pub mod steer;
 pub mod strategy;
+mod stray;
 pub mod turn;
 pub mod view;
 

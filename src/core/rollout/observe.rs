@@ -185,6 +185,17 @@ impl Slice<'_> {
     }
 }
 
+/// A ReplicaSet that the Deployment controller made from the handle's template: it is no slice.
+#[derive(Clone, Debug)]
+pub struct Native<'a> {
+    /// The ReplicaSet.
+    pub object: &'a Object,
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// How many pods it has.
+    pub pods: usize,
+}
+
 /// A workload as the cluster shows it.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
@@ -192,6 +203,8 @@ pub struct Observed<'a> {
     pub handle: Option<&'a Object>,
     /// Its slices, by unit and name.
     pub slices: Vec<Slice<'a>>,
+    /// What the Deployment controller made beside them, by name.
+    pub natives: Vec<Native<'a>>,
     /// A pod whose slice is not among them: slices are listed older than pods, or somebody changed labels.
     pub stray: Option<&'a Object>,
 }
@@ -209,9 +222,17 @@ impl<'a> Observed<'a> {
                 pods.entry(owner).or_default().push(pod);
             }
         }
+        let handle = view.get("apps", "Deployment", namespace, workload);
         let mut slices: Vec<Slice<'a>> = Vec::new();
+        let mut natives = Vec::new();
         for object in view.of_app(app, "ReplicaSet").filter(|slice| of_it(slice)) {
+            let replicas =
+                object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
             if object.label(labels::SLICE).is_none() {
+                if handle.is_some_and(|handle| is_owned_by(object, handle)) {
+                    let pods = pods.remove(object.uid()).unwrap_or_default().len();
+                    natives.push(Native { object, replicas, pods });
+                }
                 continue;
             }
             let all = pods.remove(object.uid()).unwrap_or_default();
@@ -221,7 +242,7 @@ impl<'a> Observed<'a> {
                 object,
                 unit: Unit::new(object.label(labels::UNIT).unwrap_or_default()),
                 digest: object.label(labels::DIGEST).unwrap_or_default(),
-                replicas: object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+                replicas,
                 pods: staying.into_iter().map(|pod| Pod::read(pod, view)).collect(),
                 terminating: going.iter().map(|pod| pod.time(&["metadata", "deletionTimestamp"])).collect(),
             });
@@ -229,7 +250,7 @@ impl<'a> Observed<'a> {
         slices.sort_by(|a, b| (&a.unit, a.object.name()).cmp(&(&b.unit, b.object.name())));
         let stays = |pod: &&&Object| !pod.is_terminating() && !is_finished(pod) && pod.label(labels::DIGEST).is_some();
         let stray = pods.values().flatten().find(stays).copied();
-        Self { handle: view.get("apps", "Deployment", namespace, workload), slices, stray }
+        Self { handle, slices, natives, stray }
     }
 
     /// Returns every pod that is not on its way out.
@@ -241,6 +262,11 @@ impl<'a> Observed<'a> {
     pub fn in_unit<'b>(&'b self, unit: &'b Unit) -> impl Iterator<Item = &'b Slice<'a>> {
         self.slices.iter().filter(move |slice| slice.unit == *unit)
     }
+}
+
+/// Returns whether an object's controller is this one.
+pub(super) fn is_owned_by(object: &Object, owner: &Object) -> bool {
+    object.controller().is_some_and(|(_, _, uid)| uid == owner.uid())
 }
 
 fn is_finished(pod: &Object) -> bool {

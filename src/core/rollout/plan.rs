@@ -402,10 +402,11 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
     Ok(())
 }
 
-/// Refuses Services that cannot be switched.
+/// Refuses Services that cannot be switched, and pods that cannot be asked for their health.
 fn refuse_what_cannot_switch(request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
     let renders = [request.target, request.stable].into_iter().flatten();
-    match renders.filter_map(|render| services::cannot_switch(render, &policy.strategy)).next() {
+    let cannot_ask = request.target.and_then(|target| services::cannot_ask(target, &policy.strategy));
+    match renders.filter_map(|render| services::cannot_switch(render, &policy.strategy)).next().or(cannot_ask) {
         Some(why) => Err(PlanError::Refused(why)),
         None => Ok(()),
     }

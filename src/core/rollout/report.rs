@@ -55,6 +55,17 @@ pub enum Reason {
         /// What keeps them, in the kubelet's or scheduler's words, and how many it keeps.
         trouble: Vec<(String, u32)>,
     },
+    /// Not every pod of the new version answers its health check as it should: requests are not sent there.
+    NotAllHealthy {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// How many must.
+        want: u32,
+        /// How many do.
+        have: u32,
+        /// What those said that do not, and the pods that said it.
+        trouble: Vec<(String, Vec<String>)>,
+    },
     /// A pod is being taken out of service.
     Draining {
         /// The pod.
@@ -202,6 +213,13 @@ impl fmt::Display for Reason {
                 }
                 Ok(())
             }
+            Self::NotAllHealthy { workload, want, have, trouble } => {
+                write!(f, "{workload}: {have} of {want} healthy")?;
+                for (index, (said, pods)) in trouble.iter().enumerate() {
+                    write!(f, "{}{said} ({})", if index == 0 { ": " } else { "; " }, first_and_more(pods))?;
+                }
+                Ok(())
+            }
             Self::Draining { pod, waits } => write!(f, "{pod} leaves service: {waits}"),
             Self::Returning { pod, waits } => write!(f, "{pod} is not back in service yet: {waits}"),
             Self::SteppingBack { pods } => {
@@ -232,6 +250,14 @@ impl fmt::Display for Reason {
             }
             Self::Refused { why } => write!(f, "refused: {why}"),
         }
+    }
+}
+
+fn first_and_more(pods: &[String]) -> String {
+    let first = pods.first().map_or("", String::as_str);
+    match pods.len() {
+        0 | 1 => first.to_owned(),
+        count => format!("{first} and {} more", count - 1),
     }
 }
 

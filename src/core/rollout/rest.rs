@@ -196,7 +196,6 @@ fn course<'a>(input: &'a Input<'_>, last: &'a State, stable: &'a Arc<Render>) ->
         quota: None,
         totals: &last.totals,
         split: Some(Split::of(Percent::ALL)),
-        answers: input.answers,
         last: true,
         drain_at_most: None,
         still: false,
@@ -205,6 +204,8 @@ fn course<'a>(input: &'a Input<'_>, last: &'a State, stable: &'a Arc<Render>) ->
         handed_over: input.neighbours.render,
         refused: input.refused,
         admitted: input.admitted,
+        answers: input.answers,
+        since: last.since,
         now: input.now,
     }
 }
@@ -231,6 +232,7 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         .filter(|object| !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
     let mut actions = steered.actions;
+    actions.extend(steered.corrections);
     actions.extend(removals);
     if let Some(policy) = policy
         && let Some((moved, wake)) =

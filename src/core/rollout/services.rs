@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use self::route::Routed;
 use super::{
     action::Action,
+    health::{self, HealthOf},
     labels, objects,
     observe::Observed,
     render::{Render, Workload},
@@ -38,6 +39,8 @@ use crate::core::{
 pub(super) struct Services {
     /// What may be done now.
     pub actions: Vec<Action>,
+    /// What to ask proxies, and the pods of a side that requests are to be sent to.
+    pub questions: Vec<Asking>,
     /// Why not more.
     pub reasons: Vec<Reason>,
     /// Whether something is still to be done.
@@ -48,8 +51,6 @@ pub(super) struct Services {
     pub proxied: BTreeMap<String, Proxied>,
     /// The objects that are seen to here.
     pub managed: BTreeSet<ObjectKey>,
-    /// What is to be asked of proxies.
-    pub questions: Vec<Asking>,
     /// What proxies are told now.
     pub tells: Vec<Telling>,
 }
@@ -137,6 +138,15 @@ pub(super) fn cannot_switch(render: &Render, strategy: &Strategy) -> Option<Stri
     })
 }
 
+/// Says why pods of a version cannot be asked for their health.
+pub(super) fn cannot_ask(render: &Render, strategy: &Strategy) -> Option<String> {
+    let check = strategy.beside()?.health_check?;
+    let called = |workload: &&Workload| services(Some(render)).any(|service| selects(service, workload));
+    let cannot = |workload: &&Workload| health::port_of(&workload.template()["spec"], &check.port).is_none();
+    let workload = render.workloads.values().filter(called).find(cannot)?;
+    Some(format!("healthCheck asks port {}, and no container of {} has a port of that name", check.port, workload.id))
+}
+
 /// Says what comes next for Services. Total and pure.
 pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services {
     let mut outcome = Services::default();
@@ -144,7 +154,9 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
     let mut previews = BTreeSet::new();
     if let Some((policy, beside)) = beside {
         let sided = sided(course, policy, app, view);
-        let switch = Switch { course, policy, beside, app, view, all_ready: all_ready(course, &sided) };
+        let ready = all_ready(course, &sided);
+        let healthy = all_healthy(course, beside, app, view, &sided, &mut outcome);
+        let switch = Switch { course, policy, beside, app, view, all_ready: ready && healthy };
         for one in &sided {
             let keys = switch.workload(one, &mut outcome);
             previews.extend(keys);
@@ -210,6 +222,40 @@ fn available(course: &Course<'_>, one: &Sided<'_>, label: &str) -> u32 {
 /// Returns whether every workload's new side may get everything: going forward they switch together.
 fn all_ready(course: &Course<'_>, all: &[Sided<'_>]) -> bool {
     all.iter().all(|one| available(course, one, &one.new_label()) >= one.least_new)
+}
+
+/// Returns whether every workload's new side answers its health check: asked going forward, of pods that somebody's
+/// requests are to be sent to. What has switched stays, whatever its pods say then.
+fn all_healthy(
+    course: &Course<'_>,
+    beside: Beside<'_>,
+    app: &AppName,
+    view: &View,
+    all: &[Sided<'_>],
+    outcome: &mut Services,
+) -> bool {
+    let Some(check) = beside.health_check.filter(|_| course.quota.is_some()) else { return true };
+    let mut healthy = true;
+    for one in all {
+        let label = one.new_label();
+        let is_preview = |service: &Object| {
+            service.label(labels::PREVIEW_OF).is_some() || beside.preview_service == Some(service.name())
+        };
+        let mut called = services(course.new).chain(services(course.old)).filter(|service| one.selects(service));
+        let mut live = view.of_app(app, "Service").filter(|service| one.selects(service) && !is_preview(service));
+        let has_switched = live.any(|service| narrowed_to(service) == Some(&label));
+        if has_switched || called.all(is_preview) {
+            continue;
+        }
+        let asked =
+            HealthOf { check, workload: one.id, want: one.least_new, since: course.since, answers: course.answers };
+        let health = asked.judge(one.observed.pods().filter(|pod| pod.digest == label));
+        outcome.questions.extend(health.questions);
+        healthy &= health.reason.is_none();
+        outcome.pending |= health.reason.is_some();
+        outcome.reasons.extend(health.reason);
+    }
+    healthy
 }
 
 /// The switch that is wanted.
@@ -278,6 +324,8 @@ impl Switch<'_> {
             switched().map(|(key, current)| (*key, current.clone())).collect();
         let routed = self.route(one, &between, outcome);
         traffic.settled &= routed;
+        // Whoever was leaving waits where it is, out of service, until the router has followed.
+        traffic.known &= routed;
         self.one_sided(one, &both, outcome);
         outcome.traffic.insert(one.id.to_owned(), traffic);
         if self.is_to_stable() {
@@ -371,8 +419,7 @@ impl Switch<'_> {
 
     /// Returns the version that a Service is narrowed to now.
     fn current(&self, key: &ObjectKey) -> Option<String> {
-        let service = self.view.by_key(key)?;
-        service.at(&["spec", "selector"])?.get(labels::DIGEST)?.as_str().map(str::to_owned)
+        narrowed_to(self.view.by_key(key)?).map(str::to_owned)
     }
 
     /// Tells why traffic is not where it is to be.
@@ -509,6 +556,11 @@ impl Switch<'_> {
             None => Answer::Yes,
         }
     }
+}
+
+/// Returns the version that a Service sends to alone.
+fn narrowed_to(service: &Object) -> Option<&str> {
+    service.at(&["spec", "selector"])?.get(labels::DIGEST)?.as_str()
 }
 
 fn signed(duration: std::time::Duration) -> SignedDuration {

@@ -18,6 +18,7 @@ use super::{
     report::{Reason, UnitReport},
     services::{self, Services},
     strategy::workload::{self, Task},
+    stray,
     view::View,
 };
 use crate::core::{
@@ -47,8 +48,6 @@ pub struct Course<'a> {
     pub totals: &'a Quota,
     /// The share of the traffic that goes to `new`, where traffic is shared otherwise than by the number of pods.
     pub split: Option<Split>,
-    /// What the outside answered.
-    pub answers: &'a Answers,
     /// Whether everything is to end at `new`.
     pub last: bool,
     /// Going back: pods before objects, and drains end after this long.
@@ -65,6 +64,10 @@ pub struct Course<'a> {
     pub refused: &'a BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else when they were last sent.
     pub admitted: &'a BTreeMap<ObjectKey, Admitted>,
+    /// What the outside answered to what was asked.
+    pub answers: &'a Answers,
+    /// Since when the stage runs.
+    pub since: Timestamp,
     /// Now.
     pub now: Timestamp,
 }
@@ -74,6 +77,10 @@ pub struct Course<'a> {
 pub struct Steered {
     /// What may be done now.
     pub actions: Vec<Action>,
+    /// What puts back what somebody changed in the middle of a rollout, and is recorded first.
+    pub corrections: Vec<Action>,
+    /// What only the outside can tell, and when to ask it.
+    pub questions: Vec<Asking>,
     /// Why not more.
     pub reasons: Vec<Reason>,
     /// Whether the cluster is where it is to be.
@@ -84,8 +91,6 @@ pub struct Steered {
     pub wake: Option<Timestamp>,
     /// When the cluster last moved.
     pub progress: Option<Timestamp>,
-    /// What is to be asked of proxies.
-    pub questions: Vec<Asking>,
     /// What proxies are told now.
     pub tells: Vec<Telling>,
 }
@@ -271,6 +276,11 @@ fn steer_workload<'a>(
     steered.actions.extend(outcome.actions);
     steered.reasons.extend(outcome.reasons);
     steered.done &= outcome.done;
+    let strays = stray::next(&task, &observed);
+    steered.done &= observed.natives.is_empty();
+    steered.actions.extend(strays.actions);
+    steered.corrections.extend(strays.corrections);
+    steered.reasons.extend(strays.reasons);
     steered.units.insert(id.to_owned(), outcome.units);
     steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
     steered.progress = steered.progress.max(outcome.progress);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Change, Controller, Outcome, View, pods};
@@ -57,13 +58,20 @@ fn run(job: &Value, pods: &[&Arc<Value>], view: &View<'_>) -> Outcome {
         Some(wanted) => succeeded >= wanted,
         None => succeeded > 0 && running == 0,
     };
-    let has_failed = failed > value::number_or(job, &["spec", "backoffLimit"], 6);
+    let deadline = deadline(job);
+    let failure = if failed > value::number_or(job, &["spec", "backoffLimit"], 6) {
+        Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit"))
+    } else if deadline.is_some_and(|deadline| deadline <= view.now) {
+        Some(("DeadlineExceeded", "Job was active longer than specified deadline"))
+    } else {
+        None
+    };
     let mut writes = Vec::new();
     let mut status = json!({
         "startTime": value::at(job, &["status", "startTime"]).cloned().unwrap_or_else(|| value::stamp(view.now)),
     });
     let suspended = value::flag(job, &["spec", "suspend"]);
-    if is_complete || has_failed || suspended {
+    if is_complete || failure.is_some() || suspended {
         writes.extend(active.iter().map(|pod| Write::delete(Key::of(&Arc::from("pods"), pod), pod)));
     } else {
         let left = completions.map_or(parallelism, |wanted| wanted - succeeded);
@@ -84,12 +92,18 @@ fn run(job: &Value, pods: &[&Arc<Value>], view: &View<'_>) -> Outcome {
             "Reached expected number of succeeded pods",
             view,
         );
-    } else if has_failed {
-        let message = "Job has reached the specified backoff limit";
-        status["conditions"] = ended(&["FailureTarget", "Failed"], "BackoffLimitExceeded", message, view);
+    } else if let Some((reason, message)) = failure {
+        status["conditions"] = ended(&["FailureTarget", "Failed"], reason, message, view);
     }
     writes.extend(Write::status(job, status));
-    writes.into()
+    // Its first status says since when it runs: the write of it is seen, and the deadline counted from there.
+    Outcome { writes, wake: deadline.filter(|deadline| *deadline > view.now) }
+}
+
+/// Returns when a job has run for as long as it may.
+fn deadline(job: &Value) -> Option<Timestamp> {
+    let seconds = value::at(job, &["spec", "activeDeadlineSeconds"])?.as_i64()?;
+    Some(value::time(job, &["status", "startTime"])? + SignedDuration::from_secs(seconds))
 }
 
 fn ended(kinds: &[&str], reason: &str, message: &str, view: &View<'_>) -> Value {

@@ -307,7 +307,7 @@ impl Container {
         let crash = behaviour.crash.then_some((since + pace.crash, 1));
         let death = behaviour.die_at.filter(|at| *at > since).map(|at| (at, 137));
         let ends = self.role == Role::Init || self.policy != RestartPolicy::Always;
-        let done = ends.then_some((since + pace.run, 0));
+        let done = (ends && !behaviour.crash).then_some((since + pace.run, 0));
         [crash, death, done].into_iter().flatten().min()
     }
 
@@ -416,7 +416,7 @@ impl Container {
 }
 
 fn manner(behaviour: &Behaviour) -> Manner {
-    Manner { server_errors: behaviour.server_errors, never_ready: behaviour.never_ready }
+    Manner { server_errors: behaviour.server_errors, never_ready: behaviour.never_ready, sick: behaviour.sick }
 }
 
 /// Returns whether faults make a probe fail now, whatever the container would say.

@@ -186,6 +186,7 @@ struct Page {
     body: String,
     server_errors: AtomicBool,
     never_ready: AtomicBool,
+    sick: AtomicBool,
     labels: String,
     /// When it started, in seconds since 1970.
     started: f64,
@@ -215,6 +216,7 @@ impl Page {
             body: format!("{body}\n"),
             server_errors: AtomicBool::new(container.manner.server_errors),
             never_ready: AtomicBool::new(container.manner.never_ready),
+            sick: AtomicBool::new(container.manner.sick),
             labels,
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
             requests: AtomicU64::new(0),
@@ -259,6 +261,7 @@ impl Page {
     fn behave(&self, manner: Manner) {
         self.server_errors.store(manner.server_errors, Ordering::Relaxed);
         self.never_ready.store(manner.never_ready, Ordering::Relaxed);
+        self.sick.store(manner.sick, Ordering::Relaxed);
     }
 
     /// Returns code, content type and body of the answer to a request for `path`.
@@ -267,8 +270,9 @@ impl Page {
         match path.split('?').next().unwrap_or_default() {
             "/metrics" => (200, "text/plain; version=0.0.4", self.metrics()),
             path if !is_counted(path) => {
-                let healthy = !self.never_ready.load(Ordering::Relaxed);
-                (if healthy { 200 } else { 503 }, JSON, json!({"healthy": healthy}).to_string())
+                let ready = !self.never_ready.load(Ordering::Relaxed);
+                let healthy = ready && !self.sick.load(Ordering::Relaxed);
+                (if ready { 200 } else { 503 }, JSON, json!({"healthy": healthy}).to_string())
             }
             _ => {
                 self.requests.fetch_add(1, Ordering::Relaxed);

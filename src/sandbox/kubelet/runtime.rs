@@ -34,6 +34,8 @@ pub struct Manner {
     pub server_errors: bool,
     /// Asked whether it is well, it says that it is not ready.
     pub never_ready: bool,
+    /// Asked whether it is well, it says that it is not, with status 200: probes succeed.
+    pub sick: bool,
 }
 
 /// Which probe a question or an answer belongs to.

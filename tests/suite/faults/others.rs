@@ -175,6 +175,22 @@ async fn fault_79_a_slice_is_scaled_and_the_handle_edited_in_the_middle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_79_the_handle_is_resumed_in_the_middle() {
+    let faulty = Faulty::at_beta().await;
+    let before = faulty.seen("checkout").await.identities();
+    faulty.live().ask("PATCH", HANDLE, json!({"spec": {"paused": false}})).await.unwrap();
+    let seen = faulty.until("checkout", "it is recorded", |seen| seen.has(2, Event::DriftCorrected)).await;
+    let corrected = seen.last(2, Event::DriftCorrected).unwrap();
+    assert!(corrected.why.contains("ReplicaSet/checkout-"), "it names what goes again: {}", corrected.why);
+    let are_back = |seen: &Seen| seen.waits(2, "beta") && seen.identities() == before;
+    faulty.until("checkout", "what the Deployment made is gone, and nothing else", are_back).await;
+    let handle = faulty.get(HANDLE, "deployments.apps").await.unwrap();
+    assert_eq!(handle["spec"]["paused"], true);
+    faulty.complete(2).await;
+    faulty.stable(2, "2.0: 10").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_90_every_connection_breaks_for_a_while() {
     let mut faulty = Faulty::at_beta().await;
     let backoff = (Duration::from_millis(200), Duration::from_secs(1));

@@ -137,6 +137,8 @@ pub struct Release {
     pub judged: bool,
     /// How a controller in real time speaks to the cluster from its next start on.
     pub settings: Settings,
+    /// What lies outside of Git and the cluster, in the simulation: pods that say how they are, unless a test says more.
+    pub outside: Option<Outside>,
     /// The kubeconfig by which it does, where not by the cluster's own.
     pub through: Option<PathBuf>,
     ground: Ground,
@@ -323,12 +325,21 @@ impl Release {
                 Ground::Live { place, live, court, files, mirrors: 0 }
             }
         };
+        let outside = match &ground {
+            Ground::Simulation { clock, cluster, .. } => {
+                let outside = Outside::new(Arc::new(clock.clone()));
+                outside.is_pods(cluster);
+                Some(outside)
+            }
+            Ground::Live { .. } => None,
+        };
         let (sender, _) = watch::channel(Reports::new());
         let mut release = Self {
             remote,
             upgraded: false,
             judged: true,
             settings: Settings::default(),
+            outside,
             through: None,
             push_interval: Duration::from_millis(100),
             git: None,
@@ -358,8 +369,8 @@ impl Release {
                     repository: Arc::new(JudgedGit { inner: Arc::new(disk.clone()), court: Arc::new(cluster.clone()) }),
                     cluster: Arc::new(cluster.clone()),
                     renderer: Arc::new(StillRenderer { upgraded: self.upgraded }),
-                    ask: Arc::new(Outside::new(Arc::new(clock.clone()))),
-                    tell: Arc::new(Outside::new(Arc::new(clock.clone()))),
+                    ask: Arc::new(self.outside.clone().unwrap()),
+                    tell: Arc::new(self.outside.clone().unwrap()),
                     clock: Arc::new(clock.clone()),
                 };
                 (ports, Options::default())

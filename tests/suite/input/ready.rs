@@ -107,8 +107,17 @@ fn rendered(root: &std::path::Path) -> BTreeMap<AppName, Result<Vec<u8>, Problem
 fn every_example_is_a_valid_release_repository() {
     let examples = directories(&package("examples"));
     let names: Vec<&str> = examples.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-    let wanted =
-        ["analysis", "blue-green", "canary", "configuration", "kustomize", "small", "tenants", "two-data-centers"];
+    let wanted = [
+        "analysis",
+        "blue-green",
+        "canary",
+        "canary-router",
+        "configuration",
+        "kustomize",
+        "small",
+        "tenants",
+        "two-data-centers",
+    ];
     assert_eq!(names, wanted);
     for example in &examples {
         let found = validate(&read(example), &rendered(example), |_| None);

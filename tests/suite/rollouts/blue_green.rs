@@ -15,6 +15,8 @@ apiVersion: locktender.dev/v1alpha1
 kind: RolloutPolicy
 metadata: {name: two-data-centers}
 spec:
+  metrics:
+    success-rate: {web: {url: 'http://127.0.0.1/rate'}, successCondition: value >= 0.99, interval: 10s, count: 3, failureLimit: 1}
   strategy:
     blueGreen:
 "
@@ -208,6 +210,49 @@ async fn fault_66_a_version_that_is_never_ready_is_never_switched_to() {
     }
     let seen = told.stable(2).await;
     assert_eq!(seen.identities(), before);
+    told!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_66_a_version_that_says_it_is_not_well_is_never_switched_to() {
+    let fields = "healthCheck: {path: /health, port: 8080, expect: {healthy: true}}\nwatch: {duration: 1m}";
+    let mut told = four(fields).await;
+    let before = told.release.seen("checkout").await.identities();
+    told.merge("2.0-sick");
+    told.until("it is told", |seen| seen.reasons().contains("0 of 4 healthy")).await;
+    loop {
+        let seen = told.release.seen("checkout").await;
+        assert_eq!(called(&told, "checkout").await, "1.9: 4");
+        if seen.has(2, Event::Aborted) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let seen = told.stable(2).await;
+    assert_eq!(seen.identities(), before);
+    told!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_well_until_it_gets_requests_is_switched_back_by_its_numbers() {
+    let mut told = four("confirm: none\nwatch: {duration: 2m, metrics: [success-rate]}").await;
+    // The numbers are the simulation's.
+    let Some(outside) = told.release.outside.clone() else { return };
+    let before = told.release.seen("checkout").await.identities();
+    told.note("measured from here on: 0.4");
+    outside.measures(|_| 0.4);
+    told.merge("2.0");
+    waits(&mut told, 2, "switch").await;
+    requests(&mut told).await;
+    let seen = told.stable(2).await;
+    assert_eq!(seen.identities(), before, "no old pod was touched");
+    assert!(is_wide(&told).await && !has_preview(&told).await);
+    requests(&mut told).await;
+    told.note("measured from here on: 0.999");
+    outside.measures(|_| 0.999);
+    told.merge("2.1");
+    told.stable(3).await;
+    requests(&mut told).await;
     told!(told);
 }
 

@@ -179,3 +179,46 @@ async fn fault_66_a_canary_that_is_never_ready_costs_nobody_a_pod_and_goes_back(
     told.stable(2).await;
     told!(told);
 }
+
+#[tokio::test(start_paused = true)]
+async fn good_numbers_let_a_canary_grow_and_bad_ones_take_it_back() {
+    let measured = canary(
+        "\
+steps:
+- setWeight: 20
+- analysis: {metrics: [success-rate]}
+- confirm: {}
+- setWeight: 40
+- analysis: {metrics: [success-rate]}
+- setWeight: 60
+- analysis: {metrics: [success-rate]}
+",
+    );
+    let metrics = "\
+spec:
+  metrics:
+    success-rate: {web: {url: 'http://127.0.0.1/rate'}, successCondition: value >= 0.99, interval: 10s, count: 3, failureLimit: 1}
+";
+    // Installed by another policy: there is nobody to measure yet.
+    let mut told = ten("steps:\n- setWeight: 50").await;
+    // The numbers are the simulation's.
+    let Some(outside) = told.release.outside.clone() else { return };
+    told.person("measure what is released", |clone| {
+        clone.write(POLICY_FILE, &measured.replace("spec:\n", metrics));
+    });
+    told.note("measured from here on: 0.999");
+    outside.measures(|_| 0.999);
+    told.merge("2.0");
+    told.until("it waits", |seen| seen.waits(2, "weight-20") && seen.pods() == "1.9: 8, 2.0: 2").await;
+    told.decide(2, "confirm/weight-20", "message: it looks fine");
+    let seen = told.stable(2).await;
+    assert_eq!((seen.pods().as_str(), seen.all(2, Event::AnalysisRun).len()), ("2.0: 10", 3));
+    told.note("measured from here on: 0.5");
+    outside.measures(|_| 0.5);
+    told.merge("2.1");
+    let seen = told.stable(3).await;
+    assert_eq!(seen.pods(), "2.0: 10");
+    assert!(!seen.has(3, Event::StageStarted) || seen.all(3, Event::StageStarted).len() == 1, "it never grew");
+    assert!(told.release.remote.read(DEPLOYMENT).unwrap().contains("checkout:2.0"), "Git is repaired");
+    told!(told);
+}

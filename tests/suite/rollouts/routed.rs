@@ -13,7 +13,7 @@ use crate::{
     histories::release::{Place, Release, Seen},
     traffic::{
         haproxy::Haproxy,
-        load::{Load, count},
+        load::{Load, ask, count},
     },
 };
 
@@ -257,4 +257,45 @@ async fn a_route_that_others_look_after_is_patched_and_given_back() {
     assert!(seen.of("1.0") > 0 && seen.of("2.0") > 0 && seen.of("3.0") > 0, "{seen:?}");
     let ended = release.get(ROUTE, "httproutes.gateway.networking.k8s.io").await.unwrap();
     assert_eq!(ended["spec"], began);
+}
+
+const STAFF_FIRST: &str = "\
+traffic: {gatewayApi: {httpRoute: checkout}}
+steps:
+- setCanaryReplicas: 1
+- setHeaderRoute: {match: [{headerName: x-staff, headerValue: {exact: 'yes'}}]}
+- confirm: {}
+- setWeight: 50
+- sessionAffinity: {cookie: side}
+- confirm: {}
+scaleDownDelaySeconds: 1
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_sends_the_staff_first_and_keeps_who_was_on_the_new_version() {
+    let (gateway, route) = (gateway().to_string(), route().to_string());
+    let more = [("apps/checkout/gateway.yaml", gateway.as_str()), ("apps/checkout/route.yaml", &route)];
+    let release = installed(&canary(STAFF_FIRST), &more).await;
+    let address = address(&release).await;
+    merge(&release, "2.0");
+    let seen = waits(&release, 2, "header-route").await;
+    assert_eq!(seen.pods(), "1.0: 4, 2.0: 1");
+    assert_eq!(count(address, 20, &[("x-staff", "yes")]).await.of("2.0"), 20);
+    assert_eq!(count(address, 20, &[]).await.of("1.0"), 20);
+    decide(&release, "0002/confirm/header-route");
+    waits(&release, 2, "affinity").await;
+    let cookie = loop {
+        let reply = ask(address, &[]).await.unwrap();
+        assert_eq!(reply.head.header("set-cookie").is_some(), reply.version() == "2.0");
+        if let Some(cookie) = reply.head.header("set-cookie") {
+            break cookie.split(';').next().unwrap().to_owned();
+        }
+    };
+    assert_eq!(count(address, 20, &[("Cookie", &cookie)]).await.of("2.0"), 20);
+    assert_eq!(count(address, 20, &[("x-staff", "yes")]).await.of("2.0"), 20);
+    decide(&release, "0002/confirm/affinity");
+    release.until("checkout", "2.0 is stable", |seen| seen.is(2, Activity::Stable)).await;
+    let ended = release.get(ROUTE, "httproutes.gateway.networking.k8s.io").await.unwrap();
+    assert_eq!(ended["spec"]["rules"].as_array().unwrap().len(), 1, "no rule of ours is left in it");
+    assert_eq!(backends(&release).await, "checkout 1");
 }

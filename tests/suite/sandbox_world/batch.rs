@@ -38,6 +38,16 @@ fn a_job_that_fails_too_often_says_so() {
     assert_eq!(job["status"]["failed"], 3);
 }
 
+#[test]
+fn a_job_that_takes_too_long_is_ended() {
+    let mut cluster = Cluster::new();
+    cluster.create(job("migrate:1-bad-image", json!({"activeDeadlineSeconds": 30})));
+    cluster.until(|it| condition(&it.get("jobs.batch", "migrate"), "Failed").is_some());
+    let job = cluster.get("jobs.batch", "migrate");
+    assert_eq!(condition(&job, "Failed").unwrap()["reason"], "DeadlineExceeded");
+    assert!(cluster.pods().is_empty(), "its pods are gone");
+}
+
 fn daemon_set() -> Value {
     let mut set = replica_set("agent", 1, "agent:1");
     set["kind"] = "DaemonSet".into();

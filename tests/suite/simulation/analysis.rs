@@ -96,7 +96,8 @@ fn has(sim: &Sim, event: Event, stage: &str) -> bool {
 fn back_at_stable(sim: &Sim) {
     let pods = sim.cluster.with(|world| world.api.list("pods").cloned().collect::<Vec<_>>());
     let image = |pod: &serde_json::Value| pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
-    assert!(pods.iter().all(|pod| image(pod).ends_with(":1.9")), "every pod is at 1.9");
+    let of_it = |pod: &&serde_json::Value| image(pod).contains("/checkout:");
+    assert!(pods.iter().map(|pod| &**pod).filter(of_it).all(|pod| image(pod).ends_with(":1.9")), "every pod is at 1.9");
     assert_eq!(sim.git.file(DEPLOYMENT).unwrap(), manifest("1.9"), "Git is repaired");
 }
 
@@ -310,6 +311,83 @@ async fn installed_with_confirms(steps: &str) -> Sim {
     sim.git.commit("all of it", &[("rollouts/checkout/0001/promote.yaml", Some(""))]);
     sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
     sim
+}
+
+/// A metric that a Job of this image measures.
+fn by_job(image: &str) -> String {
+    let container = format!("{{name: smoke, image: 'registry.example/{image}', args: ['--pods={{{{ pods }}}}']}}");
+    let pod = format!("{{restartPolicy: Never, containers: [{container}]}}");
+    format!("job: {{spec: {{backoffLimit: 0, template: {{spec: {pod}}}}}}}")
+}
+
+fn jobs(sim: &Sim) -> Vec<serde_json::Value> {
+    sim.cluster.with(|world| world.api.list("jobs.batch").map(|job| (**job).clone()).collect())
+}
+
+async fn installed_by_job(image: &str) -> Sim {
+    let sim = installed(&by_job("smoke:1"), STEPS).await;
+    sim.git.commit("another image", &[(POLICY_FILE, Some(&policy(&by_job(image), STEPS)))]);
+    sim
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_completes_opens_the_gate() {
+    let sim = installed_by_job("smoke:2").await;
+    merge(&sim);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    let (_, run) = runs(&sim).remove(0);
+    assert_eq!((run.verdict, run.samples.len(), run.asked.as_str()), (Verdict::Pass, 1, "Jobs in shop"));
+    let Finding::Measured { result, .. } = &run.samples[0].found else { panic!("{run:?}") };
+    assert!(result.contains("\"complete\":true") && result.contains("\"succeeded\":1"), "{result}");
+    assert_eq!(run.check(), Ok(()));
+    let job = jobs(&sim).into_iter().find(|job| job.to_string().contains("smoke:2")).unwrap();
+    let argument = job["spec"]["template"]["spec"]["containers"][0]["args"][0].as_str().unwrap().to_owned();
+    assert!(argument.starts_with("--pods=(checkout-"), "{argument}");
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 86400);
+    assert_eq!(jobs(&sim).len(), 2, "one for each version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_fails_sends_it_back_and_its_log_stays_to_be_read() {
+    let sim = installed_by_job("smoke:2-crash").await;
+    merge(&sim);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    sim.pass(Duration::from_secs(10)).await;
+    let (_, run) = runs(&sim).remove(0);
+    assert_eq!((run.verdict, run.samples.len()), (Verdict::Fail, 1));
+    assert!(!has(&sim, Event::StageStarted, "weight-60"));
+    assert_eq!(jobs(&sim).len(), 2, "it is there to be looked at");
+    back_at_stable(&sim);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_never_ends_fails_at_the_deadline() {
+    let sim = installed_by_job("smoke:2-bad-image").await;
+    merge(&sim);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    let (_, run) = runs(&sim).remove(0);
+    let Finding::Measured { result, .. } = &run.samples[0].found else { panic!("{run:?}") };
+    assert!(result.contains("DeadlineExceeded"), "{result}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_finds_the_job_that_runs_and_an_abort_ends_it() {
+    let mut sim = installed_by_job("smoke:2-bad-image").await;
+    merge(&sim);
+    recorded(&sim, Event::StageWaiting, "weight-20", 1).await;
+    let runs = |job: &serde_json::Value| job["status"]["conditions"].as_array().is_none_or(Vec::is_empty);
+    while !jobs(&sim).iter().any(runs) {
+        sim.pass(Duration::from_secs(1)).await;
+    }
+    sim.kill();
+    sim.start();
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(jobs(&sim).iter().filter(|job| runs(job)).count(), 1, "the one that was there");
+    sim.git.commit("enough", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
+    recorded(&sim, Event::Aborted, "", 1).await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(jobs(&sim).iter().filter(|job| runs(job)).count(), 0, "nobody waits for it any more");
+    back_at_stable(&sim);
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,6 +125,8 @@ struct State {
     /// Which write fault comes at every write until this is taken back.
     always: Option<WriteFault>,
     once: Option<Once>,
+    /// The same, until it is taken back.
+    every: Option<Once>,
     meanwhile: Option<Meanwhile>,
     /// How long each write takes, one after the other, and when the next may begin.
     pace: Option<(Duration, Instant)>,
@@ -154,6 +156,7 @@ impl Default for Faults {
             drawn: None,
             always: None,
             once: None,
+            every: None,
             meanwhile: None,
             pace: None,
             stale: None,
@@ -245,6 +248,16 @@ impl Faults {
         self.state.lock().unwrap().once = Some((Box::new(wanted), fault));
     }
 
+    /// Lets a fault come at every write or push whose description is as wanted, until it is taken back.
+    pub fn every(&self, fault: WriteFault, wanted: impl Fn(&str) -> bool + Send + 'static) {
+        self.state.lock().unwrap().every = Some((Box::new(wanted), fault));
+    }
+
+    /// Takes that back.
+    pub fn no_more(&self) {
+        self.state.lock().unwrap().every = None;
+    }
+
     /// Lets somebody do something when the so-manieth write or push is on its way.
     pub fn meanwhile(&self, write: usize, act: impl FnOnce() + Send + 'static) {
         self.state.lock().unwrap().meanwhile = Some((write, Box::new(act)));
@@ -285,6 +298,11 @@ impl Faults {
         let mut state = self.state.lock().unwrap();
         if state.once.as_ref().is_some_and(|(wanted, _)| wanted(&described())) {
             return state.once.take().map(|(_, fault)| fault);
+        }
+        if let Some((wanted, fault)) = &state.every
+            && wanted(&described())
+        {
+            return Some(*fault);
         }
         let at = state.counts.writes;
         state.counts.writes += usize::from(state.armed);

@@ -15,9 +15,10 @@ const FOLLOWS_AFTER: SignedDuration = SignedDuration::from_secs(2);
 #[derive(Default)]
 pub struct Gateway(BTreeMap<String, (i64, Timestamp)>);
 
-/// What goes to each Service by the first rule of a route.
+/// What goes to each Service by the last rule of a route: those for headers come before.
 fn weights(route: &Value) -> BTreeMap<String, u64> {
-    let backends = route["spec"]["rules"][0]["backendRefs"].as_array().into_iter().flatten();
+    let rules = route["spec"]["rules"].as_array().and_then(|rules| rules.last());
+    let backends = rules.and_then(|rule| rule["backendRefs"].as_array()).into_iter().flatten();
     let one = |backend: &Value| (backend["name"].as_str().unwrap().to_owned(), backend["weight"].as_u64().unwrap_or(1));
     backends.map(one).collect()
 }

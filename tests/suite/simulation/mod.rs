@@ -15,6 +15,7 @@ pub mod replicas;
 pub mod time;
 
 mod analysis;
+mod blue_green;
 mod exhaustive;
 mod going_back;
 pub mod rollouts;
@@ -195,6 +196,7 @@ impl Sim {
         let cluster = SimCluster::judged_by(modelled, clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
         let outside = Outside::new(Arc::new(clock.clone()));
+        outside.is_pods(&cluster);
         let (sender, reports) = watch::channel(Reports::new());
         let controller = Controller {
             running: Arc::default(),

@@ -117,7 +117,9 @@ impl Switch<'_> {
         outcome.proxied.insert(workload.id.clone(), used(state, &answer));
         outcome.pending |= !settled;
         let more = state.is_some_and(|state| backend.tell(&wanted, state, outcome));
-        self.report(workload, reached, answer.clone(), asked, outcome);
+        if heard.is_some() {
+            self.report(workload, reached, answer, asked, outcome);
+        }
         let patience = match (settled, more) {
             (false, _) => WHILE_IT_FOLLOWS,
             (true, true) => WHILE_SERVERS_GO,

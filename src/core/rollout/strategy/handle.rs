@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::slice;
 use crate::core::{
+    cluster::PatchType,
     diff,
     manifest::{Object, strings},
     names::AppName,
@@ -90,6 +91,18 @@ pub(super) fn let_go(observed: &Observed<'_>, workload: &Workload, app: &AppName
     if !has_followed(live) {
         return Handle::Wait(Reason::Following { what: format!("{} is seen paused", workload.id) });
     }
+    // Paused and without one that has pods, the Deployment controller would scale up the newest that it still owns.
+    let (empty, mut bound): (Vec<&Slice<'_>>, Vec<&Slice<'_>>) =
+        bound.into_iter().partition(|slice| slice.replicas == 0 && slice.pods.is_empty());
+    if bound.is_empty() {
+        bound = empty;
+    } else if !empty.is_empty() {
+        let gone = |slice: &Slice<'_>| {
+            let why = format!("{} has no pods any more", slice.object.name());
+            Action::delete(slice.object, false, why)
+        };
+        return Handle::Act(empty.into_iter().filter(|slice| !slice.object.is_terminating()).map(gone).collect(), true);
+    }
     let mut actions = Vec::new();
     for slice in bound {
         if has_matching_labels(slice, &selector) {
@@ -104,6 +117,19 @@ pub(super) fn let_go(observed: &Observed<'_>, workload: &Workload, app: &AppName
     Handle::Act(actions, true)
 }
 
+/// Lets a slice's template be the handle's but for the hash, fields that others set there included, which
+/// `kubectl rollout restart` does: to the Deployment another template is a new version.
+fn equalise(slice: &Slice<'_>, handle: &Object) -> Option<Action> {
+    let mut template = Object(handle.0["spec"]["template"].clone());
+    template.set(&["metadata", "labels", labels::TEMPLATE_HASH], json!(slice.hash()));
+    if template.0 == slice.object.0["spec"]["template"] {
+        return None;
+    }
+    let body = json!([{ "op": "replace", "path": "/spec/template", "value": template.0 }]);
+    let why = format!("{}: its template is the handle's", slice.object.name());
+    Some(Action::patch(slice.object, PatchType::Json, body, why))
+}
+
 /// Brings the handle to owning its one slice, not paused.
 pub(super) fn own(
     observed: &Observed<'_>,
@@ -113,7 +139,8 @@ pub(super) fn own(
     notes: &[(&str, String)],
 ) -> Handle {
     let Some(live) = observed.handle else { return let_go(observed, workload, app, notes) };
-    if is_owned(slice, live) {
+    let owned = is_owned(slice, live);
+    if owned && !is_paused(live) {
         return match apply(slice::handle(workload, app, false, notes), live, notes, "the handle goes on by itself") {
             Some(action) => Handle::Act(vec![action], false),
             None => Handle::Right,
@@ -127,6 +154,13 @@ pub(super) fn own(
     }
     if !has_followed(live) {
         return Handle::Wait(Reason::Following { what: format!("{} is seen paused", workload.id) });
+    }
+    if let Some(action) = equalise(slice, live) {
+        return Handle::Act(vec![action], true);
+    }
+    if owned {
+        let action = apply(slice::handle(workload, app, false, notes), live, notes, "the handle goes on by itself");
+        return action.map_or(Handle::Right, |action| Handle::Act(vec![action], true));
     }
     if !has_matching_labels(slice, &selector) {
         let mut on = selector;

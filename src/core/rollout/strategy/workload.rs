@@ -148,7 +148,7 @@ impl Budget {
     fn new(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Self {
         let min_ready = signed(task.policy.min_ready);
         let wanted: u32 = task.totals.values().sum();
-        let floor = wanted.min(reachable(task, observed)).saturating_sub(task.policy.may_miss(wanted));
+        let floor = wanted.min(task.reachable(observed)).saturating_sub(task.policy.may_miss(wanted));
         let serving = task.traffic.and_then(|traffic| traffic.serving.clone());
         let mut budget = Self { serving, available: 0, in_service: 0, floor, exhausted: false };
         let in_service = observed.pods().filter(|pod| budget.counts(pod)).collect::<Vec<_>>();
@@ -180,19 +180,21 @@ impl Budget {
     }
 }
 
-/// Returns how many pods there can be at the frontier: where nothing was stable before, a unit has those of the quota and
-/// what is left of a version that was superseded, and no others come to fill it up.
-fn reachable(task: &Task<'_>, observed: &Observed<'_>) -> u32 {
-    if task.old.is_some() || task.method != Method::Install {
-        return u32::MAX;
+impl Task<'_> {
+    /// Returns how many pods there can be at the frontier: where nothing was stable before, a unit has those of the quota
+    /// and what is left of a version that was superseded, and no others come to fill it up.
+    pub(in crate::core::rollout) fn reachable(&self, observed: &Observed<'_>) -> u32 {
+        if self.old.is_some() || self.method != Method::Install {
+            return u32::MAX;
+        }
+        let digest = self.new.map(|new| labels::digest_label(&new.digest)).unwrap_or_default();
+        let in_unit = |(unit, total): (&Unit, &u32)| {
+            let between = observed.in_unit(unit).filter(|slice| slice.digest != digest).map(|slice| slice.replicas);
+            let quota = self.quota.get(unit).copied().unwrap_or(0);
+            (*total).min(quota + between.sum::<u32>())
+        };
+        self.totals.iter().map(in_unit).sum()
     }
-    let digest = task.new.map(|new| labels::digest_label(&new.digest)).unwrap_or_default();
-    let in_unit = |(unit, total): (&Unit, &u32)| {
-        let between = observed.in_unit(unit).filter(|slice| slice.digest != digest).map(|slice| slice.replicas);
-        let quota = task.quota.get(unit).copied().unwrap_or(0);
-        (*total).min(quota + between.sum::<u32>())
-    };
-    task.totals.iter().map(in_unit).sum()
 }
 
 /// Returns whether a pod that is ready gets the requests that it is to get: an EndpointSlice names it, or no Service of

@@ -132,3 +132,69 @@ async fn fault_79_somebody_scales_and_edits_by_hand() {
     let fought = written(&sim)[before..].iter().filter(|one| matches!(one.write, Write::Apply { .. })).count();
     assert!(fought < 30, "put back {fought} times");
 }
+
+#[tokio::test(start_paused = true)]
+async fn fault_79_the_handle_is_resumed_in_the_middle() {
+    let sim = merged().await;
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    let names = |sim: &Sim| -> Vec<String> { pods(sim).iter().map(|pod| pod_name(pod)).collect() };
+    let before = names(&sim);
+    for time in 1..=3 {
+        person_patches(&sim, "deployments.apps", "checkout", json!({"spec": {"paused": false}}));
+        sim.pass(Duration::from_secs(60)).await;
+        assert_eq!(names(&sim), before, "what the Deployment made is gone again, and nothing else");
+        assert_eq!(list(&sim, "replicasets.apps").len(), 2);
+        let records = sim.records("checkout", 2);
+        assert_eq!(records.iter().filter(|record| record.event == Event::DriftCorrected).count(), time);
+    }
+    completed(&sim, 2).await;
+    assert_eq!((super::at(&sim, "2.0"), in_service(&sim)), (10, 10));
+    // At rest in two units the handle is paused as well.
+    person_patches(&sim, "deployments.apps", "checkout", json!({"spec": {"paused": false}}));
+    sim.pass(Duration::from_secs(120)).await;
+    assert_eq!((names(&sim), in_service(&sim)), (before, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_79_a_deployment_with_one_slice_is_restarted_by_hand() {
+    let flat = rollouts::POLICY.replace(
+        "      topology:\n        unitType: topology.kubernetes.io/zone\n        units: [dca, dcb]\n        \
+         autoReschedule: {enable: true, initialDelaySeconds: 10}\n",
+        "",
+    );
+    assert!(!flat.contains("topology"));
+    let sim = Sim::new(&[
+        ("policies/two-data-centers.yaml", &flat),
+        ("apps/checkout/app.yaml", rollouts::APP),
+        (DEPLOYMENT, &manifest("1.9")),
+    ]);
+    recorded(&sim, 1, Event::StageWaiting, "beta").await;
+    decide(&sim, 1, "promote.yaml", "");
+    sim.pass(Duration::from_secs(120)).await;
+    assert!(has(&sim, 1, Event::Completed));
+    for time in ["10:00", "11:00"] {
+        let noted = json!({"kubectl.kubernetes.io/restartedAt": time});
+        let template = json!({"metadata": {"annotations": noted}});
+        person_patches(&sim, "deployments.apps", "checkout", json!({"spec": {"template": template}}));
+        sim.pass(Duration::from_secs(300)).await;
+        let restarted = |pod: &Arc<Value>| pod["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] == time;
+        assert!(pods(&sim).iter().all(restarted), "every pod is new: {:#?}", list(&sim, "replicasets.apps"));
+        assert_eq!((pods(&sim).len(), in_service(&sim)), (10, 10));
+        assert_eq!(list(&sim, "replicasets.apps").len(), 1, "one slice, which the Deployment owns");
+        assert!(sim.report("checkout").unwrap().reasons.is_empty(), "{:?}", sim.report("checkout").unwrap().reasons);
+    }
+    // Another image by hand is no restart: it is put back.
+    sim.cluster.with(|world| {
+        let mut handle = Value::clone(&world.api.get("deployments.apps", "shop", "checkout").unwrap());
+        handle["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example/checkout:9.9");
+        super::person_patches_in(world, "deployments.apps", "checkout", json!({"spec": handle["spec"]}));
+    });
+    sim.pass(Duration::from_secs(300)).await;
+    assert!(has(&sim, 1, Event::DriftCorrected));
+    assert_eq!((super::at(&sim, "1.9"), pods(&sim).len()), (10, 10));
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    recorded(&sim, 2, Event::StageWaiting, "beta").await;
+    decide(&sim, 2, "promote.yaml", "");
+    sim.pass(Duration::from_secs(300)).await;
+    assert_eq!((super::at(&sim, "2.0"), pods(&sim).len(), in_service(&sim)), (10, 10, 10));
+}

@@ -1,85 +1,34 @@
-//! The closing table: what the cluster and the repository show, beside what was promised.
+//! What the cluster and the repository show of the batched demo, beside what was promised.
 
 use std::collections::BTreeMap;
 
-use owo_colors::OwoColorize as _;
-
 use super::{
-    pods::{Asker, Pods},
-    setting::Setting,
-    story::{Seen, VERSIONS},
+    super::{
+        pods::{Asker, Pods},
+        setting::Setting,
+        table::{Row, Verdict, count, repaired, rollouts, verified},
+    },
+    story::{APP, Seen, VERSIONS},
 };
-use crate::{
-    cli::{error::Error, output},
-    core::ledger::{Event, Record},
-};
+use crate::{cli::error::Error, core::ledger::Event};
 
-/// One thing that was promised.
-struct Row {
-    what: String,
-    seen: Vec<String>,
-    well: bool,
-}
-
-/// What came of the demo.
-pub struct Verdict {
-    steps: Vec<Row>,
-    facts: Vec<Row>,
-}
-
-impl Verdict {
-    /// Compares what was seen with what is promised, and looks at cluster and repository once more.
-    ///
-    /// # Errors
-    ///
-    /// One of them does not answer.
-    pub async fn of(
-        setting: &Setting,
-        asker: &Asker,
-        seen: &Seen,
-        verify: Result<String, String>,
-    ) -> Result<Self, Error> {
-        let now = asker.pods().await?;
-        let mut facts = vec![batches(seen), restarted(seen), at_rest(&now)];
-        facts.push(repaired(setting, seen).await?);
-        facts.push(records(setting).await?);
-        let well = verify.is_ok();
-        let seen_verify = verify.unwrap_or_else(|broken| broken);
-        facts.push(Row { what: "`locktender audit verify`".to_owned(), seen: vec![seen_verify], well });
-        Ok(Self { steps: steps(seen), facts })
-    }
-
-    /// Returns whether all of it is as promised.
-    pub fn is_well(&self) -> bool {
-        self.steps.iter().chain(&self.facts).all(|row| row.well)
-    }
-
-    /// Lays it out.
-    pub fn table(&self) -> String {
-        let header = ["", "", "dca", "dcb", "at 1.9", "at 2.0", "same pods"].map(str::to_owned).to_vec();
-        let rows: Vec<Vec<String>> = [header].into_iter().chain(self.steps.iter().map(Row::cells)).collect();
-        let mut text = output::columns(&rows);
-        text.push('\n');
-        let rows: Vec<Vec<String>> = self.facts.iter().map(Row::cells).collect();
-        text.push_str(&output::columns(&rows));
-        text.lines().map(|line| format!("  {line}").trim_end().to_owned() + "\n").collect()
-    }
-
-    /// Returns the last line.
-    pub fn closing(&self) -> String {
-        if self.is_well() {
-            format!("  {} all of it is as promised", "✓".green())
-        } else {
-            format!("  {} not everything is as promised", "✗".red())
-        }
-    }
-}
-
-impl Row {
-    fn cells(&self) -> Vec<String> {
-        let well = if self.well { "✓" } else { "✗" }.to_owned();
-        [well, self.what.clone()].into_iter().chain(self.seen.iter().cloned()).collect()
-    }
+/// Compares what was seen with what is promised, and looks at cluster and repository once more.
+///
+/// # Errors
+///
+/// One of them does not answer.
+pub async fn verdict(
+    setting: &Setting,
+    asker: &Asker,
+    seen: &Seen,
+    verify: Result<String, String>,
+) -> Result<Verdict, Error> {
+    let now = asker.pods().await?;
+    let mut facts = vec![batches(seen), restarted(seen), at_rest(&now)];
+    facts.push(repaired(setting, APP, &seen.before).await?);
+    facts.push(records(setting).await?);
+    facts.push(verified(verify));
+    Ok(Verdict { header: &["dca", "dcb", "at 1.9", "at 2.0", "same pods"], steps: steps(seen), facts })
 }
 
 /// What is promised of a step: pods by unit at the version that is on its way, and how many pods there are.
@@ -168,23 +117,9 @@ fn at_rest(now: &Pods) -> Row {
     Row { what: "the cluster now".to_owned(), seen: vec![shown.join(", ")], well }
 }
 
-async fn repaired(setting: &Setting, seen: &Seen) -> Result<Row, Error> {
-    let now = setting.repositories.id("main:apps/checkout").await?;
-    let well = now == seen.before;
-    let by = setting.repositories.log("apps/checkout").await?.into_iter().next();
-    let by = by.map(|commit| format!("{} {}", commit.id, commit.subject)).unwrap_or_default();
-    Ok(Row { what: "Git is as before the merge".to_owned(), seen: vec![by], well })
-}
-
 /// What the journals say: how many records, how each rollout ended, and whose the confirms are.
 async fn records(setting: &Setting) -> Result<Row, Error> {
-    let mut rollouts = Vec::new();
-    for path in setting.repositories.paths("rollouts/checkout").await? {
-        if path.ends_with("/journal.yaml") {
-            rollouts.push(setting.repositories.journal(&path).await?);
-        }
-    }
-    let count = |records: &[Record], event: Event| records.iter().filter(|record| record.event == event).count();
+    let rollouts = rollouts(setting, APP).await?;
     let all: usize = rollouts.iter().map(Vec::len).sum();
     let confirms: usize = rollouts.iter().map(|records| count(records, Event::ConfirmAccepted)).sum();
     let steps_back: usize = rollouts.iter().map(|records| count(records, Event::StageReverted)).sum();
