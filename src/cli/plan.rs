@@ -25,7 +25,7 @@ use crate::{
         rollout::{
             input::HeadContent,
             plan::{Method, Plan, Stage},
-            render::Render,
+            render::{Maker, Render, Workload},
             report::{Activity, Reason},
         },
     },
@@ -296,16 +296,21 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
     let strategy = plan.policy.as_ref().map(|policy| &policy.spec.strategy);
     let update = strategy.map(|strategy| strategy.pods().update);
     let one = |(id, method): (&String, &Method)| {
+        let before = stable.and_then(|stable| stable.workloads.get(id));
+        let after = target.and_then(|target| target.workloads.get(id));
+        let maker = after.or(before).map_or(Maker::Slices, Workload::maker);
         let text = match method {
+            Method::Install if maker == Maker::Nodes => "installed on every node at once".to_owned(),
             Method::Install => "installed: there is no older version".to_owned(),
-            Method::InPlace => "image only: updated in place, pods keep name, node and IP".to_owned(),
+            Method::InPlace => format!("image only: updated in place, {}", in_place(maker)),
             Method::Rebalance => "unchanged: pods stay as they are".to_owned(),
             Method::Remove => "removed".to_owned(),
             Method::Recreate => {
-                let before = stable.and_then(|stable| stable.workloads.get(id));
-                let after = target.and_then(|target| target.workloads.get(id));
                 let obstacle = before.zip(after).and_then(|(before, after)| after.obstacle_to_in_place(before));
                 match (obstacle, update) {
+                    (obstacle, _) if maker != Maker::Slices => {
+                        format!("{}: {}", made_anew(maker), obstacle.as_deref().unwrap_or("the policy says so"))
+                    }
                     _ if matches!(strategy, Some(Strategy::Canary(_))) => {
                         "new pods come beside the old ones, which go once as many are ready".to_owned()
                     }
@@ -321,6 +326,24 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
         (id.clone(), text)
     };
     plan.methods.iter().map(one).collect()
+}
+
+/// Says how pods that are updated in place go.
+fn in_place(maker: Maker) -> &'static str {
+    match maker {
+        Maker::Slices => "pods keep name, node and IP",
+        Maker::Ordinals => "the highest ordinal first, pods keep UID, node and IP",
+        Maker::Nodes => "node by node, pods keep name and IP; one that dies meanwhile may come back new",
+    }
+}
+
+/// Says how pods that are made anew go.
+fn made_anew(maker: Maker) -> &'static str {
+    match maker {
+        Maker::Slices => "recreated in the same unit",
+        Maker::Ordinals => "made anew one by one, the highest ordinal first",
+        Maker::Nodes => "made anew node by node, and one that dies meanwhile may come back new",
+    }
 }
 
 fn config(stable: Option<&Render>, target: &Render) -> String {

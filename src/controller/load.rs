@@ -23,6 +23,7 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         jobs, labels,
+        render::{Maker, Workload},
         state::State,
         view::Touched,
     },
@@ -236,7 +237,14 @@ impl Controller {
         let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
-                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
+                // What a StatefulSet's controller keeps of each version tells which pods it would make.
+                let sets = render.workloads.values().filter(|workload| workload.maker() != Maker::Slices);
+                let revisions = Kind::new("apps", "v1", "ControllerRevision");
+                // In which unit a DaemonSet's pod is its node says.
+                let nodes = |set: &Workload| (set.maker() == Maker::Nodes).then(|| Kind::new("", "v1", "Node"));
+                let watched =
+                    sets.flat_map(move |set| [set.object.kind(), revisions.clone()].into_iter().chain(nodes(set)));
+                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind).chain(watched)
             })
             .collect();
         kinds.extend(measured_by_jobs.then(jobs::kind));

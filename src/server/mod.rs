@@ -3,6 +3,7 @@
 
 pub mod health;
 pub mod metrics;
+pub mod page;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 

@@ -137,7 +137,7 @@ fn closing_table(strategy: &str, header: &str) -> (Vec<String>, String) {
 
 #[test]
 fn a_canary_grows_under_load_and_one_that_answers_errors_goes_back_by_itself() {
-    let (table, told) = closing_table("canary", "by v1");
+    let (table, told) = closing_table("canary", "by v1  by v2");
     for (row, start) in table[1..4].iter().zip(["✓ v2: weight-20 2 ", "✓ v2: weight-40 4 ", "✓ v2: weight-60 6 "])
     {
         assert!(row.starts_with(start), "{told}");

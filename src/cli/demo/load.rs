@@ -10,11 +10,6 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::get,
-};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -26,7 +21,7 @@ use tokio::{
 };
 
 use super::endpoints::{Endpoint, Endpoints};
-use crate::{cli::error::Error, sandbox::server::Sandbox};
+use crate::{cli::error::Error, sandbox::server::Sandbox, server::page};
 
 /// The time between two requests.
 const PACE: Duration = Duration::from_millis(8);
@@ -152,9 +147,9 @@ impl Load {
         self.tasks.spawn(async move { endpoints.follow(service, sender).await });
         self.tasks.spawn(send(client, table, self.log.clone()));
         if let Some(listener) = self.listener.take() {
-            let router = Router::new().route("/{digest}", get(page)).with_state(self.log.clone());
+            let log = self.log.clone();
             self.tasks.spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
+                if let Err(error) = page::serve(listener, move |digest| lately(&log, digest)).await {
                     tracing::warn!(%error, "the load's page has ended");
                 }
             });
@@ -214,9 +209,9 @@ async fn send(client: Client, mut table: watch::Receiver<Vec<Endpoint>>, log: Lo
 }
 
 /// Tells how a version's requests went lately: `rate` is the share that went well, `null` where there were none.
-async fn page(State(log): State<Log>, Path(digest): Path<String>) -> Json<Value> {
+fn lately(log: &Log, digest: &str) -> Value {
     let since = Timestamp::now() - LATELY;
-    let log = lock(&log);
+    let log = lock(log);
     let lately = log.iter().rev().take_while(|one| one.at >= since).filter(|one| one.digest == digest);
     let (mut well, mut all) = (0_u32, 0_u32);
     for one in lately {
@@ -224,5 +219,5 @@ async fn page(State(log): State<Log>, Path(digest): Path<String>) -> Json<Value>
         well += u32::from(one.outcome == Outcome::Well);
     }
     let rate = (all > 0).then(|| f64::from(well) / f64::from(all));
-    Json(json!({ "requests": all, "rate": rate }))
+    json!({ "requests": all, "rate": rate })
 }

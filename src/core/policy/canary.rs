@@ -68,27 +68,8 @@ pub enum Size {
     /// As many pods as that share of the traffic needs, rounded up, where a router shares it out: the other pods stay.
     Capacity(Percent),
     /// A number or a share of the pods, at least 1.
-    Replicas(#[serde(with = "as_text")] IntOrPercent),
-}
-
-/// As people write it, `3` or `30%`: YAML has no enum in an enum.
-mod as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::core::policy::{IntOrPercent, Percent};
-
-    pub(super) fn serialize<S: Serializer>(value: &IntOrPercent, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IntOrPercent, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let read = match text.strip_suffix('%') {
-            Some(digits) => digits.parse().ok().and_then(Percent::new).map(IntOrPercent::Percent),
-            None => text.parse().ok().map(IntOrPercent::Count),
-        };
-        read.ok_or_else(|| D::Error::custom(format!("`{text}` is neither a count nor a percentage")))
-    }
+    // A plan is YAML, in which a choice inside a choice is not written by its tag.
+    Replicas(#[serde(with = "serde_yaml::with::singleton_map")] IntOrPercent),
 }
 
 impl Size {
@@ -111,6 +92,15 @@ impl Size {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_keeps_every_size() {
+        let share = IntOrPercent::Percent(Percent::QUARTER);
+        for size in [Size::ALL, Size::Replicas(IntOrPercent::Count(3)), Size::Replicas(share)] {
+            let kept = serde_yaml::to_string(&size).unwrap();
+            assert_eq!(serde_yaml::from_str::<Size>(&kept).unwrap(), size, "{kept}");
+        }
+    }
 
     #[test]
     fn neither_side_is_empty_before_the_end() {

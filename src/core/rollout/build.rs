@@ -10,7 +10,7 @@ use super::{
     render::{Render, Workload},
 };
 use crate::core::{
-    manifest::{Object, canonical_digest, digest, pod_template, selects, sort, stage, strings},
+    manifest::{Object, canonical_digest, digest, is_sliced, pod_template, selects, sort, stage, strings},
     names::{Digest, Revision},
     policy::{Application, RolloutPolicy},
 };
@@ -25,7 +25,10 @@ pub fn build(
 ) -> Render {
     sort(&mut objects);
     let everything = digest(&objects);
-    let staged = stage(&objects);
+    let staged = match &policy {
+        Some(policy) => stage(&objects, &|object| policy.strategy.stages(&object.kind())),
+        None => stage(&objects, &is_sliced),
+    };
     let mut digests: BTreeMap<String, Digest> =
         staged.workloads.iter().map(|workload| (id(&workload.object), workload.digest)).collect();
     let mut render = Render {

@@ -9,14 +9,15 @@ use super::{
     jobs,
     observe::Observed,
     plan::{self, Plan, PlanError, PlanRequest},
-    render::Render,
+    render::{Maker, Render},
     report::{Activity, Reason, Report, StageReport},
     rest, sides,
     state::{Outcome, Phase, State},
     steer,
+    strategy::nodes,
 };
 use crate::core::{
-    ledger::{Draft, Event},
+    ledger::{Draft, Event, Quota},
     names::Revision,
     policy::RolloutPolicy,
 };
@@ -181,7 +182,7 @@ pub(super) fn open(
     }
     let staged = target.into_iter().flat_map(|target| target.workloads.values()).filter(|_| policy.is_some());
     for workload in staged {
-        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let observed = Observed::read(input.view, input.app, &workload.key);
         if let Some(why) = steer::foreign(&observed).filter(|_| inherits.is_none()) {
             return Err(PlanError::Refused(why));
         }
@@ -190,6 +191,15 @@ pub(super) fn open(
         .into_iter()
         .flat_map(|target| target.workloads.values())
         .map(|workload| (workload.id.clone(), steer::wanted(workload, input.view)))
+        .collect();
+    let live_units: Quota = target
+        .into_iter()
+        .flat_map(|target| target.workloads.values())
+        .filter(|workload| workload.maker() == Maker::Nodes)
+        .filter_map(|workload| Some((workload, policy?)))
+        .map(|(workload, policy)| {
+            (workload.id.clone(), nodes::totals(workload, policy.strategy.pods(), None, input.view))
+        })
         .collect();
     let prunes = prunes(input, target.map(Arc::as_ref), stable.map(Arc::as_ref));
     let request = PlanRequest {
@@ -200,6 +210,7 @@ pub(super) fn open(
         head: &head.revision,
         policy,
         live_replicas: &live_replicas,
+        live_units: &live_units,
         known: target.is_some_and(|target| is_known(input, target, policy)),
         prunes,
         handed_over: stable.is_some_and(|stable| stable.keys().all(|key| (input.neighbours.render)(&key))),

@@ -14,7 +14,7 @@ use super::{
     labels, objects, plan,
     plan::{Gate, Method, Stage},
     quota,
-    render::Render,
+    render::{Render, Workload},
     report::{Activity, Reason},
     reschedule, rest, sides,
     state::{Phase, State},
@@ -264,13 +264,9 @@ fn go(
 fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
     let (Some(target), Some(pinned)) = (target, &state.plan.policy) else { return false };
     let strategy = &pinned.spec.strategy;
-    let units = strategy.pods().units();
     let mut totals = state.totals.clone();
     for workload in target.workloads.values() {
-        let wanted = steer::wanted(workload, input.view);
-        let now: u32 = totals.get(&workload.id).map_or(0, |counts| counts.values().sum());
-        if now != wanted {
-            let Ok(shared) = plan::totals_of(workload, wanted, strategy.pods()) else { continue };
+        if let Some(shared) = steer::totals(workload, &pinned.spec, &state.totals, input.view) {
             totals.insert(workload.id.clone(), shared);
         }
     }
@@ -292,7 +288,9 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
         // A stage `start` holds nothing and stays so.
         let first = old.iter().position(|counts| !counts.is_empty()).unwrap_or(0);
         let reached = state.stage.saturating_sub(first);
-        let fresh = quota::rescale(&old[first..], totals, &units, strategy, reached);
+        let Some(maker) = target.workloads.get(id).map(Workload::maker) else { continue };
+        let mut fresh = quota::rescale(&old[first..], totals, &maker.units(strategy.pods()), strategy, reached);
+        plan::keep_one_back(maker, &mut fresh);
         for (quota, counts) in quotas[first..].iter_mut().zip(fresh) {
             quota.insert(id.clone(), counts);
         }
@@ -461,7 +459,7 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
     let changed = workloads.filter(|workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance));
     let mut pods = Vec::new();
     for workload in changed {
-        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let observed = Observed::read(input.view, input.app, &workload.key);
         let digest = labels::digest_label(&workload.digest);
         pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {
             name: pod.object.name().to_owned(),

@@ -30,6 +30,9 @@ pub const ANCHOR_ABORT: &str = "abort";
 /// Kubernetes' own label by which ReplicaSets tell their pods apart.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// Kubernetes' own label by which StatefulSets tell their pods' versions apart.
+pub const REVISION: &str = "controller-revision-hash";
+
 /// On a pod that is taken out of service: since when (RFC 3339).
 pub const DRAINING: &str = "locktender.dev/draining-since";
 /// On a pod that is out of every EndpointSlice and load balancer: since when (RFC 3339).

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     quota::{self, Counts, ShareError},
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     services, stages,
 };
 use crate::core::{
@@ -265,6 +265,8 @@ pub struct PlanRequest<'a> {
     pub policy: Option<&'a RolloutPolicy>,
     /// Replicas of workloads whose manifest names none, from the cluster.
     pub live_replicas: &'a BTreeMap<String, u32>,
+    /// Pods of DaemonSets by unit, from the cluster.
+    pub live_units: &'a Quota,
     /// Whether the target was stable lately, so that confirms are not asked for.
     pub known: bool,
     /// Objects that would be removed, and how many there are in all.
@@ -281,8 +283,9 @@ pub struct PlanRequest<'a> {
 ///
 /// The sums do not fit.
 pub fn totals_of(workload: &Workload, total: u32, pods: &PodPolicy) -> Result<Counts, PlanError> {
-    let units = pods.units();
+    let units = workload.maker().units(pods);
     let shares = match (&workload.unit_replicas, &pods.topology) {
+        _ if workload.maker() != Maker::Slices => BTreeMap::new(),
         (Some(shares), _) => shares.clone(),
         (None, Some(topology)) => topology.unit_replicas.clone(),
         (None, None) => BTreeMap::new(),
@@ -339,16 +342,19 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
 
 fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
     let pods = policy.strategy.pods();
-    let units = pods.units();
     let mut staged: BTreeMap<String, Vec<Counts>> = BTreeMap::new();
     for workload in request.target.into_iter().flat_map(|target| target.workloads.values()) {
         let before = request.stable.and_then(|stable| stable.workloads.get(&workload.id));
         let live = request.live_replicas.get(&workload.id).copied();
         let total = workload.replicas.or(live).unwrap_or(1);
-        let totals = totals_of(workload, total, pods)?;
+        let totals = match workload.maker() {
+            Maker::Nodes => request.live_units.get(&workload.id).cloned().unwrap_or_default(),
+            _ => totals_of(workload, total, pods)?,
+        };
         let method = method_of(workload, before, pods)?;
         if method != Method::Rebalance {
-            staged.insert(workload.id.clone(), quota::stages(&totals, &units, &policy.strategy));
+            let stages = quota::stages(&totals, &workload.maker().units(pods), &policy.strategy);
+            staged.insert(workload.id.clone(), stages);
         }
         plan.methods.insert(workload.id.clone(), method);
         plan.totals.insert(workload.id.clone(), totals);
@@ -369,6 +375,13 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
+    for (id, stages) in &mut staged {
+        // A workload that needs fewer batches than another is done earlier and stays there.
+        let last = stages.last().cloned().unwrap_or_default();
+        stages.resize(count, last);
+        let maker = request.target.and_then(|target| target.workloads.get(id)).map(Workload::maker);
+        keep_one_back(maker.unwrap_or(Maker::Slices), stages);
+    }
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
     // Of a first install there is no other version to be compared with.
     let comparable = |gate: &Gate| match gate {
@@ -383,10 +396,9 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         plan.stages.push(Stage::start(start));
     }
     for (index, shape) in stages::shapes(&policy.strategy, count).into_iter().enumerate() {
-        // A workload that needs fewer batches than another is done earlier and stays there.
         let quota = staged
             .iter()
-            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index).or(stages.last())?.clone())))
+            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
             .collect();
         let split = shape.split.unwrap_or_default();
         // Who was on an earlier version would be on this one at once.
@@ -400,6 +412,16 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         });
     }
     Ok(())
+}
+
+/// Keeps a StatefulSet's last pod for the last stage, where it has several: as soon as all are at the new version its
+/// controller takes that for the current one, and the old one cannot be gone back to pod by pod.
+pub(super) fn keep_one_back(maker: Maker, stages: &mut [Counts]) {
+    let Some((last, before)) = stages.split_last_mut().filter(|_| maker == Maker::Ordinals) else { return };
+    for count in before.iter_mut().flatten().map(|(_, count)| count) {
+        let total: u32 = last.values().sum();
+        *count = (*count).min(total.saturating_sub(1).max(1));
+    }
 }
 
 /// Refuses Services that cannot be switched, and pods that cannot be asked for their health.

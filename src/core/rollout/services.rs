@@ -4,6 +4,7 @@
 //! The EndpointSlice controller copies a Service's labels onto its EndpointSlices. A narrowed Service carries the
 //! version that it is narrowed to as a label: slices that carry it were made from the narrowed selector.
 
+mod leaving;
 mod proxy;
 mod route;
 
@@ -18,7 +19,7 @@ use super::{
     health::{self, HealthOf},
     labels, objects,
     observe::Observed,
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     report::Reason,
     steer::{Course, totals},
     strategy::workload::{Proxied, Traffic},
@@ -165,6 +166,8 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
             switch.proxy(&asked, &sided, &mut outcome);
         }
         previews.extend(switch.still_routed(&previews, &mut outcome));
+    } else if let Some(policy) = course.policy {
+        leaving::next(course, policy, app, view, &mut outcome);
     }
     for preview in previews_of(app, view) {
         if previews.contains(&preview.key()) {
@@ -193,8 +196,11 @@ fn previews_of<'a>(app: &AppName, view: &'a View) -> impl Iterator<Item = &'a Ob
 fn sided<'a>(course: &Course<'a>, policy: &RolloutPolicy, app: &AppName, view: &'a View) -> Vec<Sided<'a>> {
     let Some(render) = course.new else { return Vec::new() };
     let one = |(id, new): (&'a String, &'a Workload)| {
+        if new.maker() != Maker::Slices {
+            return None;
+        }
         let old = course.old.and_then(|old| old.workloads.get(id));
-        let observed = Observed::read(view, app, &new.key.namespace, &new.key.name);
+        let observed = Observed::read(view, app, &new.key);
         let label = labels::digest_label(&new.digest);
         let others = observed.slices.iter().any(|slice| slice.digest != label);
         let differs = old.is_some_and(|old| old.digest != new.digest);
@@ -214,8 +220,12 @@ fn sided<'a>(course: &Course<'a>, policy: &RolloutPolicy, app: &AppName, view: &
 
 /// Counts the pods of a version that may get requests.
 fn available(course: &Course<'_>, one: &Sided<'_>, label: &str) -> u32 {
+    available_of(course, &one.observed, label)
+}
+
+fn available_of(course: &Course<'_>, observed: &Observed<'_>, label: &str) -> u32 {
     let min_ready = signed(course.policy.map_or(std::time::Duration::ZERO, |policy| policy.strategy.pods().min_ready));
-    let available = one.observed.pods().filter(|pod| pod.digest == label && pod.is_available(course.now, min_ready));
+    let available = observed.pods().filter(|pod| pod.digest == label && pod.is_available(course.now, min_ready));
     u32::try_from(available.count()).unwrap_or(u32::MAX)
 }
 

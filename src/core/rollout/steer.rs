@@ -14,10 +14,13 @@ use super::{
     observe::Observed,
     plan::{self, Method},
     quota::Counts,
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     report::{Reason, UnitReport},
     services::{self, Services},
-    strategy::workload::{self, Task},
+    strategy::{
+        nodes,
+        workload::{self, Task},
+    },
     stray,
     view::View,
 };
@@ -106,8 +109,11 @@ pub fn wanted(workload: &Workload, view: &View) -> u32 {
 
 /// Returns a workload's totals by unit: what was recorded while it still adds up, else shared out anew.
 pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, view: &View) -> Option<Counts> {
+    if workload.maker() == Maker::Nodes {
+        return Some(nodes::totals(workload, policy.strategy.pods(), recorded.get(&workload.id), view));
+    }
     let wanted = wanted(workload, view);
-    let units = policy.strategy.pods().units();
+    let units = workload.maker().units(policy.strategy.pods());
     let kept = recorded.get(&workload.id).filter(|counts| {
         counts.values().sum::<u32>() == wanted && counts.keys().eq(units.iter().collect::<BTreeSet<_>>())
     });
@@ -224,6 +230,8 @@ fn steer_workload<'a>(
         (Some(_), None) => Method::Install,
     };
     let quota = match course.quota {
+        // Where a DaemonSet's pods are nobody decides but its controller: the first come all at once.
+        Some(_) if method == Method::Install && Maker::of(key) == Maker::Nodes => totals.clone(),
         Some(quotas) if method != Method::Rebalance => quotas.get(id).cloned().unwrap_or_default(),
         _ => totals.clone(),
     };
@@ -235,7 +243,7 @@ fn steer_workload<'a>(
             return;
         }
     }
-    let observed = Observed::read(view, app, &key.namespace, &key.name);
+    let observed = Observed::read(view, app, key);
     if let Some(why) = foreign(&observed) {
         steered.done = false;
         steered.reasons.push(Reason::Held { why });
@@ -247,7 +255,7 @@ fn steer_workload<'a>(
         steered.reasons.push(Reason::Following { what: format!("the slice of {} is seen", pod.name()) });
         return;
     }
-    let units = pods.units();
+    let units = Maker::of(key).units(pods);
     let mut notes = vec![(labels::ROLLOUT, course.rollout.to_string())];
     if let Some(stage) = &course.stage {
         notes.push((labels::STAGE, stage.clone()));
@@ -284,7 +292,7 @@ fn steer_workload<'a>(
     steered.units.insert(id.to_owned(), outcome.units);
     steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
     steered.progress = steered.progress.max(outcome.progress);
-    let read_by = owners(&[new, old], &observed);
+    let read_by = owners(&[new, old], &observed, app, view);
     for (key, (object, slices)) in read_by {
         configuration.entry(key).or_insert_with(|| (object, Vec::new())).1.extend(slices);
     }
@@ -311,35 +319,43 @@ fn take_over(from: &AppName, app: &AppName, workload: &ObjectKey, view: &View) -
     slices.chain(pods).collect()
 }
 
-/// Says why a Deployment cannot be staged as it is: its pods run outside of slices.
+/// Says why a workload cannot be staged as it is: it runs, and its pods are not labelled as a version's.
 pub(super) fn foreign(observed: &Observed<'_>) -> Option<String> {
     let handle = observed.handle?;
-    let runs = handle.number(&["status", "replicas"]).unwrap_or(0) > 0;
+    let running = [["status", "replicas"], ["status", "currentNumberScheduled"]];
+    let runs = running.iter().any(|path| handle.number(path).unwrap_or(0) > 0);
     let is_ours = handle.annotation(labels::ROLLOUT).is_some();
-    (runs && !is_ours && observed.slices.is_empty()).then(|| {
+    let kind = handle.key().kind;
+    (runs && !is_ours && (observed.slices.is_empty() || kind != "Deployment")).then(|| {
         format!(
-            "Deployment/{} runs already, and was not made by Locktender: taking over running pods is not supported yet; \
+            "{kind}/{} runs already, and was not made by Locktender: taking over running pods is not supported yet; \
              delete it, or leave the application without a policy",
             handle.name()
         )
     })
 }
 
-/// Configuration by its key: what it is, and the owner references of the slices whose pods read it.
+/// Configuration by its key: what it is, and the owner references of what keeps the pods that read it.
 type Configuration<'a> = BTreeMap<ObjectKey, (&'a Object, Vec<Value>)>;
 
-fn owners<'a>(versions: &[Option<&'a Workload>], observed: &Observed<'_>) -> Configuration<'a> {
+fn owners<'a>(
+    versions: &[Option<&'a Workload>],
+    observed: &Observed<'_>,
+    app: &AppName,
+    view: &View,
+) -> Configuration<'a> {
     let mut read: Configuration<'a> = BTreeMap::new();
     for workload in versions.iter().copied().flatten() {
         let digest = labels::digest_label(&workload.digest);
-        let slices = observed.slices.iter().filter(|slice| slice.digest == digest && !slice.object.is_terminating());
-        let owners: Vec<Value> = slices
-            .map(|slice| {
+        let keepers = observed.keepers(view, app, &digest);
+        let owners: Vec<Value> = keepers
+            .iter()
+            .map(|keeper| {
                 json!({
                     "apiVersion": "apps/v1",
-                    "kind": "ReplicaSet",
-                    "name": slice.object.name(),
-                    "uid": slice.object.uid(),
+                    "kind": keeper.key().kind,
+                    "name": keeper.name(),
+                    "uid": keeper.uid(),
                 })
             })
             .collect();

@@ -20,7 +20,7 @@ steps:
 ";
 
 /// A canary policy under the name that the application's file asks for.
-fn canary(fields: &str) -> String {
+pub fn canary(fields: &str) -> String {
     let mut text = "\
 apiVersion: locktender.dev/v1alpha1
 kind: RolloutPolicy

@@ -1,10 +1,12 @@
-//! Real requests over real connections while an application is switched: none fails, and on new connections none reaches
-//! a version that should not serve.
+//! Real requests over real connections while an application is switched, or grows by weights: none fails, and on new
+//! connections none reaches a version that should not serve.
+//!
+//! `LOCKTENDER_LOAD=all` goes through twenty switches and ten canaries; otherwise it is a sample.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use locktender::core::{ledger::Event, rollout::report::Activity};
@@ -12,6 +14,7 @@ use serde_json::Value;
 
 use super::{
     blue_green::{blue_green, with_service},
+    canary::canary,
     *,
 };
 use crate::histories::release::{Place, Release, two_units};
@@ -99,45 +102,107 @@ impl Load {
     }
 }
 
-#[allow(clippy::print_stdout)]
+/// An application under load.
+struct Loaded {
+    release: Release,
+    load: Load,
+    began: Instant,
+    /// How many rollouts there were.
+    number: u32,
+}
+
+impl Loaded {
+    /// 1.0 is installed.
+    async fn new(policy: &str) -> Self {
+        let manifest = with_service("1.0");
+        let files = [(POLICY_FILE, policy), (APP_FILE, &*app("")), (DEPLOYMENT, &*manifest)];
+        let release = Release::on(Place::Sandbox, &files, two_units(), 10).await;
+        release.until("checkout", "1.0 is stable", |seen| seen.is(1, Activity::Stable)).await;
+        Self { release, load: Load::default(), began: Instant::now(), number: 1 }
+    }
+
+    fn is_over(&self, event: Event) -> bool {
+        let ledger = self.release.ledger("checkout");
+        ledger.get(&self.number).is_some_and(|all| all.iter().any(|one| one.event == event))
+    }
+
+    /// Somebody merges another version; returns its name.
+    fn merge(&mut self) -> String {
+        self.number += 1;
+        let tag = format!("{}.0", self.number);
+        self.release.commit(&tag, |clone| {
+            clone.write(DEPLOYMENT, &with_service(&tag));
+        });
+        tag
+    }
+
+    /// Somebody merges another version, and requests go on until it is out.
+    async fn complete(&mut self) -> String {
+        let tag = self.merge();
+        while !self.is_over(Event::Completed) {
+            assert!(!self.is_over(Event::Aborted), "{tag} went back");
+            self.load.turn(&self.release).await;
+        }
+        tag
+    }
+
+    #[allow(clippy::print_stdout)]
+    fn none_failed(&self, what: &str) {
+        assert_eq!(self.load.failed, Vec::<String>::new(), "of {} requests", self.load.asked);
+        let (asked, seconds) = (self.load.asked, self.began.elapsed().as_secs_f64());
+        println!("{what}: {asked} requests, none failed; {:.0} a second", asked as f64 / seconds);
+    }
+}
+
+/// How often it is done: a few times, or as often as is asked for.
+fn times(few: u32, all: u32) -> u32 {
+    if std::env::var("LOCKTENDER_LOAD").is_ok_and(|load| load == "all") { all } else { few }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_in_switches_and_on_the_way_back() {
     let policy =
         blue_green("confirm: none\nwatch: {duration: 1s}\nscaleDownDelaySeconds: 2\ngraceful: {gracePeriodSeconds: 1}");
-    let manifest = with_service("1.0");
-    let files = [(POLICY_FILE, &*policy), (APP_FILE, &*app("")), (DEPLOYMENT, &*manifest)];
-    let release = Release::on(Place::Sandbox, &files, two_units(), 10).await;
-    release.until("checkout", "1.0 is stable", |seen| seen.is(1, Activity::Stable)).await;
-    let mut load = Load::default();
-    let merge = |tag: &str| {
-        release.commit(tag, |clone| {
-            clone.write(DEPLOYMENT, &with_service(tag));
-        });
-    };
-    let over = |number: u32, event: Event| {
-        release.ledger("checkout").get(&number).is_some_and(|all| all.iter().any(|one| one.event == event))
-    };
-    for (number, tag) in [(2, "2.0"), (3, "3.0"), (4, "4.0"), (5, "5.0")] {
-        merge(tag);
-        while !over(number, Event::Completed) {
-            load.turn(&release).await;
-        }
+    let mut loaded = Loaded::new(&policy).await;
+    let mut released = vec!["1.0".to_owned()];
+    for _ in 0..times(4, 20) {
+        released.push(loaded.complete().await);
     }
-    assert_eq!(load.reached, ["1.0", "2.0", "3.0", "4.0", "5.0"], "never the one before again");
+    assert_eq!(loaded.load.reached, released, "never the one before again");
     // Switched, and aborted while it is watched.
-    merge("6.0");
+    let last = loaded.merge();
     let mut aborted = false;
-    while !over(6, Event::Aborted) && !over(6, Event::Completed) {
-        load.turn(&release).await;
-        if !aborted && load.reached.last().is_some_and(|version| version == "6.0") {
+    while !loaded.is_over(Event::Aborted) && !loaded.is_over(Event::Completed) {
+        loaded.load.turn(&loaded.release).await;
+        if !aborted && loaded.load.reached.last() == Some(&last) {
             aborted = true;
-            release.commit("abort", |clone| {
-                clone.write("rollouts/checkout/0006/abort.yaml", "");
+            let path = format!("rollouts/checkout/{:04}/abort.yaml", loaded.number);
+            loaded.release.commit("abort", |clone| {
+                clone.write(&path, "");
             });
         }
     }
-    assert!(over(6, Event::Aborted), "it was aborted in time");
-    assert_eq!(load.reached.split_off(5), ["6.0", "5.0"]);
-    assert_eq!(load.failed, Vec::<String>::new(), "of {} requests", load.asked);
-    println!("{} requests, none failed", load.asked);
+    assert!(loaded.is_over(Event::Aborted), "it was aborted in time");
+    assert_eq!(loaded.load.reached.split_off(released.len()), [last, released.pop().unwrap()]);
+    loaded.none_failed(&format!("{} switches, and one back", released.len()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_canaries_grow() {
+    let mut loaded = Loaded::new(&canary("steps:\n- setWeight: 50\ngraceful: {gracePeriodSeconds: 1}")).await;
+    let mut before = "1.0".to_owned();
+    let count = times(2, 10);
+    for _ in 0..count {
+        loaded.load.reached.clear();
+        let tag = loaded.complete().await;
+        let strangers = loaded.load.reached.iter().filter(|version| **version != before && **version != tag);
+        assert_eq!(strangers.count(), 0, "{:?}", loaded.load.reached);
+        loaded.load.reached.clear();
+        for _ in 0..20 {
+            loaded.load.turn(&loaded.release).await;
+        }
+        assert_eq!(loaded.load.reached, [&*tag], "once it is out, nothing else is reached");
+        before = tag;
+    }
+    loaded.none_failed(&format!("{count} canaries"));
 }

@@ -11,7 +11,10 @@ use locktender::{
         analysis::Verdict,
         ask::{Question, Said, Unanswered},
         ledger::{Cause, Event, Record},
-        rollout::report::{Activity, Reason},
+        rollout::{
+            labels,
+            report::{Activity, Reason},
+        },
     },
     sandbox::faults::{Fault, Target},
 };
@@ -338,4 +341,94 @@ async fn no_pod_goes_while_one_of_several_services_still_sends_to_it() {
     sim.faults.no_more();
     recorded(&sim, Event::Completed, "switch").await;
     assert_eq!([behind(&sim, "checkout"), behind(&sim, "internal")], [all("2.0"), all("2.0")]);
+}
+
+/// Two workloads, with a Service each.
+fn both(tag: &str) -> String {
+    let one = shop(tag, &["checkout"]);
+    let other = one.replace("{name: checkout}", "{name: basket}").replace("{app: checkout}", "{app: basket}");
+    let other = other.replace("registry.example/checkout:", "registry.example/basket:");
+    format!("{one}---\n{other}")
+}
+
+async fn both_installed(fields: &str) -> Sim {
+    let mut sim = Sim::new(&[
+        ("locktender.yaml", SETTINGS),
+        (POLICY_FILE, &policy(fields)),
+        ("apps/checkout/app.yaml", APP),
+        (DEPLOYMENT, &both("1.9")),
+    ]);
+    sim.outside.measures(|_| 0.99);
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
+    sim
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_workloads_switch_together_once_the_last_of_them_is_well() {
+    let sim = both_installed(HEALTHY).await;
+    let all = |tag: &str| BTreeMap::from([(tag.to_owned(), 4)]);
+    let fault = sim.cluster.with(|world| world.faults().add(Target::image("*/basket:2.0"), Fault::Sick));
+    sim.git.commit("2.0", &[(DEPLOYMENT, Some(&both("2.0")))]);
+    recorded(&sim, Event::StageStarted, "preview").await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!([behind(&sim, "checkout"), behind(&sim, "basket")], [all("1.9"), all("1.9")], "neither goes first");
+    sim.cluster.with(|world| world.faults().remove(fault));
+    let seen = watched(&sim, &["checkout", "basket"], |sim| has(sim, Event::Completed)).await;
+    assert_eq!(seen, [[all("1.9"), all("2.0")], [all("1.9"), all("2.0")]], "each all at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_workloads_are_switched_back_together() {
+    let sim = both_installed("confirm: none\nwatch: {duration: 10m, metrics: [success-rate]}").await;
+    let all = |tag: &str| BTreeMap::from([(tag.to_owned(), 4)]);
+    sim.outside.measures(|_| 0.5);
+    sim.git.commit("2.0", &[(DEPLOYMENT, Some(&both("2.0")))]);
+    let seen = watched(&sim, &["checkout", "basket"], |sim| has(sim, Event::Reverted)).await;
+    let there_and_back = [all("1.9"), all("2.0"), all("1.9")];
+    assert_eq!(seen, [there_and_back.clone(), there_and_back]);
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0")), (8, 0));
+}
+
+/// The version that was switched to is bad, and the fix comes by another strategy: nobody's requests stay with it.
+#[tokio::test(start_paused = true)]
+async fn a_fix_by_another_strategy_takes_requests_back_to_stable_first() {
+    let canary = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  strategy:
+    canary:
+      steps: [{setWeight: 50}, {confirm: {}}]
+";
+    let batched = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  strategy:
+    batched: {beta: {perUnit: 1}, batchSize: 2, confirm: beta, update: Recreate}
+";
+    for (strategy, stage, last) in [(canary, "weight-50", "weight-100"), (batched, "beta", "batch-2")] {
+        let sim = installed("confirm: none\nwatch: {duration: 1h}", &["checkout"]).await;
+        merge(&sim, "2.0", &["checkout"]);
+        recorded(&sim, Event::StageWaiting, "switch").await;
+        assert_eq!(behind(&sim, "checkout"), BTreeMap::from([("2.0".to_owned(), 4)]));
+        let fix = shop("2.1", &["checkout"]);
+        sim.git.commit("2.1, otherwise", &[(POLICY_FILE, Some(strategy)), (DEPLOYMENT, Some(&fix))]);
+        let waits = |sim: &Sim| sim.records("checkout", 3).iter().any(|record| record.event == Event::StageWaiting);
+        let seen = watched(&sim, &["checkout"], waits).await.remove(0);
+        let with_the_bad_one = seen.iter().filter(|behind| behind.contains_key("2.0")).count();
+        assert_eq!(with_the_bad_one, 1, "once left, never again: {seen:?}");
+        assert!(!behind(&sim, "checkout").contains_key("2.0"), "{seen:?}");
+        let path = format!("rollouts/checkout/0003/confirm/{stage}.yaml");
+        sim.git.commit("yes", &[(&path, Some(""))]);
+        sim.recorded("checkout", 3, Event::Completed, last, 1).await.unwrap();
+        sim.pass(Duration::from_secs(60)).await;
+        assert_eq!(behind(&sim, "checkout"), BTreeMap::from([("2.1".to_owned(), 4)]));
+        assert_eq!(pods(&sim).len(), 4);
+        let services: Vec<Arc<Value>> = sim.cluster.with(|world| world.api.list("services").cloned().collect());
+        let narrowed = |service: &&Arc<Value>| service["spec"]["selector"].get(labels::DIGEST).is_some();
+        assert_eq!(services.iter().filter(narrowed).count(), 0, "nothing is left of the switch");
+    }
 }

@@ -32,6 +32,12 @@ pub enum Scenario {
     Routed,
     /// The same, aborted half-way.
     RoutedAbort,
+    /// A StatefulSet whose pods are made anew.
+    Ordinals,
+    /// A StatefulSet in place; the confirm of the beta group is taken back.
+    OrdinalsBack,
+    /// A DaemonSet whose pods are made anew.
+    Nodes,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -60,6 +66,17 @@ spec:
 
 pub fn manifest(tag: &str) -> String {
     super::rollouts::manifest(tag).replace("replicas: 10", "replicas: 6")
+}
+
+/// The same as a StatefulSet of five.
+pub fn stateful_set(tag: &str) -> String {
+    let text = manifest(tag).replace("kind: Deployment", "kind: StatefulSet");
+    text.replace("  replicas: 6\n", "  serviceName: checkout\n  replicas: 5\n")
+}
+
+/// The same as a DaemonSet, on every node.
+pub fn daemon_set(tag: &str) -> String {
+    manifest(tag).replace("kind: Deployment", "kind: DaemonSet").replace("  replicas: 6\n", "")
 }
 
 const CANARY: &str = "\
@@ -135,6 +152,18 @@ impl Scenario {
             Self::SwitchBack => "switch-back",
             Self::Routed => "routed",
             Self::RoutedAbort => "routed-abort",
+            Self::Ordinals => "ordinals",
+            Self::OrdinalsBack => "ordinals-back",
+            Self::Nodes => "nodes",
+        }
+    }
+
+    /// What is released.
+    fn manifest(self, tag: &str) -> String {
+        match self {
+            Self::Ordinals | Self::OrdinalsBack => stateful_set(tag),
+            Self::Nodes => daemon_set(tag),
+            _ => manifest(tag),
         }
     }
 
@@ -144,10 +173,10 @@ impl Scenario {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
             Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
-            Self::Recreate => policy("Recreate"),
+            Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
-        let manifest = manifest("1.9");
+        let manifest = self.manifest("1.9");
         let mut files = vec![
             ("policies/two-data-centers.yaml", policy.as_str()),
             ("apps/checkout/app.yaml", super::rollouts::APP),
@@ -170,19 +199,25 @@ impl Scenario {
     /// The rollout itself, with what people do.
     async fn act(self, sim: &Sim) -> Result<(), String> {
         if !matches!(self, Self::Install) {
-            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&manifest("2.0")))]);
+            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&self.manifest("2.0")))]);
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen | Self::Routed => {
-                self.stages(sim, 2).await?;
-            }
             Self::RoutedAbort => {
                 sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
                 sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
                 sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
             }
-            Self::StepBack => {
+            Self::Release
+            | Self::Recreate
+            | Self::Canary
+            | Self::BlueGreen
+            | Self::Ordinals
+            | Self::Nodes
+            | Self::Routed => {
+                self.stages(sim, 2).await?;
+            }
+            Self::StepBack | Self::OrdinalsBack => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
                 sim.pass(Duration::from_secs(1)).await;
@@ -213,6 +248,8 @@ impl Scenario {
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
             Self::Routed | Self::RoutedAbort if number == 1 => (&[], "weight-100"),
             Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
+            // Nobody but its controller says when the first come.
+            Self::Nodes if number == 1 => (&[], "beta"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -367,4 +404,19 @@ fn everything_goes_wrong_once_in_a_canary_by_a_gateway() {
 #[test]
 fn everything_goes_wrong_once_in_a_canary_by_a_gateway_that_is_aborted() {
     exhaust(Scenario::RoutedAbort);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_stateful_set() {
+    exhaust(Scenario::Ordinals);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_stateful_set_that_steps_back() {
+    exhaust(Scenario::OrdinalsBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_daemon_set() {
+    exhaust(Scenario::Nodes);
 }

@@ -21,6 +21,7 @@ mod going_back;
 pub mod rollouts;
 mod rows;
 mod schedules;
+mod workloads;
 
 use std::{
     sync::{Arc, Mutex},

@@ -8,12 +8,14 @@ use serde_json::{Map, Value, json};
 use super::{Sim, git::BRANCH};
 
 /// Resources that Locktender or its applications write to.
-const RESOURCES: [&str; 8] = [
+const RESOURCES: [&str; 10] = [
     "namespaces",
     "configmaps",
     "services",
     "deployments.apps",
     "replicasets.apps",
+    "statefulsets.apps",
+    "daemonsets.apps",
     "pods",
     "endpointslices.discovery.k8s.io",
     super::gateway::ROUTES,

@@ -99,7 +99,7 @@ impl Switch<'_> {
             _ => None,
         });
         let one = sided.iter().find(|one| one.id == workload.id);
-        let observed = Observed::read(self.view, self.app, &workload.key.namespace, &workload.key.name);
+        let observed = Observed::read(self.view, self.app, &workload.key);
         let (wanted, reached) = match one {
             Some(one) => backend.two_sides(one, &observed, state),
             None => (backend.members(observed.pods(), 1), true),

@@ -2,6 +2,9 @@
 
 mod drain;
 mod handle;
+pub(super) mod nodes;
+mod ordinals;
 mod slice;
+mod told;
 mod unit;
 pub mod workload;

@@ -11,13 +11,15 @@ use serde_json::Value;
 use crate::simulation::gateway::ROUTES;
 
 /// Resources that are looked at.
-pub const RESOURCES: [&str; 7] = [
+pub const RESOURCES: [&str; 9] = [
     "pods",
     "replicasets.apps",
     "deployments.apps",
     "endpointslices.discovery.k8s.io",
     "services",
     "configmaps",
+    "statefulsets.apps",
+    "daemonsets.apps",
     ROUTES,
 ];
 
@@ -61,6 +63,13 @@ impl Snapshot {
         let name = labels::label_value(id.rsplit('/').next().unwrap_or(id));
         self.all(resource)
             .filter(move |object| label(object, labels::APP) == app && label(object, labels::WORKLOAD) == name)
+    }
+
+    /// Returns the object that a workload is, `StatefulSet/db`.
+    pub fn workload<'a>(&'a self, app: &'a str, id: &'a str) -> Option<&'a Value> {
+        let (kind, wanted) = id.split_once('/')?;
+        let is_it = |object: &&Value| name(object) == wanted && label(object, labels::APP) == app;
+        self.all(super::told::resource_of(kind)?).find(is_it)
     }
 
     /// Returns whether a pod takes part in the service: labelled, ready, and where a Service selects it, in an
