@@ -10,6 +10,7 @@ use super::{
     back,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
+    handover,
     input::{Decision, DecisionAtHead, Head, HeadContent, Input, files},
     labels, objects, plan,
     plan::{Gate, Method, Stage},
@@ -73,6 +74,11 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
         return decision;
     }
     let target = target.flatten();
+    // What ran without a policy is the other side as it would have been staged.
+    let stable = stable.map(|stable| match state.plan.policy {
+        Some(_) if stable.policy.is_none() => Arc::new(handover::staged_form(&stable).into_owned()),
+        _ => stable,
+    });
     let steered = go(input, state, target, stable.as_ref(), &mut decision);
     let analysed = match state.phase {
         // Whether pods of the stage have come and gone since or not: it was there, and is measured.
@@ -235,6 +241,8 @@ fn go(
         new: target.map(Arc::as_ref),
         old: stable.map(Arc::as_ref),
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
+        staged_by: stable.and_then(|stable| stable.policy.as_ref()),
+        methods: Some(&state.plan.methods),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
         split: state.current().split(),
@@ -415,6 +423,13 @@ fn complete(
     let kept: BTreeSet<_> = target.map(|target| target.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
     let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
+    let (gone, handed) = handover::still_read(gone, input.app, input.view);
+    if !handed.is_empty() {
+        let what = "configuration that pods read goes with them".to_owned();
+        decision.report.reasons.push(Reason::Following { what });
+        decision.actions.extend(handed);
+        return;
+    }
     if !gone.is_empty() {
         for object in gone.iter().filter(|object| !object.is_terminating()) {
             let why = format!("{} is not rendered any more", object.key());

@@ -1,6 +1,9 @@
 //! A rollout's plan: its stages, fixed when it opens, named by its plan hash.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +221,9 @@ pub struct Plan {
     /// The application that was renamed to this one: its pods are taken over as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherits: Option<AppName>,
+    /// How many pods that run already must move to another unit, by workload.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<String, u32>,
     /// SHA-256 over digests, policy and stages.
     pub hash: Digest,
 }
@@ -275,6 +281,10 @@ pub struct PlanRequest<'a> {
     pub handed_over: bool,
     /// The application that was renamed to this one.
     pub inherits: Option<AppName>,
+    /// Workloads that run already as the target says, though nothing of them was ever released: they are taken over.
+    pub runs: BTreeSet<String>,
+    /// How many of a workload's pods must move to another unit so that each has its total, by the node label of units.
+    pub moves: &'a dyn Fn(&Workload, &Counts, &str) -> u32,
 }
 
 /// Shares a workload's replicas out over the units of its policy and its application's overrides.
@@ -326,6 +336,7 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         stages: Vec::new(),
         prunes: Vec::new(),
         inherits: request.inherits.clone(),
+        moves: BTreeMap::new(),
         hash: Digest::of(b""),
     };
     match request.policy {
@@ -351,7 +362,14 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             Maker::Nodes => request.live_units.get(&workload.id).cloned().unwrap_or_default(),
             _ => totals_of(workload, total, pods)?,
         };
-        let method = method_of(workload, before, pods)?;
+        let method = match request.runs.contains(&workload.id) {
+            true => Method::Rebalance,
+            false => method_of(workload, before, pods)?,
+        };
+        if let Some(topology) = &pods.topology {
+            let moves = (request.moves)(workload, &totals, &topology.unit_type);
+            plan.moves.extend((moves > 0).then(|| (workload.id.clone(), moves)));
+        }
         if method != Method::Rebalance {
             let stages = quota::stages(&totals, &workload.maker().units(pods), &policy.strategy);
             staged.insert(workload.id.clone(), stages);
@@ -466,6 +484,8 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
     let removed = request.target.is_none() && !request.handed_over;
     if many || removed {
         plan.prunes.clone_from(prunes);
+    }
+    if many || removed || !plan.moves.is_empty() {
         match plan.stages.first_mut().filter(|first| !first.gates.contains(&Gate::Health)) {
             Some(start) if start.asks_for_confirm() => {}
             Some(start) => start.gates.push(Gate::Confirm),
@@ -477,7 +497,7 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
 /// Computes the plan hash: over digests, policy and stages, so that it can be told before the merge.
 pub fn hash(plan: &Plan) -> Digest {
     let workloads = |end: &End| end.workloads.clone();
-    let covered = serde_json::json!({
+    let mut covered = serde_json::json!({
         "app": plan.rollout.app,
         "from": plan.from.as_ref().map(workloads),
         "to": workloads(&plan.to),
@@ -489,6 +509,10 @@ pub fn hash(plan: &Plan) -> Digest {
         "prunes": plan.prunes,
         "inherits": plan.inherits,
     });
+    if !plan.moves.is_empty() {
+        // Plans of before have none, and the hash that they had.
+        covered["moves"] = serde_json::json!(plan.moves);
+    }
     Digest::of(covered.to_string().as_bytes())
 }
 

@@ -120,9 +120,13 @@ async fn a_pod_that_dies_on_its_node_may_come_back_new_and_is_taken_back() {
     let name = old.unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
     told.note("a pod at 1.9 in dca dies");
     told.release.delete(&format!("api/v1/namespaces/shop/pods/{name}"), "pods").await;
-    told.until("it is replaced", |seen| seen.pods.iter().all(|pod| pod["metadata"]["name"] != *name)).await;
+    let replaced = |seen: &Seen| seen.pods.iter().all(|pod| pod["metadata"]["name"] != *name);
+    told.release.until("logs", "it is replaced", replaced).await;
     let again = "dca 1.9: 2, dca 2.0: 1, dcb 1.9: 2, dcb 2.0: 1";
-    told.until("it is old again", |seen| by_unit(seen) == again && seen.is(2, Activity::Waiting)).await;
+    told.release.until("logs", "it is old again", |seen| by_unit(seen) == again && seen.is(2, Activity::Waiting)).await;
+    told.units().await;
+    told.decide(2, "confirm/beta", "");
+    told.waits(2, "batch-1").await;
     told.complete(2).await;
     assert_eq!(told.units().await, "dca 2.0: 3, dcb 2.0: 3; RollingUpdate");
     told!(told);

@@ -13,6 +13,7 @@ use locktender::core::ledger::Event;
 use super::{
     Sim,
     faults::{Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
+    handover,
     outcome::{differences, outcome},
 };
 
@@ -38,6 +39,10 @@ pub enum Scenario {
     OrdinalsBack,
     /// A DaemonSet whose pods are made anew.
     Nodes,
+    /// A Deployment without a policy gets one with two units.
+    TakeOver,
+    /// The policy goes.
+    GiveBack,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -152,6 +157,8 @@ impl Scenario {
             Self::SwitchBack => "switch-back",
             Self::Routed => "routed",
             Self::RoutedAbort => "routed-abort",
+            Self::TakeOver => "take-over",
+            Self::GiveBack => "give-back",
             Self::Ordinals => "ordinals",
             Self::OrdinalsBack => "ordinals-back",
             Self::Nodes => "nodes",
@@ -177,9 +184,10 @@ impl Scenario {
             _ => policy("InPlaceIfPossible"),
         };
         let manifest = self.manifest("1.9");
+        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
         let mut files = vec![
             ("policies/two-data-centers.yaml", policy.as_str()),
-            ("apps/checkout/app.yaml", super::rollouts::APP),
+            ("apps/checkout/app.yaml", app),
             (super::rollouts::DEPLOYMENT, &manifest),
         ];
         if matches!(self, Self::Routed | Self::RoutedAbort) {
@@ -198,7 +206,7 @@ impl Scenario {
 
     /// The rollout itself, with what people do.
     async fn act(self, sim: &Sim) -> Result<(), String> {
-        if !matches!(self, Self::Install) {
+        if self.releases() {
             sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&self.manifest("2.0")))]);
         }
         match self {
@@ -231,6 +239,14 @@ impl Scenario {
                 sim.recorded("checkout", 2, Event::StageReverted, "preview", 1).await?;
                 sim.pass(Duration::from_secs(30)).await;
             }
+            Self::TakeOver => {
+                sim.git.commit("stage it", &[(handover::APP_FILE, Some(super::rollouts::APP))]);
+                sim.recorded("checkout", 2, Event::Completed, "beta", 1).await?;
+            }
+            Self::GiveBack => {
+                sim.git.commit("no policy", &[(handover::APP_FILE, Some(handover::BARE))]);
+                sim.recorded("checkout", 2, Event::Completed, "all", 1).await?;
+            }
             Self::Abort => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageWaiting, "batch-1", 1).await?;
@@ -239,6 +255,11 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether another image is merged.
+    fn releases(self) -> bool {
+        !matches!(self, Self::Install | Self::TakeOver | Self::GiveBack)
     }
 
     /// Confirms what asks for it until the rollout is complete.
@@ -250,6 +271,7 @@ impl Scenario {
             Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
             // Nobody but its controller says when the first come.
             Self::Nodes if number == 1 => (&[], "beta"),
+            Self::TakeOver if number == 1 => (&[], "all"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -280,13 +302,17 @@ fn run(scenario: Scenario, faults: &[Fault]) -> Run {
         let sim = scenario.prepare().await.unwrap();
         let before = sim.checker.lock().unwrap().take();
         assert!(before.is_empty(), "{before:?}");
+        let since = handover::Since::now(&sim);
         sim.arm(faults);
         let failed = scenario.act(&sim).await.err();
         let counts = sim.faults.counts();
         sim.faults.disarm();
         // Long enough for what is late, and for two lists.
         sim.pass(Duration::from_secs(1500)).await;
-        let violations = sim.checker.lock().unwrap().take();
+        let mut violations = sim.checker.lock().unwrap().take();
+        if matches!(scenario, Scenario::TakeOver | Scenario::GiveBack) {
+            violations.extend(since.disturbed(&sim, 6));
+        }
         Run { counts, outcome: outcome(&sim), violations, failed }
     })
 }
@@ -389,6 +415,16 @@ fn everything_goes_wrong_once_in_a_canary() {
 #[test]
 fn everything_goes_wrong_once_in_a_switch() {
     exhaust(Scenario::BlueGreen);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_taking_over() {
+    exhaust(Scenario::TakeOver);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_giving_back() {
+    exhaust(Scenario::GiveBack);
 }
 
 #[test]

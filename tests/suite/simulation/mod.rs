@@ -18,6 +18,7 @@ mod analysis;
 mod blue_green;
 mod exhaustive;
 mod going_back;
+mod handover;
 pub mod rollouts;
 mod rows;
 mod schedules;

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     drain::{Drain, Goal, Step, signed},
-    handle, slice,
-    told::{There, count, in_order, is_at, leave, settle, tell},
+    handle,
+    told::{There, count, in_order, is_at, leave, revisions, settle, tell, template_of},
     workload::{Budget, Outcome, Task},
 };
 use crate::core::{
@@ -82,7 +82,8 @@ pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcom
         // Should somebody have taken it away, it comes back as it was, and goes through its stages again.
         let version = task.old.unwrap_or(new);
         outcome.done = false;
-        let wanted = object(task, version, task.method != Method::Rebalance);
+        let template = template_of(task, version, None, view);
+        let wanted = object(task, version, template, task.method != Method::Rebalance);
         outcome.actions.push(Action::apply(wanted, None, true, format!("{} is created", task.id)));
         return;
     };
@@ -96,13 +97,13 @@ pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcom
 }
 
 /// Builds the DaemonSet with a version's template. While it is `held`, its controller replaces no pod that is there.
-fn object(task: &Task<'_>, version: &Workload, held: bool) -> Object {
+fn object(task: &Task<'_>, version: &Workload, template: Value, held: bool) -> Object {
     let mut set = version.object.clone();
     set.set(&["metadata", "labels", labels::APP], json!(task.rollout.app));
     for (annotation, text) in &task.notes {
         set.set(&["metadata", "annotations", annotation], json!(text));
     }
-    set.set(&["spec", "template"], slice::template(version, &task.rollout.app));
+    set.set(&["spec", "template"], template);
     if held {
         set.set(&["spec", "updateStrategy"], json!({ "type": "OnDelete" }));
     }
@@ -153,7 +154,8 @@ impl Set<'_> {
         let version = old.unwrap_or(self.new);
         let all_new = self.pods.values().flatten().all(|pod| is_at(pod, self.new));
         let held = staged && !(self.task.last && all_new);
-        let wanted = object(self.task, version, held);
+        let template = template_of(self.task, version, Some(self.live), self.view);
+        let wanted = object(self.task, version, template, held);
         let why = format!(
             "{}: {}",
             self.task.id,
@@ -190,8 +192,7 @@ impl Set<'_> {
     /// Returns the name by which the controller tells a version's pods, once it has seen what the spec asks for.
     fn revision(&self, version: &Workload) -> Option<String> {
         let digest = labels::digest_label(&version.digest);
-        let own = |revision: &&Object| revision.controller().is_some_and(|(_, _, uid)| uid == self.live.uid());
-        let mut revisions = self.view.of_app(&self.task.rollout.app, "ControllerRevision").filter(own);
+        let mut revisions = revisions(&self.task.rollout.app, self.live, self.view);
         let revision = revisions.find(|revision| revision.label(labels::DIGEST) == Some(digest.as_str()))?;
         handle::has_followed(self.live).then(|| revision.label(labels::REVISION).map(str::to_owned)).flatten()
     }

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     drain::{Drain, Goal, Step, signed},
-    handle, slice,
-    told::{There, count, is_at, is_done, leave, settle, tell},
+    handle,
+    told::{There, count, is_at, is_done, leave, settle, tell, template_of},
     workload::{Budget, Outcome, Task},
 };
 use crate::core::{
@@ -42,7 +42,7 @@ pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcom
         let version = task.old.filter(|_| matches!(task.method, Method::InPlace | Method::Recreate)).unwrap_or(new);
         let first = Members::first(task, version, quota);
         outcome.done = false;
-        let wanted = first.object(task, version);
+        let wanted = first.object(task, version, template_of(task, version, None, view));
         outcome.actions.push(Action::apply(wanted, None, true, format!("{} is created", task.id)));
         return;
     };
@@ -84,13 +84,13 @@ impl Members {
         Self { partition: 0, replicas }
     }
 
-    fn object(self, task: &Task<'_>, new: &Workload) -> Object {
+    fn object(self, task: &Task<'_>, new: &Workload, template: Value) -> Object {
         let mut set = new.object.clone();
         set.set(&["metadata", "labels", labels::APP], json!(task.rollout.app));
         for (annotation, text) in &task.notes {
             set.set(&["metadata", "annotations", annotation], json!(text));
         }
-        set.set(&["spec", "template"], slice::template(new, &task.rollout.app));
+        set.set(&["spec", "template"], template);
         set.set(&["spec", "updateStrategy", "type"], json!("RollingUpdate"));
         set.set(&["spec", "updateStrategy", "rollingUpdate", "partition"], json!(self.partition));
         // Where Git names none they are an autoscaler's, or a person's.
@@ -141,7 +141,7 @@ impl<'a> Set<'a> {
     /// Returns whether pods from the partition on come back as the version that is gone to.
     fn has_template(&self) -> bool {
         let template = self.live.at(&["spec", "template", "metadata", "labels", labels::DIGEST]);
-        template.and_then(serde_json::Value::as_str) == Some(self.digest().as_str())
+        template.and_then(Value::as_str) == Some(self.digest().as_str())
     }
 
     fn step(&self, budget: &mut Budget, outcome: &mut Outcome) {
@@ -188,7 +188,8 @@ impl<'a> Set<'a> {
 
     /// Brings the StatefulSet to this; until it is seen, nothing is done.
     fn put(&self, members: Members, why: &str, outcome: &mut Outcome) {
-        let wanted = members.object(self.task, self.new);
+        let template = template_of(self.task, self.new, Some(self.live), self.view);
+        let wanted = members.object(self.task, self.new, template);
         let why = format!("{}: {why}", self.task.id);
         if let Some(action) = handle::apply(wanted, self.live, &self.task.notes, &why) {
             outcome.done = false;

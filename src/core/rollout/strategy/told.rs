@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
     drain::{self, Drain, Goal, Step, signed},
+    slice,
     workload::{Budget, Outcome, Task, gets_requests},
 };
 use crate::core::{
     manifest::Object,
-    names::Unit,
+    names::{AppName, Unit},
     rollout::{
         labels,
         observe::{Observed, Pod, images},
@@ -42,6 +44,28 @@ pub(super) fn is_done(pod: &Pod<'_>, task: &Task<'_>, view: &View) -> bool {
         && settled
         && back
         && gets_requests(pod, &task.rollout.app, view)
+}
+
+/// Returns the template of a version for a workload whose own controller makes the pods. One that the renderer renders
+/// differently now is taken as its controller has kept it: another template would replace every pod.
+pub(super) fn template_of(task: &Task<'_>, version: &Workload, live: Option<&Object>, view: &View) -> Value {
+    let digest = labels::digest_label(&version.digest);
+    let kept = || {
+        let live = live.filter(|_| version.differs)?;
+        let revision = revisions(&task.rollout.app, live, view).find(|it| it.label(labels::DIGEST) == Some(&digest))?;
+        let mut template = revision.at(&["data", "spec", "template"])?.clone();
+        // How the revision is put back: no part of it.
+        template.as_object_mut()?.remove("$patch");
+        Some(template)
+    };
+    kept().unwrap_or_else(|| slice::template(version, &task.rollout.app))
+}
+
+/// Returns the revisions that a workload's controller keeps.
+pub(super) fn revisions<'a>(app: &AppName, live: &Object, view: &'a View) -> impl Iterator<Item = &'a Object> {
+    let owner = live.uid().to_owned();
+    let is_own = move |it: &&Object| it.controller().is_some_and(|(_, _, uid)| uid == owner);
+    view.of_app(app, "ControllerRevision").filter(is_own)
 }
 
 /// What of a workload is in a unit.
