@@ -179,7 +179,10 @@ fn canary() -> Value {
             ("setCanaryReplicas", described("So many new pods.", int_or_percent(1))),
             ("pause", described("The step lasts so long at least.", pause)),
             ("confirm", described("A person confirms before the next step.", object(&[], []))),
-            ("analysis", described("These metrics are good before the next step.", analysis())),
+            (
+                "analysis",
+                described("These metrics are good before the next step, or from here on.", analysis_of_step()),
+            ),
         ],
     );
     step["minProperties"] = json!(1);
@@ -254,6 +257,10 @@ fn yes_no() -> Value {
 
 fn names() -> Value {
     json!({"type": "array", "items": text(NAME), "minItems": 1, "uniqueItems": true})
+}
+
+fn analysis_of_step() -> Value {
+    object(&["metrics"], [("metrics", names()), ("background", yes_no())])
 }
 
 fn analysis() -> Value {
