@@ -23,6 +23,7 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         jobs, labels,
+        render::{Maker, Render, Workload},
         state::State,
         view::Touched,
     },
@@ -227,16 +228,28 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
+        // Which unit a pod is in that was not made for one, its node says.
+        let all: Vec<&Render> = renders.clone().map(Arc::as_ref).collect();
+        let may_run = !self.ready && rollout::stable_at(&app.ledger.states).is_none();
+        let nodes = rollout::asks_for_nodes(&all, &self.view, may_run).then(|| Kind::new("", "v1", "Node"));
         let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
         let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
         let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
         let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
-                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind)
+                // What a StatefulSet's controller keeps of each version tells which pods it would make.
+                let sets = render.workloads.values().filter(|workload| workload.maker() != Maker::Slices);
+                let revisions = Kind::new("apps", "v1", "ControllerRevision");
+                // In which unit a DaemonSet's pod is its node says.
+                let nodes = |set: &Workload| (set.maker() == Maker::Nodes).then(|| Kind::new("", "v1", "Node"));
+                let watched =
+                    sets.flat_map(move |set| [set.object.kind(), revisions.clone()].into_iter().chain(nodes(set)));
+                render.objects.iter().chain(config).map(crate::core::manifest::Object::kind).chain(watched)
             })
             .collect();
         kinds.extend(measured_by_jobs.then(jobs::kind));
+        kinds.extend(nodes);
         for kind in kinds {
             self.watch(&kind).await;
         }

@@ -31,7 +31,7 @@ pub struct Staged {
 /// One workload whose pods go stage by stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StagedWorkload {
-    /// The Deployment, its template reading the versioned configuration.
+    /// The workload, its template reading the versioned configuration.
     pub object: Object,
     /// The configuration that its template reads, under its versioned names.
     pub configuration: Vec<Object>,
@@ -51,8 +51,8 @@ impl StagedWorkload {
     }
 }
 
-/// Returns whether an object is a workload whose pods can go stage by stage.
-pub fn can_be_staged(object: &Object) -> bool {
+/// Returns whether an object is a workload whose pods go in slices, which are placed unit by unit.
+pub fn is_sliced(object: &Object) -> bool {
     object.kind() == Kind::new("apps", "v1", "Deployment")
 }
 
@@ -69,14 +69,15 @@ pub fn pod_template(object: &Object) -> Option<&Value> {
     object.at(path)
 }
 
-/// Takes a render apart. Configuration that a staged template reads and that is in the render gets a name that holds its
-/// content's hash, so that it moves with the pods; configuration from elsewhere is read as it is.
-pub fn stage(objects: &[Object]) -> Staged {
+/// Takes a render apart: `is_staged` says which workloads' pods go stage by stage. Configuration that a staged template
+/// reads and that is in the render gets a name that holds its content's hash, so that it moves with the pods;
+/// configuration from elsewhere is read as it is.
+pub fn stage(objects: &[Object], is_staged: &dyn Fn(&Object) -> bool) -> Staged {
     let configuration: BTreeMap<(ConfigReference, &str), &Object> =
         objects.iter().filter_map(|object| Some(((configuration_name(object)?, object.namespace()), object))).collect();
     let read_elsewhere: BTreeSet<(ConfigReference, &str)> = objects
         .iter()
-        .filter(|object| !can_be_staged(object))
+        .filter(|object| !is_staged(object))
         .flat_map(|object| {
             let references = pod_template(object).map(config_references).unwrap_or_default();
             references.into_iter().map(|reference| (reference, object.namespace()))
@@ -84,7 +85,7 @@ pub fn stage(objects: &[Object]) -> Staged {
         .collect();
     let mut moved: BTreeSet<(ConfigReference, &str)> = BTreeSet::new();
     let mut workloads = Vec::new();
-    for object in objects.iter().filter(|object| can_be_staged(object)) {
+    for object in objects.iter().filter(|object| is_staged(object)) {
         let references = pod_template(object).map(config_references).unwrap_or_default();
         let known = references.into_iter().map(|reference| (reference, object.namespace()));
         let read: BTreeMap<ConfigReference, Versioned> = known
@@ -103,7 +104,7 @@ pub fn stage(objects: &[Object]) -> Staged {
             moved.contains(&key) && !read_elsewhere.contains(&key)
         })
     };
-    let others = objects.iter().filter(|object| !can_be_staged(object) && !is_moved(object)).cloned().collect();
+    let others = objects.iter().filter(|object| !is_staged(object) && !is_moved(object)).cloned().collect();
     Staged { workloads, others }
 }
 
@@ -154,6 +155,19 @@ fn versioned(object: &Object) -> Versioned {
     let mut object = object.clone();
     object.set(&["metadata", "name"], Value::String(name));
     Versioned { object, content }
+}
+
+/// Returns a staged pod template as it is without stages: reading configuration by its plain names.
+pub fn plain_names(template: &Value, configuration: &[Object]) -> Value {
+    let mut template = template.clone();
+    visit_references(&mut template, &mut |kind, name| {
+        let is_it = |object: &&Object| object.text(&["kind"]) == kind && object.name() == name.as_str();
+        if configuration.iter().any(|object| is_it(&object)) {
+            // The hyphen and eight digits of its content's hash.
+            name.truncate(name.len().saturating_sub(9));
+        }
+    });
+    template
 }
 
 /// Returns the ConfigMaps and Secrets that a pod template reads: from `envFrom`, `env`, volumes and projected volumes.
@@ -366,8 +380,8 @@ mod tests {
     fn configuration_moves_with_the_pods() {
         let template = json!({"containers": [{"name": "app", "envFrom": [{"configMapRef": {"name": "settings"}}]}]});
         let web = deployment("web", template.clone());
-        let before = stage(&[config("ConfigMap", "settings", "1"), web.clone()]);
-        let after = stage(&[config("ConfigMap", "settings", "2"), web]);
+        let before = stage(&[config("ConfigMap", "settings", "1"), web.clone()], &is_sliced);
+        let after = stage(&[config("ConfigMap", "settings", "2"), web], &is_sliced);
         assert_eq!(before.others, []);
         let (before, after) = (&before.workloads[0], &after.workloads[0]);
         assert_ne!(before.digest, after.digest);
@@ -388,7 +402,7 @@ mod tests {
             "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job", "namespace": "shop"},
             "spec": {"template": {"spec": template}},
         }));
-        let staged = stage(&[config("Secret", "keys", "x"), job.clone(), deployment("web", template)]);
+        let staged = stage(&[config("Secret", "keys", "x"), job.clone(), deployment("web", template)], &is_sliced);
         assert_eq!(staged.others, [config("Secret", "keys", "x"), job]);
         assert_eq!(staged.workloads[0].configuration.len(), 1);
     }
@@ -397,7 +411,7 @@ mod tests {
     fn what_does_not_reach_the_pods_leaves_the_digest() {
         let template = json!({"containers": [{"name": "app", "image": "web:1"}]});
         let web = deployment("web", template);
-        let digest = |object: &Object| stage(std::slice::from_ref(object)).workloads[0].digest;
+        let digest = |object: &Object| stage(std::slice::from_ref(object), &is_sliced).workloads[0].digest;
         let mut changed = web.clone();
         changed.set(&["spec", "replicas"], json!(20));
         changed.set(&["metadata", "labels"], json!({"a": "b"}));

@@ -52,7 +52,8 @@ pub enum Size {
     /// A share of the traffic, 1 to 100 %. Without a router it is the share of the pods.
     Weight(Percent),
     /// A number or a share of the pods, at least 1.
-    Replicas(IntOrPercent),
+    // A plan is YAML, in which a choice inside a choice is not written by its tag.
+    Replicas(#[serde(with = "serde_yaml::with::singleton_map")] IntOrPercent),
 }
 
 impl Size {
@@ -74,6 +75,15 @@ impl Size {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_keeps_every_size() {
+        let share = IntOrPercent::Percent(Percent::QUARTER);
+        for size in [Size::ALL, Size::Replicas(IntOrPercent::Count(3)), Size::Replicas(share)] {
+            let kept = serde_yaml::to_string(&size).unwrap();
+            assert_eq!(serde_yaml::from_str::<Size>(&kept).unwrap(), size, "{kept}");
+        }
+    }
 
     #[test]
     fn neither_side_is_empty_before_the_end() {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Beside, BlueGreen, Canary, IntOrPercent, Percent, Share};
 use crate::core::{
     analysis::Metric,
+    cluster::Kind,
     names::{Digest, Unit},
 };
 
@@ -146,6 +147,21 @@ impl Strategy {
             Self::Canary(_) => "canary",
             Self::BlueGreen(_) => "blueGreen",
         }
+    }
+
+    /// Returns whether it stages the pods of a kind of workload. Others are applied as they are, and their own controller
+    /// replaces the pods.
+    pub fn stages(&self, kind: &Kind) -> bool {
+        let by_pods = self.beside().is_none();
+        kind.group == "apps"
+            && match kind.kind.as_str() {
+                "Deployment" => true,
+                // There is no second set beside the first.
+                "StatefulSet" => by_pods,
+                // Its pods stay on their nodes: there is nothing beside them, and no share of a number.
+                "DaemonSet" => matches!(self, Self::Batched(_)),
+                _ => false,
+            }
     }
 
     /// Returns how old pods stay beside new ones until traffic has left them; `None` where the pods' number is the

@@ -160,7 +160,7 @@ fn side(input: &Input<'_>, state: &State, render: Option<&Arc<Render>>, variant:
     let (mut digests, mut slices) = (Vec::new(), Vec::new());
     for workload in workloads {
         let digest = labels::digest_label(&workload.digest);
-        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let observed = Observed::read(input.view, input.app, &workload.key);
         let of_it = observed.slices.iter().filter(|slice| slice.digest == digest);
         slices.extend(of_it.map(|slice| slice.object.name().to_owned()));
         digests.push(digest);

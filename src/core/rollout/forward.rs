@@ -10,11 +10,12 @@ use super::{
     back, background,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
+    handover,
     input::{Decision, DecisionAtHead, Head, HeadContent, Input, files},
     labels, objects, plan,
     plan::{Gate, Method, Stage},
     quota,
-    render::Render,
+    render::{Render, Workload},
     report::{Activity, Reason},
     reschedule, sides,
     state::{Phase, State},
@@ -74,6 +75,11 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
         return decision;
     }
     let target = target.flatten();
+    // What ran without a policy is the other side as it would have been staged.
+    let stable = stable.map(|stable| match state.plan.policy {
+        Some(_) if stable.policy.is_none() => Arc::new(handover::staged_form(&stable).into_owned()),
+        _ => stable,
+    });
     let steered = go(input, state, target, stable.as_ref(), &mut decision);
     if state.phase == Phase::Running
         && background::watch(input, state, target, stable.as_ref(), &mut decision) == Analysed::Ended
@@ -238,6 +244,8 @@ fn go(
         new: target.map(Arc::as_ref),
         old: stable.map(Arc::as_ref),
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
+        staged_by: stable.and_then(|stable| stable.policy.as_ref()),
+        methods: Some(&state.plan.methods),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
         split: state.current().weight.map(Split::of),
@@ -267,13 +275,9 @@ fn go(
 fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
     let (Some(target), Some(pinned)) = (target, &state.plan.policy) else { return false };
     let strategy = &pinned.spec.strategy;
-    let units = strategy.pods().units();
     let mut totals = state.totals.clone();
     for workload in target.workloads.values() {
-        let wanted = steer::wanted(workload, input.view);
-        let now: u32 = totals.get(&workload.id).map_or(0, |counts| counts.values().sum());
-        if now != wanted {
-            let Ok(shared) = plan::totals_of(workload, wanted, strategy.pods()) else { continue };
+        if let Some(shared) = steer::totals(workload, &pinned.spec, &state.totals, input.view) {
             totals.insert(workload.id.clone(), shared);
         }
     }
@@ -295,7 +299,9 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
         // A stage `start` holds nothing and stays so.
         let first = old.iter().position(|counts| !counts.is_empty()).unwrap_or(0);
         let reached = state.stage.saturating_sub(first);
-        let fresh = quota::rescale(&old[first..], totals, &units, strategy, reached);
+        let Some(maker) = target.workloads.get(id).map(Workload::maker) else { continue };
+        let mut fresh = quota::rescale(&old[first..], totals, &maker.units(strategy.pods()), strategy, reached);
+        plan::keep_one_back(maker, &mut fresh);
         for (quota, counts) in quotas[first..].iter_mut().zip(fresh) {
             quota.insert(id.clone(), counts);
         }
@@ -420,6 +426,13 @@ fn complete(
     let kept: BTreeSet<_> = target.map(|target| target.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
     let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
+    let (gone, handed) = handover::still_read(gone, input.app, input.view);
+    if !handed.is_empty() {
+        let what = "configuration that pods read goes with them".to_owned();
+        decision.report.reasons.push(Reason::Following { what });
+        decision.actions.extend(handed);
+        return;
+    }
     if !gone.is_empty() {
         for object in gone.iter().filter(|object| !object.is_terminating()) {
             let why = format!("{} is not rendered any more", object.key());
@@ -464,7 +477,7 @@ fn evidence(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>) -> V
     let changed = workloads.filter(|workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance));
     let mut pods = Vec::new();
     for workload in changed {
-        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+        let observed = Observed::read(input.view, input.app, &workload.key);
         let digest = labels::digest_label(&workload.digest);
         pods.extend(observed.pods().filter(|pod| pod.digest == digest).map(|pod| PodEvidence {
             name: pod.object.name().to_owned(),

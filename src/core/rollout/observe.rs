@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::{labels, view::View};
+use super::{labels, render::Maker, view::View};
 use crate::core::{
+    cluster::ObjectKey,
     manifest::Object,
     names::{AppName, Unit},
 };
@@ -147,10 +148,10 @@ fn publishes_everything(service: &Object) -> bool {
     service.at(&["spec", "publishNotReadyAddresses"]) == Some(&Value::Bool(true))
 }
 
-/// A slice: the pods of one workload in one unit, of one workload digest.
+/// A slice: the pods of one workload in one unit, of one workload digest. A StatefulSet or a DaemonSet is its own only one.
 #[derive(Clone, Debug)]
 pub struct Slice<'a> {
-    /// The ReplicaSet.
+    /// The ReplicaSet; the StatefulSet or DaemonSet.
     pub object: &'a Object,
     /// Its unit.
     pub unit: Unit,
@@ -164,7 +165,20 @@ pub struct Slice<'a> {
     pub terminating: Vec<Option<Timestamp>>,
 }
 
-impl Slice<'_> {
+impl<'a> Slice<'a> {
+    fn read(object: &'a Object, digest: Option<&'a str>, pods: Vec<&'a Object>, view: &'a View) -> Self {
+        let (going, staying): (Vec<&Object>, Vec<&Object>) =
+            pods.into_iter().partition(|pod| pod.is_terminating() || is_finished(pod));
+        Self {
+            object,
+            unit: Unit::new(object.label(labels::UNIT).unwrap_or_default()),
+            digest: digest.unwrap_or_default(),
+            replicas: replicas_of(object),
+            pods: staying.into_iter().map(|pod| Pod::read(pod, view)).collect(),
+            terminating: going.iter().map(|pod| pod.time(&["metadata", "deletionTimestamp"])).collect(),
+        }
+    }
+
     /// Returns why the ReplicaSet controller cannot make pods, in the API server's words: a quota, a policy.
     pub fn refusal(&self) -> Option<&str> {
         let conditions = self.object.at(&["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();
@@ -199,7 +213,7 @@ pub struct Native<'a> {
 /// A workload as the cluster shows it.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
-    /// The Deployment.
+    /// The Deployment, StatefulSet or DaemonSet.
     pub handle: Option<&'a Object>,
     /// Its slices, by unit and name.
     pub slices: Vec<Slice<'a>>,
@@ -211,46 +225,62 @@ pub struct Observed<'a> {
 
 impl<'a> Observed<'a> {
     /// Reads a workload from the cache.
-    pub fn read(view: &'a View, app: &AppName, namespace: &str, workload: &str) -> Self {
-        let label = labels::label_value(workload);
+    pub fn read(view: &'a View, app: &AppName, workload: &ObjectKey) -> Self {
+        let label = labels::label_value(&workload.name);
         let of_it = |object: &&Object| {
-            object.namespace() == namespace && object.label(labels::WORKLOAD) == Some(label.as_str())
+            object.namespace() == workload.namespace && object.label(labels::WORKLOAD) == Some(label.as_str())
+        };
+        let owner = match Maker::of(workload) {
+            Maker::Slices => "ReplicaSet",
+            Maker::Ordinals => "StatefulSet",
+            Maker::Nodes => "DaemonSet",
         };
         let mut pods: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
         for pod in view.of_app(app, "Pod").filter(|pod| of_it(pod)) {
-            if let Some((_, _, owner)) = pod.controller() {
-                pods.entry(owner).or_default().push(pod);
+            if let Some((kind, _, uid)) = pod.controller()
+                && kind == owner
+            {
+                pods.entry(uid).or_default().push(pod);
             }
         }
-        let handle = view.get("apps", "Deployment", namespace, workload);
+        let handle = view.by_key(workload);
         let mut slices: Vec<Slice<'a>> = Vec::new();
         let mut natives = Vec::new();
-        for object in view.of_app(app, "ReplicaSet").filter(|slice| of_it(slice)) {
-            let replicas =
-                object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
-            if object.label(labels::SLICE).is_none() {
-                if handle.is_some_and(|handle| is_owned_by(object, handle)) {
-                    let pods = pods.remove(object.uid()).unwrap_or_default().len();
-                    natives.push(Native { object, replicas, pods });
+        match Maker::of(workload) {
+            Maker::Slices => {
+                for object in view.of_app(app, "ReplicaSet").filter(|slice| of_it(slice)) {
+                    if object.label(labels::SLICE).is_some() {
+                        let all = pods.remove(object.uid()).unwrap_or_default();
+                        slices.push(Slice::read(object, object.label(labels::DIGEST), all, view));
+                    } else if handle.is_some_and(|handle| is_owned_by(object, handle)) {
+                        let pods = pods.remove(object.uid()).unwrap_or_default().len();
+                        natives.push(Native { object, replicas: replicas_of(object), pods });
+                    }
                 }
-                continue;
             }
-            let all = pods.remove(object.uid()).unwrap_or_default();
-            let (going, staying): (Vec<&Object>, Vec<&Object>) =
-                all.into_iter().partition(|pod| pod.is_terminating() || is_finished(pod));
-            slices.push(Slice {
-                object,
-                unit: Unit::new(object.label(labels::UNIT).unwrap_or_default()),
-                digest: object.label(labels::DIGEST).unwrap_or_default(),
-                replicas,
-                pods: staying.into_iter().map(|pod| Pod::read(pod, view)).collect(),
-                terminating: going.iter().map(|pod| pod.time(&["metadata", "deletionTimestamp"])).collect(),
-            });
+            Maker::Ordinals | Maker::Nodes => slices.extend(handle.map(|set| {
+                let template = set.at(&["spec", "template", "metadata", "labels", labels::DIGEST]);
+                let all = pods.remove(set.uid()).unwrap_or_default();
+                Slice::read(set, template.and_then(Value::as_str), all, view)
+            })),
         }
         slices.sort_by(|a, b| (&a.unit, a.object.name()).cmp(&(&b.unit, b.object.name())));
         let stays = |pod: &&&Object| !pod.is_terminating() && !is_finished(pod) && pod.label(labels::DIGEST).is_some();
         let stray = pods.values().flatten().find(stays).copied();
         Self { handle, slices, natives, stray }
+    }
+
+    /// Returns the objects that keep a version's pods from being the last that reads its configuration: its slices, or
+    /// a StatefulSet's or DaemonSet's revisions, which its controller keeps as long as it may go back to them.
+    pub fn keepers(&self, view: &'a View, app: &AppName, digest: &str) -> Vec<&'a Object> {
+        let is_of = |object: &&Object| object.label(labels::DIGEST) == Some(digest) && !object.is_terminating();
+        match self.handle.filter(|handle| handle.key().kind != "Deployment") {
+            None => self.slices.iter().map(|slice| slice.object).filter(is_of).collect(),
+            Some(set) => {
+                let revisions = view.of_app(app, "ControllerRevision").filter(is_of);
+                revisions.filter(|it| it.controller().is_some_and(|(_, _, uid)| uid == set.uid())).collect()
+            }
+        }
     }
 
     /// Returns every pod that is not on its way out.
@@ -269,6 +299,11 @@ pub(super) fn is_owned_by(object: &Object, owner: &Object) -> bool {
     object.controller().is_some_and(|(_, _, uid)| uid == owner.uid())
 }
 
-fn is_finished(pod: &Object) -> bool {
+fn replicas_of(object: &Object) -> u32 {
+    object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1)
+}
+
+/// Returns whether a pod has ended.
+pub(super) fn is_finished(pod: &Object) -> bool {
     matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed")
 }

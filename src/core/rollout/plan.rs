@@ -1,12 +1,15 @@
 //! A rollout's plan: its stages, fixed when it opens, named by its plan hash.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     quota::{self, Counts, ShareError},
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     services, stages,
 };
 use crate::core::{
@@ -217,6 +220,9 @@ pub struct Plan {
     /// The application that was renamed to this one: its pods are taken over as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherits: Option<AppName>,
+    /// How many pods that run already must move to another unit, by workload.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<String, u32>,
     /// SHA-256 over digests, policy and stages.
     pub hash: Digest,
 }
@@ -264,6 +270,8 @@ pub struct PlanRequest<'a> {
     pub policy: Option<&'a RolloutPolicy>,
     /// Replicas of workloads whose manifest names none, from the cluster.
     pub live_replicas: &'a BTreeMap<String, u32>,
+    /// Pods of DaemonSets by unit, from the cluster.
+    pub live_units: &'a Quota,
     /// Whether the target was stable lately, so that confirms are not asked for.
     pub known: bool,
     /// Objects that would be removed, and how many there are in all.
@@ -272,6 +280,10 @@ pub struct PlanRequest<'a> {
     pub handed_over: bool,
     /// The application that was renamed to this one.
     pub inherits: Option<AppName>,
+    /// Workloads that run already as the target says, though nothing of them was ever released: they are taken over.
+    pub runs: BTreeSet<String>,
+    /// How many of a workload's pods must move to another unit so that each has its total, by the node label of units.
+    pub moves: &'a dyn Fn(&Workload, &Counts, &str) -> u32,
 }
 
 /// Shares a workload's replicas out over the units of its policy and its application's overrides.
@@ -280,8 +292,9 @@ pub struct PlanRequest<'a> {
 ///
 /// The sums do not fit.
 pub fn totals_of(workload: &Workload, total: u32, pods: &PodPolicy) -> Result<Counts, PlanError> {
-    let units = pods.units();
+    let units = workload.maker().units(pods);
     let shares = match (&workload.unit_replicas, &pods.topology) {
+        _ if workload.maker() != Maker::Slices => BTreeMap::new(),
         (Some(shares), _) => shares.clone(),
         (None, Some(topology)) => topology.unit_replicas.clone(),
         (None, None) => BTreeMap::new(),
@@ -322,6 +335,7 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         stages: Vec::new(),
         prunes: Vec::new(),
         inherits: request.inherits.clone(),
+        moves: BTreeMap::new(),
         hash: Digest::of(b""),
     };
     match request.policy {
@@ -338,16 +352,26 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
 
 fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
     let pods = policy.strategy.pods();
-    let units = pods.units();
     let mut staged: BTreeMap<String, Vec<Counts>> = BTreeMap::new();
     for workload in request.target.into_iter().flat_map(|target| target.workloads.values()) {
         let before = request.stable.and_then(|stable| stable.workloads.get(&workload.id));
         let live = request.live_replicas.get(&workload.id).copied();
         let total = workload.replicas.or(live).unwrap_or(1);
-        let totals = totals_of(workload, total, pods)?;
-        let method = method_of(workload, before, pods)?;
+        let totals = match workload.maker() {
+            Maker::Nodes => request.live_units.get(&workload.id).cloned().unwrap_or_default(),
+            _ => totals_of(workload, total, pods)?,
+        };
+        let method = match request.runs.contains(&workload.id) {
+            true => Method::Rebalance,
+            false => method_of(workload, before, pods)?,
+        };
+        if let Some(topology) = &pods.topology {
+            let moves = (request.moves)(workload, &totals, &topology.unit_type);
+            plan.moves.extend((moves > 0).then(|| (workload.id.clone(), moves)));
+        }
         if method != Method::Rebalance {
-            staged.insert(workload.id.clone(), quota::stages(&totals, &units, &policy.strategy));
+            let stages = quota::stages(&totals, &workload.maker().units(pods), &policy.strategy);
+            staged.insert(workload.id.clone(), stages);
         }
         plan.methods.insert(workload.id.clone(), method);
         plan.totals.insert(workload.id.clone(), totals);
@@ -365,6 +389,13 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
+    for (id, stages) in &mut staged {
+        // A workload that needs fewer batches than another is done earlier and stays there.
+        let last = stages.last().cloned().unwrap_or_default();
+        stages.resize(count, last);
+        let maker = request.target.and_then(|target| target.workloads.get(id)).map(Workload::maker);
+        keep_one_back(maker.unwrap_or(Maker::Slices), stages);
+    }
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
     // Of a first install there is no other version to be compared with.
     let comparable = |gate: &Gate| match gate {
@@ -381,15 +412,24 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         plan.stages.push(Stage::start(start));
     }
     for (index, shape) in stages::shapes(&policy.strategy, count).into_iter().enumerate() {
-        // A workload that needs fewer batches than another is done earlier and stays there.
         let quota = staged
             .iter()
-            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index).or(stages.last())?.clone())))
+            .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
             .collect();
         let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
         plan.stages.push(stage);
     }
     Ok(())
+}
+
+/// Keeps a StatefulSet's last pod for the last stage, where it has several: as soon as all are at the new version its
+/// controller takes that for the current one, and the old one cannot be gone back to pod by pod.
+pub(super) fn keep_one_back(maker: Maker, stages: &mut [Counts]) {
+    let Some((last, before)) = stages.split_last_mut().filter(|_| maker == Maker::Ordinals) else { return };
+    for count in before.iter_mut().flatten().map(|(_, count)| count) {
+        let total: u32 = last.values().sum();
+        *count = (*count).min(total.saturating_sub(1).max(1));
+    }
 }
 
 /// Refuses Services that cannot be switched, and pods that cannot be asked for their health.
@@ -434,6 +474,8 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
     let removed = request.target.is_none() && !request.handed_over;
     if many || removed {
         plan.prunes.clone_from(prunes);
+    }
+    if many || removed || !plan.moves.is_empty() {
         match plan.stages.first_mut().filter(|first| !first.gates.contains(&Gate::Health)) {
             Some(start) if start.asks_for_confirm() => {}
             Some(start) => start.gates.push(Gate::Confirm),
@@ -445,7 +487,7 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
 /// Computes the plan hash: over digests, policy and stages, so that it can be told before the merge.
 pub fn hash(plan: &Plan) -> Digest {
     let workloads = |end: &End| end.workloads.clone();
-    let covered = serde_json::json!({
+    let mut covered = serde_json::json!({
         "app": plan.rollout.app,
         "from": plan.from.as_ref().map(workloads),
         "to": workloads(&plan.to),
@@ -457,6 +499,10 @@ pub fn hash(plan: &Plan) -> Digest {
         "prunes": plan.prunes,
         "inherits": plan.inherits,
     });
+    if !plan.moves.is_empty() {
+        // Plans of before have none, and the hash that they had.
+        covered["moves"] = serde_json::json!(plan.moves);
+    }
     Digest::of(covered.to_string().as_bytes())
 }
 

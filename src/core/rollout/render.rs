@@ -10,15 +10,50 @@ use crate::core::{
     cluster::ObjectKey,
     manifest::{Object, PodChange, pod_change},
     names::{Digest, Revision, Unit},
-    policy::{Application, RolloutPolicy, Share},
+    policy::{Application, PodPolicy, RolloutPolicy, Share},
 };
 
-/// A Deployment that is staged.
+/// What makes a workload's pods, and so how they go from one version to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// ReplicaSets of ours, one a unit and version: a Deployment's.
+    Slices,
+    /// Its own controller, by ordinal: a StatefulSet's.
+    Ordinals,
+    /// Its own controller, one on every node: a DaemonSet's.
+    Nodes,
+}
+
+impl Maker {
+    /// Returns what makes the pods of a workload.
+    pub fn of(workload: &ObjectKey) -> Self {
+        match workload.kind.as_str() {
+            "StatefulSet" => Self::Ordinals,
+            "DaemonSet" => Self::Nodes,
+            _ => Self::Slices,
+        }
+    }
+
+    /// Returns the units that its pods are counted in: ordinals are not placed by us, and are one unit of their own; a
+    /// DaemonSet also has pods on nodes of no unit, which come last.
+    pub fn units(self, pods: &PodPolicy) -> Vec<Unit> {
+        match self {
+            Self::Slices => pods.units(),
+            Self::Ordinals => vec![Unit::new("")],
+            Self::Nodes => {
+                let named = pods.topology.iter().flat_map(|topology| topology.units.iter().cloned());
+                named.chain([Unit::new("")]).collect()
+            }
+        }
+    }
+}
+
+/// A workload that is staged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// `Deployment/checkout`.
     pub id: String,
-    /// The Deployment.
+    /// The Deployment or StatefulSet.
     pub key: ObjectKey,
     /// As rendered, with references to configuration by their versioned names.
     pub object: Object,
@@ -36,6 +71,11 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// Returns what makes its pods.
+    pub fn maker(&self) -> Maker {
+        Maker::of(&self.key)
+    }
+
     /// Returns the pod template.
     pub fn template(&self) -> &Value {
         &self.object.0["spec"]["template"]
@@ -117,11 +157,15 @@ impl Render {
 }
 
 fn shape<'a>(policy: Option<&RolloutPolicy>, workloads: impl Iterator<Item = &'a Workload>) -> Digest {
-    let topology = policy.and_then(|policy| policy.strategy.pods().topology.as_ref());
     let overrides: BTreeMap<&str, _> =
         workloads.map(|workload| (workload.id.as_str(), &workload.unit_replicas)).collect();
-    // Waiting longer before rescheduling moves no pod: only what places pods counts.
-    let places = topology.map(|topology| (&topology.unit_type, &topology.units, &topology.unit_replicas));
+    let places = policy.and_then(places);
     let covered = serde_json::json!({ "staged": policy.is_some(), "topology": places, "overrides": overrides });
     Digest::of(covered.to_string().as_bytes())
+}
+
+/// Returns what of a policy places pods: waiting longer before rescheduling moves none.
+pub(super) fn places(policy: &RolloutPolicy) -> Option<(&String, &Vec<Unit>, &BTreeMap<Unit, Share>)> {
+    let topology = policy.strategy.pods().topology.as_ref()?;
+    Some((&topology.unit_type, &topology.units, &topology.unit_replicas))
 }

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{input::Input, observe::Observed, quota::Counts, render::Render};
+use super::{
+    input::Input,
+    observe::Observed,
+    quota::Counts,
+    render::{Maker, Render},
+};
 use crate::core::{ledger::Quota, names::Unit, policy::PodPolicy};
 
 /// New totals and why, if pods have found no room for long enough; and when to look again, if some found none yet.
@@ -18,8 +23,9 @@ pub(super) fn reschedule(input: &Input<'_>, render: &Render, pods: &PodPolicy, t
     let mut result = totals.clone();
     let mut said = Vec::new();
     let mut wake: Option<Timestamp> = None;
-    for workload in render.workloads.values() {
-        let observed = Observed::read(input.view, input.app, &workload.key.namespace, &workload.key.name);
+    // Only what we place can be placed elsewhere.
+    for workload in render.workloads.values().filter(|workload| workload.maker() == Maker::Slices) {
+        let observed = Observed::read(input.view, input.app, &workload.key);
         let mut stuck: BTreeMap<Unit, u32> = BTreeMap::new();
         let mut placed: BTreeMap<Unit, u32> = BTreeMap::new();
         for pod in observed.pods() {

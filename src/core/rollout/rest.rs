@@ -7,6 +7,7 @@ use super::{
     beforehand,
     decide::{applied, broken, open, report, stable_side},
     gates::Decisions,
+    handover,
     input::{Decision, Head, HeadContent, Input},
     objects,
     render::Render,
@@ -113,8 +114,11 @@ fn follow_head(
 /// Lists the objects that putting a change in place writes, in the state they are in: this is no drift.
 fn changed_by(input: &Input<'_>, target: &Render) -> Vec<String> {
     let wanted = target.objects.iter().map(|object| (object.key(), objects::labelled(object, input.app)));
-    let differ = wanted.map(|(key, wanted)| {
+    let differ = wanted.map(|(key, mut wanted)| {
         let live = input.view.by_key(&key);
+        if let Some(live) = live {
+            handover::keep_labels(&mut wanted, live);
+        }
         let before = live.is_none_or(|live| diff::differs(&wanted, live)).then(|| action::seen(&wanted, live));
         // What is replaced is missing for a while.
         let replaced = live.filter(|live| beforehand::is_replaced(&wanted, live)).map(|_| action::seen(&wanted, None));
@@ -194,6 +198,8 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         new: Some(stable),
         old: None,
         policy,
+        staged_by: None,
+        methods: None,
         quota: None,
         totals: &last.totals,
         split: Some(Split::of(Percent::ALL)),
@@ -216,13 +222,16 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
     decision.wake_at(steered.wake);
     let kept: BTreeSet<_> = stable.keys().collect();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view).into_iter();
+    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
+    let (gone, handed) = handover::still_read(gone, input.app, input.view);
     let removals = gone
+        .into_iter()
         .filter(|object| !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
     let mut actions = steered.actions;
     actions.extend(steered.corrections);
     actions.extend(removals);
+    actions.extend(handed);
     if let Some(policy) = policy
         && let Some((moved, wake)) =
             reschedule::reschedule(input, stable, policy.strategy.pods(), &totals_now(input, last, stable, policy))

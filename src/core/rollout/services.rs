@@ -16,7 +16,7 @@ use super::{
     health::{self, HealthOf},
     labels, objects,
     observe::Observed,
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     report::Reason,
     steer::{Course, totals},
     strategy::workload::Traffic,
@@ -165,8 +165,11 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
 fn sided<'a>(course: &Course<'a>, policy: &RolloutPolicy, app: &AppName, view: &'a View) -> Vec<Sided<'a>> {
     let Some(render) = course.new else { return Vec::new() };
     let one = |(id, new): (&'a String, &'a Workload)| {
+        if new.maker() != Maker::Slices {
+            return None;
+        }
         let old = course.old.and_then(|old| old.workloads.get(id));
-        let observed = Observed::read(view, app, &new.key.namespace, &new.key.name);
+        let observed = Observed::read(view, app, &new.key);
         let label = labels::digest_label(&new.digest);
         let others = observed.slices.iter().any(|slice| slice.digest != label);
         let differs = old.is_some_and(|old| old.digest != new.digest);

@@ -8,16 +8,20 @@ use serde_json::{Value, json};
 
 use super::{
     action::Action,
+    handover,
     input::Admitted,
     labels,
     objects::{self, Means},
     observe::Observed,
     plan::{self, Method},
     quota::Counts,
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     report::{Reason, UnitReport},
     services::{self, Services},
-    strategy::workload::{self, Task},
+    strategy::{
+        nodes,
+        workload::{self, Task},
+    },
     stray,
     view::View,
 };
@@ -42,6 +46,10 @@ pub struct Course<'a> {
     pub old: Option<&'a Render>,
     /// The policy that stages; `None` applies everything as it is.
     pub policy: Option<&'a RolloutPolicy>,
+    /// The policy that pods were staged by, where they are given back.
+    pub staged_by: Option<&'a RolloutPolicy>,
+    /// How the plan changes each workload: what ran before there was a stable version stays as it is.
+    pub methods: Option<&'a BTreeMap<String, Method>>,
     /// How many pods may be at `new`, by workload and unit; `None` is all.
     pub quota: Option<&'a Quota>,
     /// The units' totals that were recorded, by workload.
@@ -104,8 +112,11 @@ pub fn wanted(workload: &Workload, view: &View) -> u32 {
 
 /// Returns a workload's totals by unit: what was recorded while it still adds up, else shared out anew.
 pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, view: &View) -> Option<Counts> {
+    if workload.maker() == Maker::Nodes {
+        return Some(nodes::totals(workload, policy.strategy.pods(), recorded.get(&workload.id), view));
+    }
     let wanted = wanted(workload, view);
-    let units = policy.strategy.pods().units();
+    let units = workload.maker().units(policy.strategy.pods());
     let kept = recorded.get(&workload.id).filter(|counts| {
         counts.values().sum::<u32>() == wanted && counts.keys().eq(units.iter().collect::<BTreeSet<_>>())
     });
@@ -118,6 +129,10 @@ pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, vie
 /// Says what comes next on a course. Total and pure.
 pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     let mut steered = Steered { done: true, ..Steered::default() };
+    // Services are narrowed to pods in service by objects, so every pod is labelled before.
+    if handover::next(course, app, view, &mut steered) {
+        return steered;
+    }
     let mut services = services::next(course, app, view);
     let back = course.drain_at_most.is_some();
     if back {
@@ -140,6 +155,18 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     steered.reasons.append(&mut services.reasons);
     steered.done &= !services.pending;
     steered
+}
+
+/// The same, of pods and the Services that follow them alone, once they are in the slices that the policy asks for.
+pub(super) fn steer_pods(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    if handover::next(course, app, view, steered) {
+        return;
+    }
+    let mut services = services::next(course, app, view);
+    steer_workloads(course, app, view, &services, steered);
+    steered.actions.splice(0..0, services.actions.drain(..));
+    steered.reasons.append(&mut services.reasons);
+    steered.done &= !services.pending;
 }
 
 fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
@@ -218,9 +245,14 @@ fn steer_workload<'a>(
         (Some(new), Some(old)) => plan::method_of(new, Some(old), pods).unwrap_or(Method::Recreate),
         // What is handed over runs already: only its label changes.
         (Some(_), None) if course.quota.is_none() || course.inherits.is_some() => Method::Rebalance,
+        (Some(_), None) if course.methods.and_then(|methods| methods.get(id)) == Some(&Method::Rebalance) => {
+            Method::Rebalance
+        }
         (Some(_), None) => Method::Install,
     };
     let quota = match course.quota {
+        // Where a DaemonSet's pods are nobody decides but its controller: the first come all at once.
+        Some(_) if method == Method::Install && Maker::of(key) == Maker::Nodes => totals.clone(),
         Some(quotas) if method != Method::Rebalance => quotas.get(id).cloned().unwrap_or_default(),
         _ => totals.clone(),
     };
@@ -232,19 +264,14 @@ fn steer_workload<'a>(
             return;
         }
     }
-    let observed = Observed::read(view, app, &key.namespace, &key.name);
-    if let Some(why) = foreign(&observed) {
-        steered.done = false;
-        steered.reasons.push(Reason::Held { why });
-        return;
-    }
+    let observed = Observed::read(view, app, key);
     if let Some(pod) = observed.stray {
         // Slices that are not seen would be made a second time, and their pods counted for nothing.
         steered.done = false;
         steered.reasons.push(Reason::Following { what: format!("the slice of {} is seen", pod.name()) });
         return;
     }
-    let units = pods.units();
+    let units = Maker::of(key).units(pods);
     let mut notes = vec![(labels::ROLLOUT, course.rollout.to_string())];
     if let Some(stage) = &course.stage {
         notes.push((labels::STAGE, stage.clone()));
@@ -280,7 +307,7 @@ fn steer_workload<'a>(
     steered.units.insert(id.to_owned(), outcome.units);
     steered.wake = [steered.wake, outcome.wake].into_iter().flatten().min();
     steered.progress = steered.progress.max(outcome.progress);
-    let read_by = owners(&[new, old], &observed);
+    let read_by = owners(&[new, old], &observed, app, view);
     for (key, (object, slices)) in read_by {
         configuration.entry(key).or_insert_with(|| (object, Vec::new())).1.extend(slices);
     }
@@ -307,35 +334,27 @@ fn take_over(from: &AppName, app: &AppName, workload: &ObjectKey, view: &View) -
     slices.chain(pods).collect()
 }
 
-/// Says why a Deployment cannot be staged as it is: its pods run outside of slices.
-pub(super) fn foreign(observed: &Observed<'_>) -> Option<String> {
-    let handle = observed.handle?;
-    let runs = handle.number(&["status", "replicas"]).unwrap_or(0) > 0;
-    let is_ours = handle.annotation(labels::ROLLOUT).is_some();
-    (runs && !is_ours && observed.slices.is_empty()).then(|| {
-        format!(
-            "Deployment/{} runs already, and was not made by Locktender: taking over running pods is not supported yet; \
-             delete it, or leave the application without a policy",
-            handle.name()
-        )
-    })
-}
-
-/// Configuration by its key: what it is, and the owner references of the slices whose pods read it.
+/// Configuration by its key: what it is, and the owner references of what keeps the pods that read it.
 type Configuration<'a> = BTreeMap<ObjectKey, (&'a Object, Vec<Value>)>;
 
-fn owners<'a>(versions: &[Option<&'a Workload>], observed: &Observed<'_>) -> Configuration<'a> {
+fn owners<'a>(
+    versions: &[Option<&'a Workload>],
+    observed: &Observed<'_>,
+    app: &AppName,
+    view: &View,
+) -> Configuration<'a> {
     let mut read: Configuration<'a> = BTreeMap::new();
     for workload in versions.iter().copied().flatten() {
         let digest = labels::digest_label(&workload.digest);
-        let slices = observed.slices.iter().filter(|slice| slice.digest == digest && !slice.object.is_terminating());
-        let owners: Vec<Value> = slices
-            .map(|slice| {
+        let keepers = observed.keepers(view, app, &digest);
+        let owners: Vec<Value> = keepers
+            .iter()
+            .map(|keeper| {
                 json!({
                     "apiVersion": "apps/v1",
-                    "kind": "ReplicaSet",
-                    "name": slice.object.name(),
-                    "uid": slice.object.uid(),
+                    "kind": keeper.key().kind,
+                    "name": keeper.name(),
+                    "uid": keeper.uid(),
                 })
             })
             .collect();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::core::{
-    manifest::{Manifest, can_be_staged},
+    manifest::{Manifest, is_sliced},
     policy::{Application, RolloutPolicy, Sourced, Topology, nearest},
     problem::Problem,
     rollout::quota::share_out,
@@ -15,8 +15,9 @@ pub fn check_workloads(
     policy: Option<&RolloutPolicy>,
     manifests: &[Manifest],
 ) -> Vec<Problem> {
-    let staged: Vec<&Manifest> = manifests.iter().filter(|manifest| can_be_staged(&manifest.object)).collect();
+    let staged: Vec<&Manifest> = manifests.iter().filter(|manifest| is_sliced(&manifest.object)).collect();
     let mut problems = check_overrides(application, &staged);
+    problems.extend(manifests.iter().filter_map(|manifest| check_update(manifest, policy?)));
     let Some(topology) = policy.and_then(|policy| policy.strategy.pods().topology.as_ref()) else { return problems };
     for manifest in staged {
         problems.extend(check_placement(manifest, topology));
@@ -37,6 +38,19 @@ fn check_overrides(application: &Sourced<Application>, staged: &[&Manifest]) -> 
         }
     };
     unknown.map(problem).collect()
+}
+
+/// Refuses a StatefulSet that says itself how its pods are updated, where its policy does.
+fn check_update(manifest: &Manifest, policy: &RolloutPolicy) -> Option<Problem> {
+    let kind = manifest.object.kind();
+    let strategy = manifest.object.at(&["spec", "updateStrategy"])?;
+    let named = match &strategy["type"] {
+        _ if kind.kind != "StatefulSet" || !policy.strategy.stages(&kind) => None,
+        named if named == "OnDelete" => Some("OnDelete"),
+        _ => strategy["rollingUpdate"].get("partition").map(|_| "partition"),
+    }?;
+    let message = format!("the update strategy of {} has `{named}`, and its policy stages it", manifest.object.key());
+    Some(manifest.problem(message).label("take it out: the policy says how far its pods are"))
 }
 
 /// Refuses what leaves pods of a unit without a place: each unit's pods are pinned to it by a node selector.

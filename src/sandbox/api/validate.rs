@@ -484,7 +484,10 @@ fn workload(object: &Value, resource: &Resource, problems: &mut Problems) {
     if policy.is_string() && policy != "Always" {
         problems.unsupported("spec.template.spec.restartPolicy", policy, &["Always".to_owned()]);
     }
-    pod_spec(&spec["template"]["spec"], "spec.template.spec", problems);
+    // The pods of a StatefulSet mount what its claim templates become: its API server leaves their spec to the pods.
+    if resource.kind != "StatefulSet" {
+        pod_spec(&spec["template"]["spec"], "spec.template.spec", problems);
+    }
     if resource.kind == "Deployment" {
         let strategy = &spec["strategy"];
         let rolling = &strategy["rollingUpdate"];

@@ -4,6 +4,7 @@
 //! reads the cache, which always holds the newest state, and returns writes. Nothing is remembered that could not be
 //! derived anew, apart from times that no object holds.
 
+pub mod autoscaler;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
@@ -199,6 +200,7 @@ pub fn all() -> Vec<Box<dyn Controller>> {
         Box::new(stateful_set::StatefulSetController::default()),
         Box::new(daemon_set::DaemonSetController::default()),
         Box::new(job::JobController::default()),
+        Box::new(autoscaler::AutoscalerController::default()),
         Box::new(volume::VolumeController),
         Box::new(scheduler::Scheduler::default()),
         Box::new(endpoint_slice::EndpointSliceController::default()),

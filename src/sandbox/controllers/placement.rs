@@ -65,7 +65,7 @@ impl Room {
 }
 
 /// Returns a quantity (`250m`, `64Mi`, 2) in thousandths; 0 for what is none.
-fn milli(quantity: &Value) -> i128 {
+pub fn milli(quantity: &Value) -> i128 {
     let text = match quantity {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),

@@ -136,13 +136,14 @@ impl Members<'_> {
         None
     }
 
-    /// Creates the pod with an ordinal, after its volume claims: old below the partition, and as long as the update has
-    /// not come down to it.
+    /// Creates the pod with an ordinal, after its volume claims: old below the partition, and where there is none as long
+    /// as the update has not come down to it.
     fn create(&self, ordinal: i64) -> Vec<Write> {
         let start = value::number(self.set, &["spec", "ordinals", "start"]);
-        let partition = partition(self.set);
+        let has_partition = value::at(self.set, &["spec", "updateStrategy", "rollingUpdate"]).is_some();
         let not_reached = value::number(self.set, &["status", "currentReplicas"]);
-        let old = is_rolling(self.set) && ordinal - start < if partition > 0 { partition } else { not_reached };
+        let old =
+            is_rolling(self.set) && ordinal - start < if has_partition { partition(self.set) } else { not_reached };
         let revision = if old { current_revision(self.set) } else { revisions::name_of_update(self.set) };
         let name = format!("{}-{ordinal}", value::name(self.set));
         let mut pod = revisions::pod_of(self.set, &revision, self.view.cache);

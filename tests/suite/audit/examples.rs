@@ -60,6 +60,7 @@ fn plan() -> Plan {
         stages: vec![stage("beta", 1), stage("batch-1", 3), stage("batch-2", 5)],
         prunes: Vec::new(),
         inherits: None,
+        moves: BTreeMap::new(),
         hash: digest("plan"),
     }
 }

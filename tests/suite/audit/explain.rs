@@ -92,7 +92,7 @@ fn class(request: &Request, seen: &Seen) -> Option<&'static str> {
         ("configmaps", "apply") if !label(body, labels::ANCHOR).is_empty() => Some("anchor"),
         ("configmaps", "patch") if writes_only_an_abort(body) => Some("abort --now"),
         ("configmaps" | "secrets", "apply") if body["metadata"]["ownerReferences"].is_array() => Some("configuration"),
-        ("deployments.apps", "apply") => {
+        ("deployments.apps" | "statefulsets.apps" | "daemonsets.apps", "apply") => {
             let (_, before) = seen.applied.get(&key(request))?;
             (without_notes(before) == without_notes(body)).then_some("notes")
         }

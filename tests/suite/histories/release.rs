@@ -29,6 +29,7 @@ use locktender::{
         rollout::report::{Activity, Reason, Report},
     },
     sandbox::{
+        api::DeleteOptions,
         faults::Faults,
         nodes::NodeSpec,
         pace::Pace,
@@ -475,6 +476,19 @@ impl Release {
                 Ok(()) => return,
                 Err(why) => assert!(why.contains("has been modified"), "{why}"),
             }
+        }
+    }
+
+    /// Somebody deletes an object in the cluster.
+    pub async fn delete(&self, path: &str, key: &str) {
+        let mut parts = path.split('/').skip_while(|part| *part != "namespaces").skip(1);
+        let (namespace, name) = (parts.next().unwrap(), parts.nth(1).unwrap());
+        match &self.ground {
+            Ground::Simulation { cluster, .. } => {
+                let options = DeleteOptions::default();
+                cluster.with(|world| world.api.delete(key, namespace, name, options)).unwrap();
+            }
+            Ground::Live { live, .. } => drop(live.ask("DELETE", path, Value::Null).await.unwrap()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use locktender::core::{
     cluster::Scope,
-    manifest::{Manifest, canonical_digest, digest, is_manifest, parse, stage},
+    manifest::{Manifest, canonical_digest, digest, is_manifest, is_sliced, parse, stage},
     problem::Problem,
     render::Files,
 };
@@ -27,7 +27,7 @@ fn bookinfo_reads_unchanged() {
     let manifests = parse(&files, "bookinfo", |_| None).unwrap();
     let objects: Vec<_> = manifests.into_iter().map(|manifest| manifest.object).collect();
     assert!(objects.iter().all(|object| object.namespace() == "bookinfo"));
-    let staged = stage(&objects);
+    let staged = stage(&objects, &is_sliced);
     assert_eq!((staged.workloads.len(), objects.len()), (6, 14));
     let mut reversed = objects.clone();
     reversed.reverse();

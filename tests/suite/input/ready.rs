@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use locktender::core::{
-    manifest::stage,
+    manifest::{is_sliced, stage},
     names::AppName,
     policy::{
         Batched, Confirm, Drift, IntOrPercent, OnAbort, OnFailure, OnNewRevision, RollbackStages, RolloutPolicy, Share,
@@ -107,8 +107,17 @@ fn rendered(root: &std::path::Path) -> BTreeMap<AppName, Result<Vec<u8>, Problem
 fn every_example_is_a_valid_release_repository() {
     let examples = directories(&package("examples"));
     let names: Vec<&str> = examples.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-    let wanted =
-        ["analysis", "blue-green", "canary", "configuration", "kustomize", "small", "tenants", "two-data-centers"];
+    let wanted = [
+        "analysis",
+        "blue-green",
+        "canary",
+        "configuration",
+        "kustomize",
+        "small",
+        "tenants",
+        "two-data-centers",
+        "workloads",
+    ];
     assert_eq!(names, wanted);
     for example in &examples {
         let found = validate(&read(example), &rendered(example), |_| None);
@@ -125,7 +134,7 @@ fn the_example_of_configuration_moves_it_with_the_pods() {
     let found = validate(&read(&package("examples/configuration")), &BTreeMap::new(), |_| None);
     let (_, manifests) = &found.applications["search"];
     let objects: Vec<_> = manifests.iter().map(|manifest| manifest.object.clone()).collect();
-    let staged = stage(&objects);
+    let staged = stage(&objects, &is_sliced);
     let read: Vec<&str> = staged.workloads[0].configuration.iter().map(|object| object.text(&["kind"])).collect();
     assert_eq!(read, ["ConfigMap", "Secret"]);
     assert_eq!(staged.others.len(), 1, "only the Service is left");

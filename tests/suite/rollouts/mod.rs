@@ -7,13 +7,17 @@
 #[macro_use]
 mod transcript;
 
+mod autoscaler;
 mod blue_green;
 mod canary;
 mod course;
+mod daemon_set;
 mod figures;
+mod handover;
 mod load;
 mod real;
 mod restarts;
+mod stateful_set;
 
 use self::transcript::Transcript;
 

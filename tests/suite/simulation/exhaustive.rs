@@ -13,6 +13,7 @@ use locktender::core::ledger::Event;
 use super::{
     Sim,
     faults::{Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
+    handover,
     outcome::{differences, outcome},
 };
 
@@ -28,6 +29,16 @@ pub enum Scenario {
     BlueGreen,
     /// The confirm of the switch is taken back after the switch, and given again.
     SwitchBack,
+    /// A StatefulSet whose pods are made anew.
+    Ordinals,
+    /// A StatefulSet in place; the confirm of the beta group is taken back.
+    OrdinalsBack,
+    /// A DaemonSet whose pods are made anew.
+    Nodes,
+    /// A Deployment without a policy gets one with two units.
+    TakeOver,
+    /// The policy goes.
+    GiveBack,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -56,6 +67,17 @@ spec:
 
 pub fn manifest(tag: &str) -> String {
     super::rollouts::manifest(tag).replace("replicas: 10", "replicas: 6")
+}
+
+/// The same as a StatefulSet of five.
+pub fn stateful_set(tag: &str) -> String {
+    let text = manifest(tag).replace("kind: Deployment", "kind: StatefulSet");
+    text.replace("  replicas: 6\n", "  serviceName: checkout\n  replicas: 5\n")
+}
+
+/// The same as a DaemonSet, on every node.
+pub fn daemon_set(tag: &str) -> String {
+    manifest(tag).replace("kind: Deployment", "kind: DaemonSet").replace("  replicas: 6\n", "")
 }
 
 const CANARY: &str = "\
@@ -103,6 +125,20 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
+            Self::TakeOver => "take-over",
+            Self::GiveBack => "give-back",
+            Self::Ordinals => "ordinals",
+            Self::OrdinalsBack => "ordinals-back",
+            Self::Nodes => "nodes",
+        }
+    }
+
+    /// What is released.
+    fn manifest(self, tag: &str) -> String {
+        match self {
+            Self::Ordinals | Self::OrdinalsBack => stateful_set(tag),
+            Self::Nodes => daemon_set(tag),
+            _ => manifest(tag),
         }
     }
 
@@ -111,13 +147,14 @@ impl Scenario {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
-            Self::Recreate => policy("Recreate"),
+            Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
+        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
         let sim = Sim::new(&[
             ("policies/two-data-centers.yaml", &policy),
-            ("apps/checkout/app.yaml", super::rollouts::APP),
-            (super::rollouts::DEPLOYMENT, &manifest("1.9")),
+            ("apps/checkout/app.yaml", app),
+            (super::rollouts::DEPLOYMENT, &self.manifest("1.9")),
         ]);
         if matches!(self, Self::Install) {
             return Ok(sim);
@@ -131,13 +168,15 @@ impl Scenario {
 
     /// The rollout itself, with what people do.
     async fn act(self, sim: &Sim) -> Result<(), String> {
-        if !matches!(self, Self::Install) {
-            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&manifest("2.0")))]);
+        if self.releases() {
+            sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&self.manifest("2.0")))]);
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen => self.stages(sim, 2).await?,
-            Self::StepBack => {
+            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen | Self::Ordinals | Self::Nodes => {
+                self.stages(sim, 2).await?;
+            }
+            Self::StepBack | Self::OrdinalsBack => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
                 sim.pass(Duration::from_secs(1)).await;
@@ -151,6 +190,14 @@ impl Scenario {
                 sim.recorded("checkout", 2, Event::StageReverted, "preview", 1).await?;
                 sim.pass(Duration::from_secs(30)).await;
             }
+            Self::TakeOver => {
+                sim.git.commit("stage it", &[(handover::APP_FILE, Some(super::rollouts::APP))]);
+                sim.recorded("checkout", 2, Event::Completed, "beta", 1).await?;
+            }
+            Self::GiveBack => {
+                sim.git.commit("no policy", &[(handover::APP_FILE, Some(handover::BARE))]);
+                sim.recorded("checkout", 2, Event::Completed, "all", 1).await?;
+            }
             Self::Abort => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageWaiting, "batch-1", 1).await?;
@@ -161,12 +208,20 @@ impl Scenario {
         Ok(())
     }
 
+    /// Returns whether another image is merged.
+    fn releases(self) -> bool {
+        !matches!(self, Self::Install | Self::TakeOver | Self::GiveBack)
+    }
+
     /// Confirms what asks for it until the rollout is complete.
     async fn stages(self, sim: &Sim, number: u32) -> Result<(), String> {
         let (asking, last): (&[&str], &str) = match self {
             Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
             Self::Canary => (&["weight-60"], "weight-100"),
+            // Nobody but its controller says when the first come.
+            Self::Nodes if number == 1 => (&[], "beta"),
+            Self::TakeOver if number == 1 => (&[], "all"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -197,13 +252,17 @@ fn run(scenario: Scenario, faults: &[Fault]) -> Run {
         let sim = scenario.prepare().await.unwrap();
         let before = sim.checker.lock().unwrap().take();
         assert!(before.is_empty(), "{before:?}");
+        let since = handover::Since::now(&sim);
         sim.arm(faults);
         let failed = scenario.act(&sim).await.err();
         let counts = sim.faults.counts();
         sim.faults.disarm();
         // Long enough for what is late, and for two lists.
         sim.pass(Duration::from_secs(1500)).await;
-        let violations = sim.checker.lock().unwrap().take();
+        let mut violations = sim.checker.lock().unwrap().take();
+        if matches!(scenario, Scenario::TakeOver | Scenario::GiveBack) {
+            violations.extend(since.disturbed(&sim, 6));
+        }
         Run { counts, outcome: outcome(&sim), violations, failed }
     })
 }
@@ -309,6 +368,31 @@ fn everything_goes_wrong_once_in_a_switch() {
 }
 
 #[test]
+fn everything_goes_wrong_once_in_a_taking_over() {
+    exhaust(Scenario::TakeOver);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_giving_back() {
+    exhaust(Scenario::GiveBack);
+}
+
+#[test]
 fn everything_goes_wrong_once_in_a_switch_that_is_taken_back() {
     exhaust(Scenario::SwitchBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_stateful_set() {
+    exhaust(Scenario::Ordinals);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_stateful_set_that_steps_back() {
+    exhaust(Scenario::OrdinalsBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_daemon_set() {
+    exhaust(Scenario::Nodes);
 }

@@ -17,9 +17,11 @@ mod analysis;
 mod blue_green;
 mod exhaustive;
 mod going_back;
+mod handover;
 pub mod rollouts;
 mod rows;
 mod schedules;
+mod workloads;
 
 use std::{
     sync::{Arc, Mutex},

@@ -8,12 +8,14 @@ use serde_json::{Map, Value, json};
 use super::{Sim, git::BRANCH};
 
 /// Resources that Locktender or its applications write to.
-const RESOURCES: [&str; 7] = [
+const RESOURCES: [&str; 9] = [
     "namespaces",
     "configmaps",
     "services",
     "deployments.apps",
     "replicasets.apps",
+    "statefulsets.apps",
+    "daemonsets.apps",
     "pods",
     "endpointslices.discovery.k8s.io",
 ];
@@ -46,6 +48,10 @@ fn objects(sim: &Sim) -> Vec<String> {
 fn normal(resource: &str, object: &Value, tips: &BTreeMap<String, String>) -> Value {
     let meta = &object["metadata"];
     let mut labels = meta["labels"].clone();
+    if let Some(labels) = labels.as_object_mut() {
+        // How often a DaemonSet's template was set on the way says nothing of the end.
+        labels.remove("pod-template-generation");
+    }
     let mut result = json!({ "labels": labels.take(), "annotations": meta["annotations"], "gone": meta["deletionTimestamp"].is_string() });
     match resource {
         "pods" => {

@@ -38,7 +38,7 @@ pub(super) fn next(course: &Course<'_>, policy: &RolloutPolicy, app: &AppName, v
 fn one(switch: &Switch<'_>, id: &str, stable: &Workload, sides: [Option<&Workload>; 2], outcome: &mut Services) {
     let Switch { course, policy, app, view, .. } = switch;
     let label = labels::digest_label(&stable.digest);
-    let observed = Observed::read(view, app, &stable.key.namespace, &stable.key.name);
+    let observed = Observed::read(view, app, &stable.key);
     let is_side = |version: &str| sides.iter().flatten().any(|side| labels::digest_label(&side.digest) == version);
     let mut between = observed.slices.iter().filter(|slice| !is_side(slice.digest));
     if between.all(|slice| slice.replicas == 0 && slice.pods.is_empty()) {

@@ -18,6 +18,8 @@ use crate::core::{
 pub(super) enum Goal<'a> {
     /// To another version, in place.
     Version(&'a Workload),
+    /// The same, where the workload's own controller tells versions apart by the name of a revision.
+    Revision(&'a Workload, &'a str),
     /// Away: its slice is made smaller once it is out of service.
     Away,
 }
@@ -26,7 +28,7 @@ impl Goal<'_> {
     /// Returns how the pod's annotation names it.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Version(workload) => labels::digest_label(&workload.digest),
+            Self::Version(workload) | Self::Revision(workload, _) => labels::digest_label(&workload.digest),
             Self::Away => "away".to_owned(),
         }
     }
@@ -83,7 +85,8 @@ impl Drain<'_> {
             }
         }
         match goal {
-            Goal::Version(workload) => Step::Act(Box::new(change(pod, workload))),
+            Goal::Version(workload) => Step::Act(Box::new(change(pod, workload, None))),
+            Goal::Revision(workload, revision) => Step::Act(Box::new(change(pod, workload, Some(revision)))),
             Goal::Away => Step::Removable,
         }
     }
@@ -118,7 +121,7 @@ impl Drain<'_> {
 }
 
 /// Patches the images of a drained pod. What its containers were is noted, so that their restart can be told.
-fn change(pod: &Pod<'_>, workload: &Workload) -> Action {
+fn change(pod: &Pod<'_>, workload: &Workload, revision: Option<&str>) -> Action {
     let have = pod.images();
     let template = workload.template();
     let mut noted = Vec::new();
@@ -148,6 +151,10 @@ fn change(pod: &Pod<'_>, workload: &Workload) -> Action {
             labels::DRAINING: Value::Null,
         },
     });
+    if let Some(revision) = revision {
+        // In the same request: a pod of another revision than its images' would be made anew.
+        body["metadata"]["labels"][labels::REVISION] = json!(revision);
+    }
     let why = format!("{}: images changed in place to {}", pod.object.name(), workload.image());
     Action::patch(pod.object, PatchType::Strategic, body, why)
 }

@@ -33,7 +33,7 @@ pub(super) enum Handle {
 }
 
 /// Applies the handle where what is owned differs. Where that is only what we note on it for people, it is no drift.
-fn apply(wanted: Object, live: &Object, notes: &[(&str, String)], why: &str) -> Option<Action> {
+pub(super) fn apply(wanted: Object, live: &Object, notes: &[(&str, String)], why: &str) -> Option<Action> {
     if !diff::differs(&wanted, live) {
         return None;
     }
@@ -59,7 +59,7 @@ fn has_matching_labels(slice: &Slice<'_>, selector: &BTreeMap<String, String>) -
     selector.iter().all(|(name, value)| own.get(name) == Some(value))
 }
 
-fn has_followed(handle: &Object) -> bool {
+pub(super) fn has_followed(handle: &Object) -> bool {
     let generation = handle.number(&["metadata", "generation"]).unwrap_or(0);
     handle.number(&["status", "observedGeneration"]).unwrap_or(0) >= generation
 }

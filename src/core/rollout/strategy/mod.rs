@@ -2,6 +2,9 @@
 
 mod drain;
 mod handle;
-mod slice;
+pub(super) mod nodes;
+mod ordinals;
+pub(super) mod slice;
+mod told;
 mod unit;
 pub mod workload;

@@ -1,15 +1,13 @@
 //! One workload in one unit: how many pods each slice has, and which pods move.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{
-    drain::{self, Drain, Goal, Step, signed},
+    drain::{Drain, Goal, Step, signed},
     slice::{self, NewSlice},
-    workload::{Budget, Outcome, Task, gets_requests},
+    told::{There, count, in_order, is_at, settle, tell},
+    workload::{Budget, Outcome, Task},
 };
 use crate::core::{
     diff,
@@ -18,24 +16,13 @@ use crate::core::{
     rollout::{
         action::Action,
         labels,
-        observe::{Observed, Pod, Slice, images},
+        observe::{Observed, Pod, Slice},
         plan::Method,
         render::Workload,
-        report::{Reason, UnitReport},
+        report::Reason,
         view::View,
     },
 };
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Returns whether a pod is at a version: by its label, and by the images that it really asks for.
-fn is_at(pod: &Pod<'_>, workload: &Workload) -> bool {
-    let have = pod.images();
-    let same_images = || images(&workload.template()["spec"]).iter().all(|(name, image)| have.get(name) == Some(image));
-    pod.digest == labels::digest_label(&workload.digest) && (workload.differs || same_images())
-}
 
 /// One workload in one unit.
 pub(super) struct UnitStep<'a, 'b> {
@@ -95,40 +82,15 @@ impl<'a, 'b> UnitStep<'a, 'b> {
 
     /// Tells how far the unit is.
     pub(super) fn report(&mut self) {
-        let at_new = self.at_new();
-        let done = count(at_new.iter().filter(|pod| self.is_done(pod)).count());
-        let failing = count(at_new.iter().filter(|pod| pod.trouble().is_some_and(|why| why != "not ready")).count());
-        let coming = count(at_new.len()).saturating_sub(done + failing);
-        self.outcome.units.insert(self.unit.clone(), UnitReport { total: self.total, done, coming, failing });
         if self.task.new.is_none() {
             self.report_removal();
         }
-        if done < self.quota {
-            self.outcome.done = false;
-            let mut trouble: BTreeMap<String, u32> = BTreeMap::new();
-            if let Some((home, why)) = self.home.and_then(|home| Some((home, home.refusal()?))) {
-                trouble.insert(why.to_owned(), home.replicas.saturating_sub(count(home.pods.len())).max(1));
-            }
-            let fresh = format!("ready for less than {} s", self.task.policy.min_ready.as_secs());
-            for pod in &at_new {
-                if let Some(why) = pod.trouble().filter(|why| why != "not ready") {
-                    *trouble.entry(why).or_default() += 1;
-                }
-                if let Some(since) = pod.ready_since.filter(|since| *since + self.min_ready > self.task.now) {
-                    if pod.trouble().is_none() {
-                        *trouble.entry(fresh.clone()).or_default() += 1;
-                    }
-                    self.outcome.wake_at(since + self.min_ready);
-                }
-            }
-            self.outcome.reasons.push(Reason::PodsNotReady {
-                workload: self.task.id.to_owned(),
-                unit: self.unit.clone(),
-                want: self.quota,
-                have: done,
-                trouble: trouble.into_iter().collect(),
-            });
-        }
+        let refusal = self.home.and_then(|home| {
+            let missing = home.replicas.saturating_sub(count(home.pods.len())).max(1);
+            Some((home.refusal()?.to_owned(), missing))
+        });
+        let there = There { total: self.total, quota: self.quota, at_new: self.at_new(), refusal };
+        tell(self.task, self.unit, &there, self.view, self.outcome);
     }
 
     /// Tells how many pods of a workload that goes away are still there.
@@ -201,7 +163,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             return;
         }
         for pod in &slice.pods {
-            self.settle(pod);
+            settle(pod, self.outcome);
         }
     }
 
@@ -337,7 +299,9 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// Returns whether pods of a slice may go: requests must go where they are to go, and the old side stays a while.
     fn may_go(&mut self, slice: &Slice<'_>) -> bool {
         let Some(traffic) = self.task.traffic else { return true };
-        if !traffic.settled || traffic.delay.is_zero() || !self.is_old(slice) {
+        // While the old side serves, it only follows the wanted total.
+        let serves = traffic.serving.as_deref() == Some(slice.digest);
+        if !traffic.settled || traffic.delay.is_zero() || !self.is_old(slice) || serves {
             return traffic.settled;
         }
         let noted = slice.object.annotation(labels::IDLE_SINCE).and_then(|since| since.parse::<Timestamp>().ok());
@@ -393,7 +357,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let mut places = going;
         // Those that the slice was made smaller by already, and that are still listed, are not counted again.
         let asked = slice.pods.len().saturating_sub(usize::try_from(slice.replicas).unwrap_or(usize::MAX));
-        for pod in self.going_first(slice, |pod| pod.moving_to() == Some("away")).into_iter().skip(asked) {
+        for pod in in_order(self.task, slice.pods.iter(), |pod| pod.moving_to() == Some("away")).into_iter().skip(asked)
+        {
             if places >= excess {
                 break;
             }
@@ -417,24 +382,6 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         }
     }
 
-    /// Orders a slice's pods: those that `first` says, then those of a version in between, then those not in service,
-    /// the rest by the seed.
-    fn going_first(&self, slice: &'a Slice<'a>, first: impl Fn(&Pod<'_>) -> bool) -> Vec<&'a Pod<'a>> {
-        let mut pods: Vec<&Pod<'_>> = slice.pods.iter().collect();
-        pods.sort_by_cached_key(|pod| {
-            let mut hasher = Sha256::new();
-            hasher.update(self.task.seed.as_bytes());
-            hasher.update(pod.object.name().as_bytes());
-            let drawn: [u8; 32] = hasher.finalize().into();
-            let between = ![self.task.new, self.task.old]
-                .into_iter()
-                .flatten()
-                .any(|workload| labels::digest_label(&workload.digest) == pod.digest);
-            (!first(pod), !between, pod.is_available(self.task.now, self.min_ready), drawn)
-        });
-        pods
-    }
-
     /// Moves pods at home between the versions until as many as the quota are, or are becoming, the new one.
     fn move_pods(&mut self) {
         let (Some(home), Some(new)) = (self.home, self.task.new) else { return };
@@ -448,7 +395,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         };
         let shrinking = home.replicas > self.home_size() || count(home.pods.len()) > home.replicas;
         let mut have = count(home.pods.iter().filter(|pod| becoming(pod)).count());
-        for pod in self.going_first(home, |pod| pod.moving_to().is_some()) {
+        for pod in in_order(self.task, home.pods.iter(), |pod| pod.moving_to().is_some()) {
             if leaving(pod) && shrinking {
                 continue;
             }
@@ -470,11 +417,11 @@ impl<'a, 'b> UnitStep<'a, 'b> {
                 goes
             };
             match (goal_is_new, is_new) {
-                (true, true) => self.settle(pod),
+                (true, true) => settle(pod, self.outcome),
                 (true, false) => self.step(pod, Goal::Version(new)),
                 (false, true) => self.back(pod, home),
                 // A pod of the version before, or of one in between, that stays what it is.
-                (false, false) => self.settle(pod),
+                (false, false) => settle(pod, self.outcome),
             }
         }
     }
@@ -515,35 +462,13 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     fn back(&mut self, pod: &'a Pod<'a>, home: &'a Slice<'a>) {
         let old = self.task.old.filter(|_| self.task.method == Method::InPlace);
         let Some(old) = old.filter(|old| labels::digest_label(&old.digest) == home.digest || self.task.last) else {
-            return self.settle(pod);
+            return settle(pod, self.outcome);
         };
         let begun = pod.moving_to() == Some(labels::digest_label(&old.digest).as_str());
         if begun || self.budget.take(pod, self.task.now, self.min_ready) {
             self.step(pod, Goal::Version(old));
         }
         self.outcome.done = false;
-    }
-
-    fn settle(&mut self, pod: &Pod<'_>) {
-        if let Some(step) = drain::settle(pod) {
-            if matches!(step, Step::Act(_)) {
-                self.outcome.done = false;
-            }
-            self.outcome.take(step);
-        }
-    }
-
-    /// Returns whether a pod is done: ready for long enough, in service, and back in its load balancers.
-    fn is_done(&self, pod: &Pod<'_>) -> bool {
-        let back = pod
-            .object
-            .annotation(labels::HAD_FINALIZERS)
-            .is_none_or(|had| had.split(',').all(|name| pod.finalizers().any(|finalizer| finalizer == name)));
-        let settled = pod.moving_to().is_none() && pod.object.annotation(labels::UPDATED_FROM).is_none();
-        pod.is_available(self.task.now, self.min_ready)
-            && settled
-            && back
-            && gets_requests(pod, &self.task.rollout.app, self.view)
     }
 
     /// At the last stage: the slice's template follows its pods, and slices without pods go.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     drain::{Step, signed},
     handle::{self, Handle},
+    nodes, ordinals,
     unit::UnitStep,
 };
 use crate::core::{
@@ -25,7 +26,7 @@ use crate::core::{
         observe::{Observed, Pod, Slice},
         plan::Method,
         quota::Counts,
-        render::Workload,
+        render::{Maker, Workload},
         report::{Reason, UnitReport},
         view::View,
     },
@@ -65,6 +66,13 @@ pub struct Task<'a> {
     pub seed: &'a str,
     /// Now.
     pub now: Timestamp,
+}
+
+impl Task<'_> {
+    /// Returns what makes the workload's pods.
+    pub(super) fn maker(&self) -> Maker {
+        self.new.or(self.old).map_or(Maker::Slices, Workload::maker)
+    }
 }
 
 /// How traffic is between the sides of a workload whose old pods stay beside the new ones.
@@ -135,7 +143,10 @@ impl Budget {
     fn new(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Self {
         let min_ready = signed(task.policy.min_ready);
         let wanted: u32 = task.totals.values().sum();
-        let floor = wanted.min(task.reachable(observed)).saturating_sub(task.policy.may_miss(wanted));
+        // No other pod can come beside one that has an ordinal or a node.
+        let least = u32::from(task.maker() != Maker::Slices);
+        let may_miss = task.policy.may_miss(wanted).max(least);
+        let floor = wanted.min(task.reachable(observed)).saturating_sub(may_miss);
         let serving = task.traffic.and_then(|traffic| traffic.serving.clone());
         let mut budget = Self { serving, available: 0, in_service: 0, floor, exhausted: false };
         let in_service = observed.pods().filter(|pod| budget.counts(pod)).collect::<Vec<_>>();
@@ -144,6 +155,24 @@ impl Budget {
             budget.available += u32::from(pod.is_available(task.now, min_ready));
         }
         budget
+    }
+
+    /// Says so where no more pods may be taken out of service for now.
+    fn tell(&self, task: &Task<'_>, observed: &Observed<'_>, outcome: &mut Outcome) {
+        if !self.exhausted {
+            return;
+        }
+        // Pods of either side that are ready already count as available by time alone: no event will tell of it.
+        let ready = observed.pods().filter(|pod| pod.labelled && pod.is_ready());
+        let soon = ready.filter_map(|pod| pod.ready_since).map(|since| since + signed(task.policy.min_ready));
+        if let Some(at) = soon.filter(|at| *at > task.now).min() {
+            outcome.wake_at(at);
+        }
+        outcome.reasons.push(Reason::MaxUnavailable {
+            workload: task.id.to_owned(),
+            available: self.available,
+            floor: self.floor,
+        });
     }
 
     /// Returns whether a pod can get requests now.
@@ -202,9 +231,19 @@ pub(super) fn gets_requests(pod: &Pod<'_>, app: &AppName, view: &View) -> bool {
 pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
     let mut outcome = Outcome { done: true, ..Outcome::default() };
     outcome.progress = observed.pods().filter_map(last_moved).max();
-    let min_ready = signed(task.policy.min_ready);
     let mut budget = Budget::new(task, observed, view);
 
+    match task.maker() {
+        Maker::Slices => slices(task, observed, view, &mut outcome, &mut budget),
+        Maker::Ordinals => ordinals::next(task, observed, view, &mut outcome, &mut budget),
+        Maker::Nodes => nodes::next(task, observed, view, &mut outcome, &mut budget),
+    }
+    budget.tell(task, observed, &mut outcome);
+    outcome
+}
+
+/// Says what comes next for the slices of a Deployment.
+fn slices(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut Outcome, budget: &mut Budget) {
     let at_rest_in_one = task.last && task.units.len() == 1 && observed.slices.len() == 1;
     let owned_at_rest = at_rest_in_one.then(|| &observed.slices[0]).filter(|slice| is_at_rest(task, slice));
     let handle = match (task.new, owned_at_rest) {
@@ -226,27 +265,13 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
         }
     };
     for unit in all_units(task, observed) {
-        let mut step = UnitStep::new(task, observed, view, &unit, &mut outcome, &mut budget);
+        let mut step = UnitStep::new(task, observed, view, &unit, outcome, budget);
         if blocked {
             step.report();
         } else {
             step.run(owned_at_rest.is_some());
         }
     }
-    if budget.exhausted {
-        // Pods of either side that are ready already count as available by time alone: no event will tell of it.
-        let ready = observed.pods().filter(|pod| pod.labelled && pod.is_ready());
-        let soon = ready.filter_map(|pod| pod.ready_since).map(|since| since + min_ready);
-        if let Some(at) = soon.filter(|at| *at > task.now).min() {
-            outcome.wake_at(at);
-        }
-        outcome.reasons.push(Reason::MaxUnavailable {
-            workload: task.id.to_owned(),
-            available: budget.available,
-            floor: budget.floor,
-        });
-    }
-    outcome
 }
 
 /// Returns whether the handle may own this slice: all its pods are at the wanted version, and so is its template.

@@ -57,7 +57,8 @@ impl Checker {
     /// Notes what a write asks for that is on its way, whatever becomes of it.
     pub fn sends(&mut self, write: &Write) {
         let Write::Apply { object, .. } = write else { return };
-        let Some(app) = object.label(labels::APP).filter(|_| object.kind().kind == "Deployment") else { return };
+        let is_workload = matches!(object.kind().kind.as_str(), "Deployment" | "StatefulSet");
+        let Some(app) = object.label(labels::APP).filter(|_| is_workload) else { return };
         let place = (AppName::new(app), target(write));
         match object.at(&["spec", "replicas"]).and_then(Value::as_u64) {
             Some(replicas) => drop(self.sent.insert(place, replicas)),
@@ -98,7 +99,11 @@ impl Checker {
                 continue;
             }
             let was = pods::at_version(before, app.as_str(), id, &version);
-            for (unit, count) in pods::at_version(now, app.as_str(), id, &version) {
+            let is = pods::at_version(now, app.as_str(), id, &version);
+            if pods::is_regrouped(before, id) && is.values().sum::<u64>() <= was.values().sum() {
+                continue;
+            }
+            for (unit, count) in is {
                 let Some(allowed) = pods::allowed(state, id, &unit) else { continue };
                 let had = was.get(&unit).copied().unwrap_or(0);
                 if count > allowed && count > had {
@@ -131,7 +136,7 @@ impl Checker {
                 IntOrPercent::Percent(percent) => total * u64::from(percent.get()) / 100,
             };
             // At least one, or nothing could ever move; but where new pods come first, none need be missing.
-            let surges = !matches!(pods.max_surge, IntOrPercent::Count(0));
+            let surges = !matches!(pods.max_surge, IntOrPercent::Count(0)) && id.starts_with("Deployment/");
             let floor = total.saturating_sub(may_miss.max(u64::from(!surges)));
             let beside = policy.spec.strategy.beside().is_some();
             let in_service = |snapshot: &Snapshot| -> BTreeSet<String> {
@@ -189,9 +194,7 @@ impl Checker {
         }
         if !matches!(state.phase, Phase::Running | Phase::Stopped) {
             for (id, total) in &mut wanted {
-                let name = id.rsplit('/').next().unwrap_or(id);
-                let is_it = |object: &&Value| self::name(object) == name && label(object, labels::APP) == app.as_str();
-                let handle = now.all("deployments.apps").find(is_it);
+                let handle = now.workload(app.as_str(), id);
                 *total = handle.and_then(|handle| handle["spec"]["replicas"].as_u64()).unwrap_or(*total);
                 // What was sent and has not arrived is wanted all the same.
                 *total = (*total).min(self.sent.get(&(app.clone(), id.clone())).copied().unwrap_or(u64::MAX));
@@ -319,6 +322,8 @@ fn app_of(write: &Write, before: &Snapshot) -> Option<AppName> {
         "Pod" => "pods",
         "ReplicaSet" => "replicasets.apps",
         "Deployment" => "deployments.apps",
+        "StatefulSet" => "statefulsets.apps",
+        "DaemonSet" => "daemonsets.apps",
         "Service" => "services",
         "ConfigMap" => "configmaps",
         _ => return None,
@@ -348,12 +353,12 @@ fn generation(write: &Write, before: &Snapshot) -> Option<u64> {
     before.all(super::told::resource_of(&kind)?).find(is_it)?["metadata"]["generation"].as_u64()
 }
 
-/// Returns whether a write changes only what is noted on a Deployment for people: which rollout, which stage.
+/// Returns whether a write changes only what is noted on a workload for people: which rollout, which stage.
 fn notes_only(write: &Write, before: &Snapshot, after: &Snapshot) -> bool {
     let (kind, namespace, wanted) = subject(write);
     let without_notes = |snapshot: &Snapshot| {
         let is_it = |object: &&Value| name(object) == wanted && object["metadata"]["namespace"] == namespace.as_str();
-        let mut object = snapshot.all("deployments.apps").find(is_it)?.clone();
+        let mut object = snapshot.all(super::told::resource_of(&kind)?).find(is_it)?.clone();
         let meta = object["metadata"].as_object_mut()?;
         meta.retain(|key, _| matches!(key.as_str(), "labels" | "annotations"));
         if let Some(annotations) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
@@ -361,7 +366,9 @@ fn notes_only(write: &Write, before: &Snapshot, after: &Snapshot) -> bool {
         }
         Some((object["metadata"].clone(), object["spec"].clone()))
     };
-    kind == "Deployment" && without_notes(before).is_some() && without_notes(before) == without_notes(after)
+    matches!(kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet")
+        && without_notes(before).is_some()
+        && without_notes(before) == without_notes(after)
 }
 
 fn is_anchor(write: &Write) -> bool {

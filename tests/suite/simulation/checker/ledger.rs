@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use locktender::core::{
     analysis::{Run, Verdict},
     ledger::{DecisionFile, Event, PodEvidence, Record, journal},
-    names::{BlobId, Digest, RolloutId, StageName},
+    names::{BlobId, Digest, RolloutId, StageName, Unit},
     rollout::{
         labels,
         plan::{self, Plan},
@@ -176,10 +176,13 @@ impl Checker {
         let quotas = &state.quotas[until - 1];
         for (id, units) in quotas {
             let Some(version) = Version::target(state, id) else { continue };
-            for (unit, quota) in units {
+            // In which unit a DaemonSet's pod is, its node says, which is not looked at here.
+            let together = id.starts_with("DaemonSet/");
+            let all = [(Unit::new(""), units.values().sum())].into();
+            for (unit, quota) in if together { &all } else { units } {
                 let ready_in = |snapshot: &Snapshot| {
                     let pods = snapshot.of_workload("pods", state.plan.rollout.app.as_str(), id);
-                    let here = pods.filter(|pod| label(pod, labels::UNIT) == unit.as_str());
+                    let here = pods.filter(|pod| together || label(pod, labels::UNIT) == unit.as_str());
                     here.filter(|pod| version.is_of(pod) && snapshot.is_in_service(pod)).count()
                 };
                 let enough = |ready: usize| ready >= usize::try_from(*quota).unwrap_or(usize::MAX);

@@ -13,7 +13,7 @@ use locktender::core::{
 };
 use serde_json::Value;
 
-use super::snapshot::{Snapshot, image, is_terminating, label, uid};
+use super::snapshot::{Snapshot, image, is_terminating, label, name, uid};
 
 /// Where a pod is. Node and address come with time; once there they stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,12 @@ impl<'a> Version<'a> {
 
 /// Counts, by unit, the pods that are at a version or will be made at it as things stand.
 pub fn at_version(snapshot: &Snapshot, app: &str, id: &str, version: &Version<'_>) -> BTreeMap<Unit, u64> {
+    if id.starts_with("StatefulSet/") {
+        return BTreeMap::from([(Unit::new(""), ordinals_at(snapshot, app, id, version))]);
+    }
+    if id.starts_with("DaemonSet/") {
+        return BTreeMap::from([(Unit::new(ALL), nodes_at(snapshot, app, id, version))]);
+    }
     let mut counts: BTreeMap<Unit, u64> = BTreeMap::new();
     for slice in snapshot.of_workload("replicasets.apps", app, id).filter(|slice| !is_terminating(slice)) {
         let own = uid(slice);
@@ -81,12 +87,61 @@ pub fn at_version(snapshot: &Snapshot, app: &str, id: &str, version: &Version<'_
         };
         *counts.entry(Unit::new(label(slice, labels::UNIT))).or_default() += count;
     }
+    // While pods are handed from one slice to another nothing owns them.
+    let alone = snapshot.of_workload("pods", app, id).filter(|pod| pod["metadata"]["ownerReferences"][0].is_null());
+    for pod in alone.filter(|pod| !is_terminating(pod) && version.is_of(pod)) {
+        *counts.entry(Unit::new(label(pod, labels::UNIT))).or_default() += 1;
+    }
     counts
+}
+
+/// A DaemonSet's pods are counted over all units: in which one is, its node says, which is not looked at here.
+const ALL: &str = "all units";
+
+/// Counts a DaemonSet's pods at a version: those that are, and those that its controller makes so.
+fn nodes_at(snapshot: &Snapshot, app: &str, id: &str, version: &Version<'_>) -> u64 {
+    let Some(set) = snapshot.workload(app, id) else { return 0 };
+    let pods: Vec<&Value> = snapshot.of_workload("pods", app, id).filter(|pod| !is_terminating(pod)).collect();
+    let at = pods.iter().filter(|pod| version.is_of(pod)).count() as u64;
+    let wanted = set["status"]["desiredNumberScheduled"].as_u64().unwrap_or(0);
+    let comes_so = set["spec"]["template"]["metadata"]["labels"][labels::DIGEST] == version.label.as_str();
+    match (comes_so, set["spec"]["updateStrategy"]["type"] == "OnDelete") {
+        (true, true) => at + wanted.saturating_sub(pods.len() as u64),
+        // Its controller replaces every pod.
+        (true, false) => wanted,
+        (false, _) => at,
+    }
+}
+
+/// Counts a StatefulSet's pods at a version: those that are, and those that its controller makes so, now or when they die.
+fn ordinals_at(snapshot: &Snapshot, app: &str, id: &str, version: &Version<'_>) -> u64 {
+    let Some(set) = snapshot.workload(app, id) else { return 0 };
+    let index = |pod: &Value| name(pod).rsplit('-').next().and_then(|ordinal| ordinal.parse::<u64>().ok()).unwrap_or(0);
+    let pods = snapshot.of_workload("pods", app, id).filter(|pod| !is_terminating(pod));
+    let at: Vec<u64> = pods.filter(|pod| version.is_of(pod)).map(index).collect();
+    if set["spec"]["template"]["metadata"]["labels"][labels::DIGEST] != version.label.as_str() {
+        return at.len() as u64;
+    }
+    let partition = set["spec"]["updateStrategy"]["rollingUpdate"]["partition"].as_u64().unwrap_or(0);
+    let made = set["spec"]["replicas"].as_u64().unwrap_or(1).saturating_sub(partition);
+    at.iter().filter(|index| **index < partition).count() as u64 + made
+}
+
+/// Returns whether a workload's pods are being handed to other slices: they change their unit, and stay what they are.
+pub fn is_regrouped(snapshot: &Snapshot, id: &str) -> bool {
+    let name = id.rsplit('/').next().unwrap_or(id);
+    let handles = snapshot.all("deployments.apps").filter(|handle| handle["metadata"]["name"] == name);
+    handles.into_iter().any(|handle| handle["metadata"]["annotations"][labels::REGROUPING].is_string())
 }
 
 /// Says how many pods may be at a rollout's target in one unit; `None` is any number.
 pub fn allowed(state: &State, id: &str, unit: &Unit) -> Option<u64> {
-    let rebalances = state.plan.methods.get(id) == Some(&Method::Rebalance);
+    let method = state.plan.methods.get(id);
+    if id.starts_with("DaemonSet/") && unit.as_str() == ALL {
+        let units = state.totals.get(id).filter(|_| method != Some(&Method::Install))?.keys();
+        return units.map(|unit| allowed(state, id, unit)).sum();
+    }
+    let rebalances = method == Some(&Method::Rebalance);
     if rebalances || state.plan.policy.is_none() {
         return None;
     }

@@ -9,8 +9,16 @@ use locktender::{core::rollout::labels, sandbox::world::World};
 use serde_json::Value;
 
 /// Resources that are looked at.
-pub const RESOURCES: [&str; 6] =
-    ["pods", "replicasets.apps", "deployments.apps", "endpointslices.discovery.k8s.io", "services", "configmaps"];
+pub const RESOURCES: [&str; 8] = [
+    "pods",
+    "replicasets.apps",
+    "deployments.apps",
+    "endpointslices.discovery.k8s.io",
+    "services",
+    "configmaps",
+    "statefulsets.apps",
+    "daemonsets.apps",
+];
 
 /// Objects by resource.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +60,13 @@ impl Snapshot {
         let name = labels::label_value(id.rsplit('/').next().unwrap_or(id));
         self.all(resource)
             .filter(move |object| label(object, labels::APP) == app && label(object, labels::WORKLOAD) == name)
+    }
+
+    /// Returns the object that a workload is, `StatefulSet/db`.
+    pub fn workload<'a>(&'a self, app: &'a str, id: &'a str) -> Option<&'a Value> {
+        let (kind, wanted) = id.split_once('/')?;
+        let is_it = |object: &&Value| name(object) == wanted && label(object, labels::APP) == app;
+        self.all(super::told::resource_of(kind)?).find(is_it)
     }
 
     /// Returns whether a pod takes part in the service: labelled, ready, and where a Service selects it, in an

@@ -17,7 +17,8 @@ pub struct Told {
 
 /// Returns the resource of a kind, where it is one that is judged.
 pub fn resource_of(kind: &str) -> Option<&'static str> {
-    let kinds = ["Pod", "ReplicaSet", "Deployment", "EndpointSlice", "Service", "ConfigMap"];
+    let kinds =
+        ["Pod", "ReplicaSet", "Deployment", "EndpointSlice", "Service", "ConfigMap", "StatefulSet", "DaemonSet"];
     kinds.iter().position(|known| *known == kind).map(|at| RESOURCES[at])
 }
 
