@@ -170,7 +170,7 @@ impl Strategy {
         let Self::BlueGreen(blue_green) = self else { return None };
         Some(Beside {
             preview_service: blue_green.preview_service.as_deref(),
-            health_check: blue_green.health_check.as_ref(),
+            health_check: blue_green.health_check.as_deref(),
             scale_down_delay: blue_green.scale_down_delay,
         })
     }
