@@ -3,6 +3,7 @@
 pub mod action;
 mod analyse;
 mod back;
+mod background;
 pub mod beforehand;
 pub mod build;
 mod decide;
