@@ -16,7 +16,7 @@ use crate::core::{
     diff::text_diff,
     manifest::{Object, redact_text},
     names::AppName,
-    rollout::{action::Action, input::HeadContent, labelled, render::Render},
+    rollout::{action::Action, input::HeadContent, keep_labels, labelled, render::Render},
 };
 
 /// Shows what applying the working tree would change in the live cluster
@@ -118,6 +118,11 @@ async fn of(
             Err(ClusterError::NoKind(_)) => None,
             Err(error) => return Err(error.into()),
         };
+        let mut object = object.clone();
+        if let Some(live) = &live {
+            keep_labels(&mut object, live);
+        }
+        let object = &object;
         let action = Action::apply(object.clone(), live.as_ref(), true, "");
         let (change, diff, refused) = match cluster.dry_run(&action.write).await {
             Ok(then) => match text_diff(live.as_ref(), then.as_ref()) {

@@ -16,6 +16,7 @@ mod output;
 mod place;
 mod plan;
 mod print;
+mod release;
 mod revert;
 mod run;
 mod sandbox;
@@ -80,6 +81,8 @@ enum Command {
     Abort(decision::AbortArgs),
     /// Commits what brings an application back to what was stable before
     Revert(revert::Args),
+    /// Gives an application's Deployments back: no policy stages them any more
+    Release(release::Args),
     /// Reads and checks the trail of records
     #[command(subcommand)]
     Audit(audit::Command),
@@ -142,6 +145,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Retry(args) => decision::run(Verb::Retry, args).await,
         Command::Abort(args) => decision::abort(args).await,
         Command::Revert(args) => revert::run(args).await,
+        Command::Release(args) => release::run(args).await,
         Command::Audit(command) => audit::run(command).await,
         Command::Schema(args) => schema::run(&args),
         Command::Completion(args) => meta::completion(&args),

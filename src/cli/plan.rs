@@ -260,12 +260,45 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
         let count = plan.as_ref().map_or(0, |plan| plan.prunes.len());
         notes.push(format!("removes {count} objects, so it asks for a confirm before anything is touched"));
     }
+    notes.extend(plan.iter().flat_map(|plan| handed_over(plan, stable, target)));
     notes.extend(plan.iter().flat_map(rough_weights));
     let workloads = plan.as_ref().map(|plan| methods(plan, stable, target)).unwrap_or_default();
     let config = plan.as_ref().filter(|plan| plan.policy.is_some()).and(target).map(|target| config(stable, target));
     let abort = plan.as_ref().map(|plan| abort(app, plan));
     let is_working_tree = merged.is_working_tree;
     Planned { app: app.clone(), outcome, plan, workloads, config, abort, notes, is_working_tree }
+}
+
+/// Says what becomes of pods that are taken over, given back, or must go to another unit.
+fn handed_over(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let name = |id: &String| id.rsplit('/').next().unwrap_or(id).to_owned();
+    match (stable.map(|stable| &stable.policy), target.map(|target| &target.policy)) {
+        (Some(None), Some(Some(_))) => {
+            notes.push(
+                "running pods are taken over first: they are handed to slices as they are, none restarts".to_owned(),
+            );
+        }
+        (Some(Some(_)), Some(None)) => {
+            notes.push("its Deployments are given back first: they get all their pods, none restarts".to_owned());
+            let workloads = stable.into_iter().flat_map(|stable| stable.workloads.values());
+            let reading: Vec<String> =
+                workloads.filter(|workload| !workload.config.is_empty()).map(|workload| name(&workload.id)).collect();
+            if !reading.is_empty() {
+                let names = reading.join(", ");
+                notes.push(format!(
+                    "{names}: configuration has its plain name again, so a rolling update of its own replaces the pods"
+                ));
+            }
+        }
+        _ => {}
+    }
+    let moves = plan.moves.iter().map(|(id, count)| format!("{count} of {}", name(id))).collect::<Vec<_>>().join(", ");
+    if !moves.is_empty() {
+        notes
+            .push(format!("moves pods to another unit ({moves}), so it asks for a confirm before anything is touched"));
+    }
+    notes
 }
 
 /// Says which weights so few pods cannot have.
@@ -295,6 +328,8 @@ fn rough_weights(plan: &Plan) -> Vec<String> {
 fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTreeMap<String, String> {
     let strategy = plan.policy.as_ref().map(|policy| &policy.spec.strategy);
     let update = strategy.map(|strategy| strategy.pods().update);
+    let runs_already =
+        |id: &String| stable.is_none_or(|stable| stable.policy.is_none() || !stable.workloads.contains_key(id));
     let one = |(id, method): (&String, &Method)| {
         let before = stable.and_then(|stable| stable.workloads.get(id));
         let after = target.and_then(|target| target.workloads.get(id));
@@ -303,6 +338,7 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
             Method::Install if maker == Maker::Nodes => "installed on every node at once".to_owned(),
             Method::Install => "installed: there is no older version".to_owned(),
             Method::InPlace => format!("image only: updated in place, {}", in_place(maker)),
+            Method::Rebalance if runs_already(id) => "runs already: taken over as it is, no pod restarts".to_owned(),
             Method::Rebalance => "unchanged: pods stay as they are".to_owned(),
             Method::Remove => "removed".to_owned(),
             Method::Recreate => {

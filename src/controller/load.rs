@@ -23,10 +23,11 @@ use crate::core::{
         self,
         input::{HeadContent, Predecessor, Repair, RepairWanted, files},
         jobs, labels,
-        render::{Maker, Workload},
+        render::{Maker, Render, Workload},
         state::State,
         view::Touched,
     },
+    traffic::Router,
 };
 
 /// What of an application's ledger was not read yet at HEAD.
@@ -228,9 +229,15 @@ impl Controller {
             _ => None,
         };
         let renders = app.renders.values().chain(head);
+        // Which unit a pod is in that was not made for one, its node says.
+        let all: Vec<&Render> = renders.clone().map(Arc::as_ref).collect();
+        let may_run = !self.ready && rollout::stable_at(&app.ledger.states).is_none();
+        let nodes = rollout::asks_for_nodes(&all, &self.view, may_run).then(|| Kind::new("", "v1", "Node"));
         let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
         let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
-        let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
+        let measured_by_jobs = policies.clone().flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
+        let routers = policies.filter_map(|policy| policy.strategy.beside()?.router);
+        let routed: BTreeSet<Kind> = routers.flat_map(Router::kinds).collect();
         let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
@@ -245,7 +252,11 @@ impl Controller {
             })
             .collect();
         kinds.extend(measured_by_jobs.then(jobs::kind));
-        for kind in kinds {
+        kinds.extend(nodes);
+        for kind in &routed {
+            self.routed.entry(kind.clone()).or_default().insert(name.clone());
+        }
+        for kind in kinds.into_iter().chain(routed) {
             self.watch(&kind).await;
         }
     }

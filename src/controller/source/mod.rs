@@ -235,6 +235,12 @@ impl Source {
             }
         }
         let changed = self.take_apps(apps, &policies, &settings);
+        // What is rendered at a commit is rendered under the policy of that commit: an older one had another.
+        for app in policies.iter().filter_map(|name| self.using.get(name)).flatten() {
+            if let Some(read) = self.read.get_mut(app) {
+                read.revision = at.clone();
+            }
+        }
         let mut contents = BTreeMap::new();
         for app in changed {
             let content = self.read.get(&app).map(|read| {

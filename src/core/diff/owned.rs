@@ -278,6 +278,11 @@ impl Comparison {
         owned: Option<&Value>,
     ) {
         let (Some(desired), Some(live)) = (desired, live) else { return };
+        // A selector: it was sent as a whole, and goes as a whole.
+        let is_atomic = self.builtin && owned.and_then(Value::as_object).is_some_and(Map::is_empty);
+        if is_atomic && !desired.is_empty() && has_more(live, desired) {
+            return self.changed(path, Some(&live.clone().into()), Some(&desired.clone().into()));
+        }
         for (name, value) in desired {
             // Sending null is the same as not sending it.
             if value.is_null() || is_identity(path, name) {
@@ -376,6 +381,15 @@ impl Comparison {
             self.changed(path, Some(&from), Some(&to));
         }
     }
+}
+
+/// Returns whether one map has members, at any depth, that the other lacks.
+fn has_more(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    one.iter().any(|(name, value)| match (value, other.get(name)) {
+        (Value::Object(one), Some(Value::Object(other))) => has_more(one, other),
+        (value, None) => !is_empty(value),
+        _ => false,
+    })
 }
 
 fn same_scalar(path: &Path<'_>, desired: &Value, live: &Value) -> bool {

@@ -157,6 +157,19 @@ fn versioned(object: &Object) -> Versioned {
     Versioned { object, content }
 }
 
+/// Returns a staged pod template as it is without stages: reading configuration by its plain names.
+pub fn plain_names(template: &Value, configuration: &[Object]) -> Value {
+    let mut template = template.clone();
+    visit_references(&mut template, &mut |kind, name| {
+        let is_it = |object: &&Object| object.text(&["kind"]) == kind && object.name() == name.as_str();
+        if configuration.iter().any(|object| is_it(&object)) {
+            // The hyphen and eight digits of its content's hash.
+            name.truncate(name.len().saturating_sub(9));
+        }
+    });
+    template
+}
+
 /// Returns the ConfigMaps and Secrets that a pod template reads: from `envFrom`, `env`, volumes and projected volumes.
 /// Pull secrets are read by the node, not by the pod.
 pub fn config_references(template: &Value) -> BTreeSet<ConfigReference> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     decide::{is_target, report, stable_side},
     gates::Decisions,
+    handover,
     input::{Decision, HeadContent, Input, Repair, RepairWanted, files},
     objects, plan,
     render::Render,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::core::{
     ledger::{Cause, Draft, Event},
-    policy::{OnAbort, Percent},
+    policy::{OnAbort, Percent, RolloutPolicy},
     rollout::action::Action,
     traffic::Split,
 };
@@ -45,13 +46,26 @@ pub(super) fn decide(input: &Input<'_>, state: &State, cause: Cause) -> Decision
 /// Brings the cluster back; returns whether it is there.
 fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
     let target = sides::target_at(state).and_then(|revision| input.renders.get(&revision));
-    let policy = state.plan.policy.as_ref().map(|policy| &policy.spec);
-    let deadline = policy.map(|policy| policy.progress_deadline);
+    let pinned = state.plan.policy.as_ref().map(|policy| &policy.spec);
+    let deadline = pinned.map(|policy| policy.progress_deadline);
+    // What ran before anything was released is given back, not removed.
+    let ran_before = stable.is_none() && handover::taken_over(&state.plan.methods, None).next().is_some();
+    let policy = match stable.map(|stable| &stable.policy) {
+        Some(None) => None,
+        // The units are those that stable was staged in.
+        Some(Some(policy)) if pinned.is_none_or(|pinned| !same_units(policy, pinned)) => Some(policy),
+        Some(Some(_)) => pinned,
+        None if ran_before => None,
+        None => pinned,
+    };
+    let target = target.map(|target| handover::staged_form(target));
     let course = Course {
         rollout: &state.plan.rollout,
         new: stable.map(Arc::as_ref),
-        old: target.map(Arc::as_ref),
+        old: target.as_deref(),
         policy,
+        staged_by: pinned,
+        methods: None,
         quota: None,
         totals: &state.totals,
         split: Some(Split::of(Percent::ALL)),
@@ -71,23 +85,37 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
     stray::correct(state, steered.corrections, decision);
-    decision.questions = steered.questions;
+    decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);
     if !steered.done {
         return false;
     }
+    if ran_before {
+        return true;
+    }
     let kept: BTreeSet<_> = stable.map(|stable| stable.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone: Vec<Action> = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view)
+    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
+    let (gone, handed) = handover::still_read(gone, input.app, input.view);
+    let gone: Vec<Action> = gone
         .into_iter()
         .filter(|object| !objects::is_kept_when_going_back(object) && !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not part of stable", object.key())))
         .collect();
-    let done = gone.is_empty();
+    let done = gone.is_empty() && handed.is_empty();
     decision.actions.extend(gone);
+    decision.actions.extend(handed);
     done
+}
+
+/// Returns whether two policies tell units by the same node label.
+fn same_units(one: &RolloutPolicy, other: &RolloutPolicy) -> bool {
+    let units = |policy: &RolloutPolicy| {
+        policy.strategy.pods().topology.as_ref().map(|it| (it.unit_type.clone(), it.units.clone()))
+    };
+    units(one) == units(other)
 }
 
 /// Ends the rollout: records that it is back, and repairs Git where that is asked for and possible.

@@ -10,7 +10,7 @@ use super::{
     render::{Render, Workload},
 };
 use crate::core::{
-    manifest::{Object, canonical_digest, digest, is_sliced, pod_template, selects, sort, stage, strings},
+    manifest::{Object, Staged, canonical_digest, digest, is_sliced, pod_template, selects, sort, stage, strings},
     names::{Digest, Revision},
     policy::{Application, RolloutPolicy},
 };
@@ -49,6 +49,21 @@ pub fn build(
         return render;
     }
     render.digests = digests;
+    stage_workloads(&mut render, staged);
+    render
+}
+
+/// Returns an application without a policy as it would be staged under one, with the digests that it was released with.
+pub(super) fn as_staged(render: &Render) -> Render {
+    let mut render = render.clone();
+    let staged = stage(&render.objects, &is_sliced);
+    stage_workloads(&mut render, staged);
+    let mut released = render.digests.clone();
+    released.retain(|id, _| render.workloads.contains_key(id));
+    render.released_as(&released)
+}
+
+fn stage_workloads(render: &mut Render, staged: Staged) {
     render.objects = staged.others;
     for workload in staged.workloads {
         let name = workload.object.name().to_owned();
@@ -71,7 +86,6 @@ pub fn build(
     for service in render.objects.iter_mut().filter(|object| object.text(&["kind"]) == "Service") {
         keep_to_pods_in_service(service, &render.workloads);
     }
-    render
 }
 
 /// Returns how quotas and plans name a workload.

@@ -1,15 +1,19 @@
 //! `decide`: one total function from everything that is known to everything that is to be done.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     back, forward,
     gates::late_answers,
+    handover,
     input::{Decision, Head, HeadContent, Input, Predecessor},
     jobs,
-    observe::Observed,
     plan::{self, Plan, PlanError, PlanRequest},
-    render::{Maker, Render},
+    render::{Maker, Render, places},
     report::{Activity, Reason, Report, StageReport},
     rest, sides,
     state::{Outcome, Phase, State},
@@ -36,7 +40,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
     jobs::end_others(input, &mut decision);
     if let Some(why) = input.view.regressed() {
         // Nothing is done on a view that is known to be older than what was seen.
-        decision.actions.clear();
+        decision.does_nothing();
         let why = format!("{why} was listed at an older resource version than before");
         decision.report.reasons.push(Reason::ClusterStale { why });
     }
@@ -172,21 +176,21 @@ pub(super) fn open(
         Some(target) => target.policy.as_ref(),
         None => stable.and_then(|stable| stable.policy.as_ref()),
     };
-    let was_staged = stable.is_some_and(|stable| stable.policy.is_some());
-    let has_workloads = stable.is_some_and(|stable| !stable.digests.is_empty());
-    if target.is_some() && has_workloads && was_staged != policy.is_some() {
-        let (what, how) =
-            if was_staged { ("removed", "giving running pods back") } else { ("added", "taking running pods over") };
-        let why = format!("its policy was {what}, and {how} is not supported yet: undo that change");
+    let gives_back = target.is_some() && policy.is_none();
+    let sets = stable.into_iter().flat_map(|stable| stable.workloads.values());
+    if let Some(set) = sets.filter(|_| gives_back).find(|workload| workload.maker() != Maker::Slices) {
+        let why =
+            format!("its policy was removed, and only Deployments are given back, not {}: undo that change", set.id);
         return Err(PlanError::Refused(why));
     }
-    let staged = target.into_iter().flat_map(|target| target.workloads.values()).filter(|_| policy.is_some());
-    for workload in staged {
-        let observed = Observed::read(input.view, input.app, &workload.key);
-        if let Some(why) = steer::foreign(&observed).filter(|_| inherits.is_none()) {
-            return Err(PlanError::Refused(why));
-        }
-    }
+    // What ran without a policy is staged from here on: compared as it would have been.
+    let before =
+        stable.map(|stable| if policy.is_some() { handover::staged_form(stable) } else { Cow::Borrowed(&**stable) });
+    let before = before.as_deref();
+    let runs = match inherits {
+        None => running(input, target.map(Arc::as_ref), before)?,
+        Some(_) => BTreeSet::new(),
+    };
     let live_replicas: BTreeMap<String, u32> = target
         .into_iter()
         .flat_map(|target| target.workloads.values())
@@ -205,7 +209,7 @@ pub(super) fn open(
     let request = PlanRequest {
         app: input.app,
         number,
-        stable: stable.map(Arc::as_ref),
+        stable: before,
         target: target.map(Arc::as_ref),
         head: &head.revision,
         policy,
@@ -215,6 +219,8 @@ pub(super) fn open(
         prunes,
         handed_over: stable.is_some_and(|stable| stable.keys().all(|key| (input.neighbours.render)(&key))),
         inherits,
+        runs,
+        moves: &|workload, totals, unit_type| handover::moves(workload, totals, unit_type, input.app, input.view),
     };
     let plan = plan::make(&request)?;
     let count = plan.stages.len();
@@ -225,6 +231,36 @@ pub(super) fn open(
     let first = &plan.stages[0].name;
     let started = Draft::new(Event::StageStarted, Some(first), format!("{first} is the first stage"));
     Ok((plan, vec![opened, started]))
+}
+
+/// Returns the workloads that run already, though nothing of them was ever released here.
+///
+/// # Errors
+///
+/// What runs is not what Git says: which version it is could not be told.
+fn running(input: &Input<'_>, target: Option<&Render>, before: Option<&Render>) -> Result<BTreeSet<String>, PlanError> {
+    let staged = target.into_iter().flat_map(|target| target.workloads.values());
+    let fresh = staged.filter(|workload| before.is_none_or(|before| !before.workloads.contains_key(&workload.id)));
+    let mut runs = BTreeSet::new();
+    for workload in fresh.filter(|workload| handover::runs_by_itself(workload, input.view)) {
+        if workload.maker() != Maker::Slices {
+            return Err(PlanError::Refused(format!(
+                "{} runs already, and was not made by Locktender: only Deployments are taken over while they run; delete \
+                 it, or leave the application without a policy",
+                workload.id
+            )));
+        }
+        let differ = handover::not_what_runs(workload, input.view);
+        if !differ.is_empty() {
+            return Err(PlanError::Refused(format!(
+                "{} runs already, and is not what Git says: {}; merge what runs first, and change it in a later commit",
+                workload.id,
+                differ.join(", ")
+            )));
+        }
+        runs.insert(workload.id.clone());
+    }
+    Ok(runs)
 }
 
 /// Returns the application that was renamed to this one: its stable is where the rollout starts from.
@@ -268,9 +304,21 @@ pub(super) fn is_known(input: &Input<'_>, target: &Render, policy: Option<&Rollo
 /// Returns whether HEAD renders what a rollout goes to, as far as opening, refusing and reverting are concerned.
 pub(super) fn is_target(content: &HeadContent, plan: &Plan) -> bool {
     match content {
-        HeadContent::Rendered(render) => !plan.inputs.files.is_empty() && render.digests == plan.to.workloads,
+        HeadContent::Rendered(render) => {
+            !plan.inputs.files.is_empty() && render.digests == plan.to.workloads && goes_there(render, plan)
+        }
         HeadContent::Removed => plan.inputs.files.is_empty(),
         HeadContent::Broken(_) => false,
+    }
+}
+
+/// Returns whether a rollout stages as HEAD says, or not at all; and where that is all that it changes, in the same units.
+fn goes_there(render: &Render, plan: &Plan) -> bool {
+    let pinned = plan.policy.as_ref().map(|policy| &policy.spec);
+    let only_units = plan.from.as_ref().is_some_and(|from| from.workloads == plan.to.workloads);
+    match (&render.policy, pinned) {
+        (Some(policy), Some(pinned)) if only_units => places(policy) == places(pinned),
+        (policy, pinned) => policy.is_some() == pinned.is_some(),
     }
 }
 

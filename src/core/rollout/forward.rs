@@ -10,13 +10,14 @@ use super::{
     back,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
+    handover,
     input::{Decision, DecisionAtHead, Head, HeadContent, Input, files},
     labels, objects, plan,
     plan::{Gate, Method, Stage},
     quota,
     render::{Render, Workload},
     report::{Activity, Reason},
-    reschedule, sides,
+    reschedule, rest, sides,
     state::{Phase, State},
     steer::{self, Course, Steered},
     stray,
@@ -27,7 +28,6 @@ use crate::core::{
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
-    traffic::Split,
 };
 
 /// Decides for a rollout that is not over and does not go back.
@@ -74,6 +74,11 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
         return decision;
     }
     let target = target.flatten();
+    // What ran without a policy is the other side as it would have been staged.
+    let stable = stable.map(|stable| match state.plan.policy {
+        Some(_) if stable.policy.is_none() => Arc::new(handover::staged_form(&stable).into_owned()),
+        _ => stable,
+    });
     let steered = go(input, state, target, stable.as_ref(), &mut decision);
     let analysed = match state.phase {
         // Whether pods of the stage have come and gone since or not: it was there, and is measured.
@@ -226,6 +231,9 @@ fn go(
     decision: &mut Decision,
 ) -> Option<Steered> {
     if !state.current().gates.contains(&Gate::Health) {
+        if let Some(stable) = stable {
+            rest::keep_proxies(input, state, stable, decision);
+        }
         return None;
     }
     let course = Course {
@@ -233,9 +241,11 @@ fn go(
         new: target.map(Arc::as_ref),
         old: stable.map(Arc::as_ref),
         policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
+        staged_by: stable.and_then(|stable| stable.policy.as_ref()),
+        methods: Some(&state.plan.methods),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
-        split: state.current().weight.map(Split::of),
+        split: state.current().split(),
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
@@ -251,7 +261,7 @@ fn go(
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
     stray::correct(state, std::mem::take(&mut steered.corrections), decision);
-    decision.questions.append(&mut steered.questions);
+    decision.asks_and_tells(std::mem::take(&mut steered.questions), std::mem::take(&mut steered.tells));
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);
     decision.wake_at(steered.wake);
@@ -299,7 +309,7 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
     });
     decision.records.push((state.plan.rollout.number, draft));
     // What is decided on the old quotas is not done any more.
-    decision.actions.clear();
+    decision.does_nothing();
     true
 }
 
@@ -413,6 +423,13 @@ fn complete(
     let kept: BTreeSet<_> = target.map(|target| target.keys().collect()).unwrap_or_default();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
     let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
+    let (gone, handed) = handover::still_read(gone, input.app, input.view);
+    if !handed.is_empty() {
+        let what = "configuration that pods read goes with them".to_owned();
+        decision.report.reasons.push(Reason::Following { what });
+        decision.actions.extend(handed);
+        return;
+    }
     if !gone.is_empty() {
         for object in gone.iter().filter(|object| !object.is_terminating()) {
             let why = format!("{} is not rendered any more", object.key());
@@ -502,7 +519,7 @@ pub(super) fn fail(input: &Input<'_>, state: &State, why: String, decision: &mut
             let number = state.plan.rollout.number;
             decision.records.push((number, back::begin(input, Cause::Failure, why, None)));
             decision.urgent = true;
-            decision.actions.clear();
+            decision.does_nothing();
         }
         OnFailure::Stop => stop(input, state, why, decision),
     }

@@ -45,6 +45,8 @@ pub const UPDATED_FROM: &str = "locktender.dev/updated-from";
 pub const HAD_FINALIZERS: &str = "locktender.dev/had-finalizers";
 /// On the handle: the rollout that it is in, or that it was in last.
 pub const ROLLOUT: &str = "locktender.dev/rollout";
+/// On a Deployment whose pods are being handed to other slices: the rollout that does it.
+pub const REGROUPING: &str = "locktender.dev/regrouping";
 /// On the handle: the stage it is in.
 pub const STAGE: &str = "locktender.dev/stage";
 /// On an object in Git, `"true"`: it may be deleted and made anew where it cannot be changed.

@@ -8,6 +8,7 @@ pub mod build;
 mod decide;
 mod forward;
 pub mod gates;
+mod handover;
 mod health;
 pub mod input;
 pub mod jobs;
@@ -32,5 +33,6 @@ pub mod view;
 
 pub use decide::{decide, version, versions};
 pub use gates::late_answers;
+pub use handover::{asks_for_nodes, keep_labels};
 pub use objects::labelled;
 pub use sides::{StableAt, inherited, needed, released_as, stable_at, target_at};

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     action::Action,
-    beforehand,
+    beforehand, handover,
     input::{Admitted, Neighbours},
     labels,
     report::Reason,
@@ -118,8 +118,11 @@ fn one(object: &Object, app: &AppName, view: &View, means: &Means<'_>, outcome: 
         outcome.reasons.push(Reason::NotHealthy { object: format!("{}/{}", key.kind, key.name), why });
         return;
     }
-    let wanted = labelled(object, app);
+    let mut wanted = labelled(object, app);
     let live = view.by_key(&key);
+    if let Some(live) = live {
+        handover::keep_labels(&mut wanted, live);
+    }
     let made_into = live.and_then(|live| made_into(&wanted, live, means.admitted));
     match live {
         Some(live) if live.is_terminating() => {

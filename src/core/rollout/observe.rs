@@ -303,6 +303,7 @@ fn replicas_of(object: &Object) -> u32 {
     object.number(&["spec", "replicas"]).and_then(|count| u32::try_from(count).ok()).unwrap_or(1)
 }
 
-fn is_finished(pod: &Object) -> bool {
+/// Returns whether a pod has ended.
+pub(super) fn is_finished(pod: &Object) -> bool {
     matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed")
 }

@@ -1,6 +1,9 @@
 //! A rollout's plan: its stages, fixed when it opens, named by its plan hash.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,7 @@ use crate::core::{
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
     policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
+    traffic::{Affinity, HeaderRoute, Split},
 };
 
 /// One end of a rollout.
@@ -129,12 +133,31 @@ pub struct Stage {
     /// The share of the traffic that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Percent>,
+    /// With a router: requests that go to the new version whatever the weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderRoute>,
+    /// With a router: the share of requests that the new version gets a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Percent>,
+    /// With a router: how a client stays with the new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
 }
 
 impl Stage {
     /// Makes the stage before any pod is touched.
     pub(super) fn start(gates: Vec<Gate>) -> Self {
-        Self { name: "start".into(), quota: Quota::new(), gates, weight: None }
+        Self::of("start".into(), Quota::new(), gates)
+    }
+
+    fn of(name: StageName, quota: Quota, gates: Vec<Gate>) -> Self {
+        Self { name, quota, gates, weight: None, headers: Vec::new(), mirror: None, affinity: None }
+    }
+
+    /// Returns how traffic is shared out at this stage, where it is otherwise than by the number of pods.
+    pub fn split(&self) -> Option<Split> {
+        let (headers, mirror, affinity) = (self.headers.clone(), self.mirror, self.affinity.clone());
+        self.weight.map(|weight| Split { weight, headers, mirror, affinity })
     }
 
     /// Returns whether a person has to confirm.
@@ -198,6 +221,9 @@ pub struct Plan {
     /// The application that was renamed to this one: its pods are taken over as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherits: Option<AppName>,
+    /// How many pods that run already must move to another unit, by workload.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<String, u32>,
     /// SHA-256 over digests, policy and stages.
     pub hash: Digest,
 }
@@ -255,6 +281,10 @@ pub struct PlanRequest<'a> {
     pub handed_over: bool,
     /// The application that was renamed to this one.
     pub inherits: Option<AppName>,
+    /// Workloads that run already as the target says, though nothing of them was ever released: they are taken over.
+    pub runs: BTreeSet<String>,
+    /// How many of a workload's pods must move to another unit so that each has its total, by the node label of units.
+    pub moves: &'a dyn Fn(&Workload, &Counts, &str) -> u32,
 }
 
 /// Shares a workload's replicas out over the units of its policy and its application's overrides.
@@ -306,13 +336,14 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         stages: Vec::new(),
         prunes: Vec::new(),
         inherits: request.inherits.clone(),
+        moves: BTreeMap::new(),
         hash: Digest::of(b""),
     };
     match request.policy {
         Some(policy) => stage_pods(&mut plan, request, policy)?,
         None => {
             let gates = vec![Gate::Health];
-            plan.stages.push(Stage { name: "all".into(), quota: Quota::new(), gates, weight: None });
+            plan.stages.push(Stage::of("all".into(), Quota::new(), gates));
         }
     }
     guard_the_start(&mut plan, request);
@@ -331,7 +362,14 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             Maker::Nodes => request.live_units.get(&workload.id).cloned().unwrap_or_default(),
             _ => totals_of(workload, total, pods)?,
         };
-        let method = method_of(workload, before, pods)?;
+        let method = match request.runs.contains(&workload.id) {
+            true => Method::Rebalance,
+            false => method_of(workload, before, pods)?,
+        };
+        if let Some(topology) = &pods.topology {
+            let moves = (request.moves)(workload, &totals, &topology.unit_type);
+            plan.moves.extend((moves > 0).then(|| (workload.id.clone(), moves)));
+        }
         if method != Method::Rebalance {
             let stages = quota::stages(&totals, &workload.maker().units(pods), &policy.strategy);
             staged.insert(workload.id.clone(), stages);
@@ -344,11 +382,14 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             plan.methods.insert(workload.clone(), Method::Remove);
         }
     }
-    if policy.strategy.beside().is_some() {
-        match plan.methods.values().any(|method| *method == Method::Recreate) {
-            true => refuse_what_cannot_switch(request, policy)?,
+    if let Some(beside) = policy.strategy.beside() {
+        let has_sides = plan.methods.values().any(|method| *method == Method::Recreate);
+        if has_sides || beside.router.is_some() {
+            refuse_what_cannot_switch(request, policy)?;
+        }
+        if !has_sides {
             // There is no other side: nothing is looked at before it serves, and nothing switches.
-            false => staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1))),
+            staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1)));
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
@@ -377,8 +418,16 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             .iter()
             .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
             .collect();
-        let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
-        plan.stages.push(stage);
+        let split = shape.split.unwrap_or_default();
+        // Who was on an earlier version would be on this one at once.
+        let affinity = split.affinity.map(|affinity| Affinity { value: plan.to.digest.short().to_owned(), ..affinity });
+        plan.stages.push(Stage {
+            weight: shape.weight,
+            headers: split.headers,
+            mirror: split.mirror,
+            affinity,
+            ..Stage::of(shape.name, quota, allowed(shape.gates))
+        });
     }
     Ok(())
 }
@@ -435,6 +484,8 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
     let removed = request.target.is_none() && !request.handed_over;
     if many || removed {
         plan.prunes.clone_from(prunes);
+    }
+    if many || removed || !plan.moves.is_empty() {
         match plan.stages.first_mut().filter(|first| !first.gates.contains(&Gate::Health)) {
             Some(start) if start.asks_for_confirm() => {}
             Some(start) => start.gates.push(Gate::Confirm),
@@ -446,7 +497,7 @@ fn guard_the_start(plan: &mut Plan, request: &PlanRequest<'_>) {
 /// Computes the plan hash: over digests, policy and stages, so that it can be told before the merge.
 pub fn hash(plan: &Plan) -> Digest {
     let workloads = |end: &End| end.workloads.clone();
-    let covered = serde_json::json!({
+    let mut covered = serde_json::json!({
         "app": plan.rollout.app,
         "from": plan.from.as_ref().map(workloads),
         "to": workloads(&plan.to),
@@ -458,6 +509,10 @@ pub fn hash(plan: &Plan) -> Digest {
         "prunes": plan.prunes,
         "inherits": plan.inherits,
     });
+    if !plan.moves.is_empty() {
+        // Plans of before have none, and the hash that they had.
+        covered["moves"] = serde_json::json!(plan.moves);
+    }
     Digest::of(covered.to_string().as_bytes())
 }
 

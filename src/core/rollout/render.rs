@@ -157,11 +157,15 @@ impl Render {
 }
 
 fn shape<'a>(policy: Option<&RolloutPolicy>, workloads: impl Iterator<Item = &'a Workload>) -> Digest {
-    let topology = policy.and_then(|policy| policy.strategy.pods().topology.as_ref());
     let overrides: BTreeMap<&str, _> =
         workloads.map(|workload| (workload.id.as_str(), &workload.unit_replicas)).collect();
-    // Waiting longer before rescheduling moves no pod: only what places pods counts.
-    let places = topology.map(|topology| (&topology.unit_type, &topology.units, &topology.unit_replicas));
+    let places = policy.and_then(places);
     let covered = serde_json::json!({ "staged": policy.is_some(), "topology": places, "overrides": overrides });
     Digest::of(covered.to_string().as_bytes())
+}
+
+/// Returns what of a policy places pods: waiting longer before rescheduling moves none.
+pub(super) fn places(policy: &RolloutPolicy) -> Option<(&String, &Vec<Unit>, &BTreeMap<Unit, Share>)> {
+    let topology = policy.strategy.pods().topology.as_ref()?;
+    Some((&topology.unit_type, &topology.units, &topology.unit_replicas))
 }

@@ -7,11 +7,12 @@ use super::{
     beforehand,
     decide::{applied, broken, open, report, stable_side},
     gates::Decisions,
+    handover,
     input::{Decision, Head, HeadContent, Input},
     objects,
     render::Render,
     report::{Activity, Reason},
-    reschedule, sides,
+    reschedule, services, sides,
     state::{Outcome, Phase, State},
     steer::{self, Course},
     turn,
@@ -113,8 +114,11 @@ fn follow_head(
 /// Lists the objects that putting a change in place writes, in the state they are in: this is no drift.
 fn changed_by(input: &Input<'_>, target: &Render) -> Vec<String> {
     let wanted = target.objects.iter().map(|object| (object.key(), objects::labelled(object, input.app)));
-    let differ = wanted.map(|(key, wanted)| {
+    let differ = wanted.map(|(key, mut wanted)| {
         let live = input.view.by_key(&key);
+        if let Some(live) = live {
+            handover::keep_labels(&mut wanted, live);
+        }
         let before = live.is_none_or(|live| diff::differs(&wanted, live)).then(|| action::seen(&wanted, live));
         // What is replaced is missing for a while.
         let replaced = live.filter(|live| beforehand::is_replaced(&wanted, live)).map(|_| action::seen(&wanted, None));
@@ -185,15 +189,16 @@ fn start(
     }
 }
 
-/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
-fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+/// Returns the course on which everything is, and stays, at stable.
+fn course<'a>(input: &'a Input<'_>, last: &'a State, stable: &'a Arc<Render>) -> Course<'a> {
     let completed = sides::stable_at(input.rollouts).map_or(last, |at| &input.rollouts[at.index]);
-    let policy = stable.policy.as_ref();
-    let course = Course {
+    Course {
         rollout: &completed.plan.rollout,
         new: Some(stable),
         old: None,
-        policy,
+        policy: stable.policy.as_ref(),
+        staged_by: None,
+        methods: None,
         quota: None,
         totals: &last.totals,
         split: Some(Split::of(Percent::ALL)),
@@ -208,21 +213,36 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         answers: input.answers,
         since: last.since,
         now: input.now,
-    };
+    }
+}
+
+/// Keeps what is asked and told at stable where nothing of it may be touched yet: a proxy follows no Service by itself.
+pub(super) fn keep_proxies(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+    let services = services::next(&course(input, last, stable), input.app, input.view);
+    decision.asks_and_tells(services.questions, services.tells);
+}
+
+/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
+fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+    let policy = stable.policy.as_ref();
+    let course = course(input, last, stable);
     let steered = steer::steer(&course, input.app, input.view);
-    decision.questions.extend(steered.questions);
+    decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);
     let kept: BTreeSet<_> = stable.keys().collect();
     let rendered = sides::rendered_since(input.rollouts, input.renders);
-    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view).into_iter();
+    let gone = objects::to_prune(&rendered, &kept, input.neighbours, input.app, input.view);
+    let (gone, handed) = handover::still_read(gone, input.app, input.view);
     let removals = gone
+        .into_iter()
         .filter(|object| !object.is_terminating())
         .map(|object| Action::delete(object, false, format!("{} is not rendered any more", object.key())));
     let mut actions = steered.actions;
     actions.extend(steered.corrections);
     actions.extend(removals);
+    actions.extend(handed);
     if let Some(policy) = policy
         && let Some((moved, wake)) =
             reschedule::reschedule(input, stable, policy.strategy.pods(), &totals_now(input, last, stable, policy))

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     action::Action,
+    handover,
     input::Admitted,
     labels,
     objects::{self, Means},
@@ -32,7 +33,7 @@ use crate::core::{
     manifest::Object,
     names::{AppName, RolloutId, Unit},
     policy::{Drift, RolloutPolicy},
-    traffic::Split,
+    traffic::{Split, haproxy::Telling},
 };
 
 /// Where the cluster is to go.
@@ -45,6 +46,10 @@ pub struct Course<'a> {
     pub old: Option<&'a Render>,
     /// The policy that stages; `None` applies everything as it is.
     pub policy: Option<&'a RolloutPolicy>,
+    /// The policy that pods were staged by, where they are given back.
+    pub staged_by: Option<&'a RolloutPolicy>,
+    /// How the plan changes each workload: what ran before there was a stable version stays as it is.
+    pub methods: Option<&'a BTreeMap<String, Method>>,
     /// How many pods may be at `new`, by workload and unit; `None` is all.
     pub quota: Option<&'a Quota>,
     /// The units' totals that were recorded, by workload.
@@ -94,6 +99,8 @@ pub struct Steered {
     pub wake: Option<Timestamp>,
     /// When the cluster last moved.
     pub progress: Option<Timestamp>,
+    /// What proxies are told now.
+    pub tells: Vec<Telling>,
 }
 
 /// Returns how many pods a workload is to have: Git's number, else what the handle says.
@@ -124,6 +131,10 @@ pub fn totals(workload: &Workload, policy: &RolloutPolicy, recorded: &Quota, vie
 /// Says what comes next on a course. Total and pure.
 pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     let mut steered = Steered { done: true, ..Steered::default() };
+    // Services are narrowed to pods in service by objects, so every pod is labelled before.
+    if handover::next(course, app, view, &mut steered) {
+        return steered;
+    }
     let mut services = services::next(course, app, view);
     let back = course.drain_at_most.is_some();
     if back {
@@ -142,10 +153,23 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     }
     // Traffic before pods.
     steered.actions.splice(0..0, services.actions.drain(..));
-    steered.questions.append(&mut services.questions);
     steered.reasons.append(&mut services.reasons);
+    steered.questions.append(&mut services.questions);
+    steered.tells.append(&mut services.tells);
     steered.done &= !services.pending;
     steered
+}
+
+/// The same, of pods and the Services that follow them alone, once they are in the slices that the policy asks for.
+pub(super) fn steer_pods(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) {
+    if handover::next(course, app, view, steered) {
+        return;
+    }
+    let mut services = services::next(course, app, view);
+    steer_workloads(course, app, view, &services, steered);
+    steered.actions.splice(0..0, services.actions.drain(..));
+    steered.reasons.append(&mut services.reasons);
+    steered.done &= !services.pending;
 }
 
 fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
@@ -224,6 +248,9 @@ fn steer_workload<'a>(
         (Some(new), Some(old)) => plan::method_of(new, Some(old), pods).unwrap_or(Method::Recreate),
         // What is handed over runs already: only its label changes.
         (Some(_), None) if course.quota.is_none() || course.inherits.is_some() => Method::Rebalance,
+        (Some(_), None) if course.methods.and_then(|methods| methods.get(id)) == Some(&Method::Rebalance) => {
+            Method::Rebalance
+        }
         (Some(_), None) => Method::Install,
     };
     let quota = match course.quota {
@@ -241,11 +268,6 @@ fn steer_workload<'a>(
         }
     }
     let observed = Observed::read(view, app, key);
-    if let Some(why) = foreign(&observed) {
-        steered.done = false;
-        steered.reasons.push(Reason::Held { why });
-        return;
-    }
     if let Some(pod) = observed.stray {
         // Slices that are not seen would be made a second time, and their pods counted for nothing.
         steered.done = false;
@@ -270,6 +292,7 @@ fn steer_workload<'a>(
         quota: &quota,
         last: course.last,
         traffic: services.traffic.get(id),
+        proxied: services.proxied.get(id),
         drain_at_most: course.drain_at_most,
         still: course.still,
         notes,
@@ -313,22 +336,6 @@ fn take_over(from: &AppName, app: &AppName, workload: &ObjectKey, view: &View) -
         Action::merge(pod, body, format!("{} is handed over from {from}", pod.name()))
     });
     slices.chain(pods).collect()
-}
-
-/// Says why a workload cannot be staged as it is: it runs, and its pods are not labelled as a version's.
-pub(super) fn foreign(observed: &Observed<'_>) -> Option<String> {
-    let handle = observed.handle?;
-    let running = [["status", "replicas"], ["status", "currentNumberScheduled"]];
-    let runs = running.iter().any(|path| handle.number(path).unwrap_or(0) > 0);
-    let is_ours = handle.annotation(labels::ROLLOUT).is_some();
-    let kind = handle.key().kind;
-    (runs && !is_ours && (observed.slices.is_empty() || kind != "Deployment")).then(|| {
-        format!(
-            "{kind}/{} runs already, and was not made by Locktender: taking over running pods is not supported yet; \
-             delete it, or leave the application without a policy",
-            handle.name()
-        )
-    })
 }
 
 /// Configuration by its key: what it is, and the owner references of what keeps the pods that read it.

@@ -137,6 +137,7 @@ impl View {
             self.by_app.entry(app.to_owned()).or_default().insert(key.clone());
             merge(&mut touched, Touched::Apps([AppName::new(app)].into()));
         }
+        merge(&mut touched, self.app_of_owner(&object));
         // A person's abort while Git is away is written there: nothing else would tell of it.
         if let Some(app) = object.label(labels::ANCHOR).filter(|_| object.at(&["data", labels::ANCHOR_ABORT]).is_some())
         {
@@ -172,6 +173,7 @@ impl View {
             }
             touched = Touched::Apps([AppName::new(app)].into());
         }
+        merge(&mut touched, self.app_of_owner(&old));
         if concerns_everybody(key) {
             touched = Touched::Everything;
         }
@@ -187,6 +189,25 @@ impl View {
             }
         }
         touched
+    }
+
+    /// Whose a ReplicaSet or pod is that carries no label of ours: that of the Deployment above it.
+    fn app_of_owner(&self, object: &Object) -> Touched {
+        if object.label(labels::APP).is_some() {
+            return Touched::Nothing;
+        }
+        let owner = |object: &Object, kind: &str, owner_kind: &str| {
+            let (_, name, _) = object.controller().filter(|(owner, ..)| *owner == owner_kind)?;
+            (object.text(&["kind"]) == kind).then(|| self.get("apps", owner_kind, object.namespace(), name)).flatten()
+        };
+        let deployment = match object.text(&["kind"]) {
+            "Pod" => owner(object, "Pod", "ReplicaSet").and_then(|set| owner(set, "ReplicaSet", "Deployment")),
+            _ => owner(object, "ReplicaSet", "Deployment"),
+        };
+        match deployment.and_then(|deployment| deployment.label(labels::APP)) {
+            Some(app) => Touched::Apps([AppName::new(app)].into()),
+            None => Touched::Nothing,
+        }
     }
 
     fn apps_of_endpoints(&self, slice: &Object) -> Touched {
@@ -225,6 +246,17 @@ impl View {
         self.objects
             .range(from..)
             .take_while(move |(key, _)| key.group == group && key.kind == kind)
+            .map(|(_, object)| object.as_ref())
+    }
+
+    /// Returns all objects of one kind in one namespace, in order of name.
+    pub fn in_namespace<'a>(&'a self, group: &str, kind: &str, namespace: &str) -> impl Iterator<Item = &'a Object> {
+        let from =
+            ObjectKey { group: group.into(), kind: kind.into(), namespace: namespace.into(), name: String::new() };
+        let (group, kind, namespace) = (from.group.clone(), from.kind.clone(), from.namespace.clone());
+        self.objects
+            .range(from..)
+            .take_while(move |(key, _)| key.group == group && key.kind == kind && key.namespace == namespace)
             .map(|(_, object)| object.as_ref())
     }
 

@@ -45,6 +45,9 @@ fn plan() -> Plan {
         quota: quota(each),
         gates: vec![Gate::Health],
         weight: None,
+        headers: Vec::new(),
+        mirror: None,
+        affinity: None,
     };
     let spec = read_policy("policies/two-data-centers.yaml", POLICY.as_bytes()).unwrap().value;
     Plan {
@@ -60,6 +63,7 @@ fn plan() -> Plan {
         stages: vec![stage("beta", 1), stage("batch-1", 3), stage("batch-2", 5)],
         prunes: Vec::new(),
         inherits: None,
+        moves: BTreeMap::new(),
         hash: digest("plan"),
     }
 }

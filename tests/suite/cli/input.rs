@@ -19,6 +19,7 @@ const COMMANDS: &[&str] = &[
     "retry",
     "abort",
     "revert",
+    "release",
     "completion",
 ];
 

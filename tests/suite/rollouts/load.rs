@@ -55,9 +55,9 @@ fn connect(address: &str) -> Result<BufReader<TcpStream>, String> {
 
 /// A client that knows a Service by its EndpointSlices, as kube-proxy does.
 #[derive(Default)]
-struct Load {
-    asked: usize,
-    failed: Vec<String>,
+pub(super) struct Load {
+    pub(super) asked: usize,
+    pub(super) failed: Vec<String>,
     /// The versions in the order in which new connections reached them.
     reached: Vec<String>,
     kept: Option<(BufReader<TcpStream>, u32)>,
@@ -79,7 +79,7 @@ impl Load {
     }
 
     /// Asks once on a new connection, and once on one that is kept.
-    async fn turn(&mut self, release: &Release) {
+    pub(super) async fn turn(&mut self, release: &Release) {
         let endpoints = Self::endpoints(release).await;
         self.asked += 2;
         if endpoints.is_empty() {

@@ -13,9 +13,11 @@ mod canary;
 mod course;
 mod daemon_set;
 mod figures;
+mod handover;
 mod load;
 mod real;
 mod restarts;
+mod routed;
 mod stateful_set;
 
 use self::transcript::Transcript;

@@ -13,6 +13,7 @@ use locktender::core::ledger::Event;
 use super::{
     Sim,
     faults::{Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
+    handover,
     outcome::{differences, outcome},
 };
 
@@ -28,12 +29,20 @@ pub enum Scenario {
     BlueGreen,
     /// The confirm of the switch is taken back after the switch, and given again.
     SwitchBack,
+    /// A canary by a gateway.
+    Routed,
+    /// The same, aborted half-way.
+    RoutedAbort,
     /// A StatefulSet whose pods are made anew.
     Ordinals,
     /// A StatefulSet in place; the confirm of the beta group is taken back.
     OrdinalsBack,
     /// A DaemonSet whose pods are made anew.
     Nodes,
+    /// A Deployment without a policy gets one with two units.
+    TakeOver,
+    /// The policy goes.
+    GiveBack,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -105,6 +114,33 @@ spec:
       graceful: {gracePeriodSeconds: 1}
 ";
 
+const ROUTED: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  progressDeadlineSeconds: 7200
+  strategy:
+    canary:
+      traffic: {gatewayApi: {httpRoute: checkout}}
+      steps:
+      - setWeight: 20
+      - pause: {duration: 1m}
+      - setWeight: 60
+      - confirm: {}
+      scaleDownDelaySeconds: 10
+      graceful: {gracePeriodSeconds: 1}
+";
+
+pub const ROUTE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: checkout}
+spec:
+  parentRefs: [{name: public}]
+  rules: [{backendRefs: [{name: checkout, port: 80}]}]
+";
+
 const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
@@ -119,6 +155,10 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
+            Self::TakeOver => "take-over",
+            Self::GiveBack => "give-back",
+            Self::Routed => "routed",
+            Self::RoutedAbort => "routed-abort",
             Self::Ordinals => "ordinals",
             Self::OrdinalsBack => "ordinals-back",
             Self::Nodes => "nodes",
@@ -139,14 +179,21 @@ impl Scenario {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
+            Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
             Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
-        let sim = Sim::new(&[
-            ("policies/two-data-centers.yaml", &policy),
-            ("apps/checkout/app.yaml", super::rollouts::APP),
-            (super::rollouts::DEPLOYMENT, &self.manifest("1.9")),
-        ]);
+        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
+        let manifest = self.manifest("1.9");
+        let mut files = vec![
+            ("policies/two-data-centers.yaml", policy.as_str()),
+            ("apps/checkout/app.yaml", app),
+            (super::rollouts::DEPLOYMENT, &manifest),
+        ];
+        if matches!(self, Self::Routed | Self::RoutedAbort) {
+            files.push(("apps/checkout/route.yaml", ROUTE));
+        }
+        let sim = Sim::new(&files);
         if matches!(self, Self::Install) {
             return Ok(sim);
         }
@@ -159,12 +206,23 @@ impl Scenario {
 
     /// The rollout itself, with what people do.
     async fn act(self, sim: &Sim) -> Result<(), String> {
-        if !matches!(self, Self::Install) {
+        if self.releases() {
             sim.git.commit("checkout 2.0", &[(super::rollouts::DEPLOYMENT, Some(&self.manifest("2.0")))]);
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen | Self::Ordinals | Self::Nodes => {
+            Self::RoutedAbort => {
+                sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
+                sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
+                sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
+            }
+            Self::Release
+            | Self::Recreate
+            | Self::Canary
+            | Self::BlueGreen
+            | Self::Ordinals
+            | Self::Nodes
+            | Self::Routed => {
                 self.stages(sim, 2).await?;
             }
             Self::StepBack | Self::OrdinalsBack => {
@@ -181,6 +239,14 @@ impl Scenario {
                 sim.recorded("checkout", 2, Event::StageReverted, "preview", 1).await?;
                 sim.pass(Duration::from_secs(30)).await;
             }
+            Self::TakeOver => {
+                sim.git.commit("stage it", &[(handover::APP_FILE, Some(super::rollouts::APP))]);
+                sim.recorded("checkout", 2, Event::Completed, "beta", 1).await?;
+            }
+            Self::GiveBack => {
+                sim.git.commit("no policy", &[(handover::APP_FILE, Some(handover::BARE))]);
+                sim.recorded("checkout", 2, Event::Completed, "all", 1).await?;
+            }
             Self::Abort => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageWaiting, "batch-1", 1).await?;
@@ -191,14 +257,21 @@ impl Scenario {
         Ok(())
     }
 
+    /// Returns whether another image is merged.
+    fn releases(self) -> bool {
+        !matches!(self, Self::Install | Self::TakeOver | Self::GiveBack)
+    }
+
     /// Confirms what asks for it until the rollout is complete.
     async fn stages(self, sim: &Sim, number: u32) -> Result<(), String> {
         let (asking, last): (&[&str], &str) = match self {
             Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
-            Self::Canary => (&["weight-60"], "weight-100"),
+            Self::Routed | Self::RoutedAbort if number == 1 => (&[], "weight-100"),
+            Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
             // Nobody but its controller says when the first come.
             Self::Nodes if number == 1 => (&[], "beta"),
+            Self::TakeOver if number == 1 => (&[], "all"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -229,13 +302,17 @@ fn run(scenario: Scenario, faults: &[Fault]) -> Run {
         let sim = scenario.prepare().await.unwrap();
         let before = sim.checker.lock().unwrap().take();
         assert!(before.is_empty(), "{before:?}");
+        let since = handover::Since::now(&sim);
         sim.arm(faults);
         let failed = scenario.act(&sim).await.err();
         let counts = sim.faults.counts();
         sim.faults.disarm();
         // Long enough for what is late, and for two lists.
         sim.pass(Duration::from_secs(1500)).await;
-        let violations = sim.checker.lock().unwrap().take();
+        let mut violations = sim.checker.lock().unwrap().take();
+        if matches!(scenario, Scenario::TakeOver | Scenario::GiveBack) {
+            violations.extend(since.disturbed(&sim, 6));
+        }
         Run { counts, outcome: outcome(&sim), violations, failed }
     })
 }
@@ -341,8 +418,28 @@ fn everything_goes_wrong_once_in_a_switch() {
 }
 
 #[test]
+fn everything_goes_wrong_once_in_a_taking_over() {
+    exhaust(Scenario::TakeOver);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_giving_back() {
+    exhaust(Scenario::GiveBack);
+}
+
+#[test]
 fn everything_goes_wrong_once_in_a_switch_that_is_taken_back() {
     exhaust(Scenario::SwitchBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_a_gateway() {
+    exhaust(Scenario::Routed);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_a_gateway_that_is_aborted() {
+    exhaust(Scenario::RoutedAbort);
 }
 
 #[test]

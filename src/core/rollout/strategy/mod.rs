@@ -4,7 +4,7 @@ mod drain;
 mod handle;
 pub(super) mod nodes;
 mod ordinals;
-mod slice;
+pub(super) mod slice;
 mod told;
 mod unit;
 pub mod workload;

@@ -9,7 +9,7 @@ use crate::core::{
 };
 
 /// Which slice to make.
-pub(super) struct NewSlice<'a> {
+pub(in crate::core::rollout) struct NewSlice<'a> {
     pub workload: &'a Workload,
     pub rollout: &'a RolloutId,
     pub unit: &'a Unit,
@@ -34,7 +34,7 @@ pub(super) fn template(workload: &Workload, app: &AppName) -> Value {
 }
 
 /// Returns the pod template of a slice: the workload's, pinned to the unit and told apart by the slice's hash.
-pub(super) fn slice_template(
+pub(in crate::core::rollout) fn slice_template(
     workload: &Workload,
     app: &AppName,
     unit: &Unit,
@@ -51,7 +51,7 @@ pub(super) fn slice_template(
 }
 
 /// Builds a slice: a ReplicaSet whose own labels never satisfy its Deployment's selector.
-pub(super) fn build(new: &NewSlice<'_>) -> Object {
+pub(in crate::core::rollout) fn build(new: &NewSlice<'_>) -> Object {
     let NewSlice { workload, rollout, unit, unit_type, replicas } = new;
     let app = &rollout.app;
     let digest = labels::digest_label(&workload.digest);
@@ -90,7 +90,12 @@ pub(super) fn build(new: &NewSlice<'_>) -> Object {
 }
 
 /// Builds the handle: the Deployment as rendered, paused or not. Replicas are left out where Git names none.
-pub(super) fn handle(workload: &Workload, app: &AppName, paused: bool, notes: &[(&str, String)]) -> Object {
+pub(in crate::core::rollout) fn handle(
+    workload: &Workload,
+    app: &AppName,
+    paused: bool,
+    notes: &[(&str, String)],
+) -> Object {
     let mut handle = workload.object.clone();
     handle.set(&["metadata", "labels", labels::APP], json!(app));
     for (annotation, text) in notes {

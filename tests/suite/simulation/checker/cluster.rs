@@ -50,6 +50,7 @@ impl Checker {
             self.budget(app, state, before, reacted, write);
             self.stays(app, state, before, reacted, write);
             self.traffic(app, state, before, reacted, write);
+            self.weights(app, state, before, reacted, write);
         }
         self.places(reacted);
     }
@@ -99,7 +100,11 @@ impl Checker {
                 continue;
             }
             let was = pods::at_version(before, app.as_str(), id, &version);
-            for (unit, count) in pods::at_version(now, app.as_str(), id, &version) {
+            let is = pods::at_version(now, app.as_str(), id, &version);
+            if pods::is_regrouped(before, id) && is.values().sum::<u64>() <= was.values().sum() {
+                continue;
+            }
+            for (unit, count) in is {
                 let Some(allowed) = pods::allowed(state, id, &unit) else { continue };
                 let had = was.get(&unit).copied().unwrap_or(0);
                 if count > allowed && count > had {

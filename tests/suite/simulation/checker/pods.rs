@@ -87,6 +87,11 @@ pub fn at_version(snapshot: &Snapshot, app: &str, id: &str, version: &Version<'_
         };
         *counts.entry(Unit::new(label(slice, labels::UNIT))).or_default() += count;
     }
+    // While pods are handed from one slice to another nothing owns them.
+    let alone = snapshot.of_workload("pods", app, id).filter(|pod| pod["metadata"]["ownerReferences"][0].is_null());
+    for pod in alone.filter(|pod| !is_terminating(pod) && version.is_of(pod)) {
+        *counts.entry(Unit::new(label(pod, labels::UNIT))).or_default() += 1;
+    }
     counts
 }
 
@@ -120,6 +125,13 @@ fn ordinals_at(snapshot: &Snapshot, app: &str, id: &str, version: &Version<'_>) 
     let partition = set["spec"]["updateStrategy"]["rollingUpdate"]["partition"].as_u64().unwrap_or(0);
     let made = set["spec"]["replicas"].as_u64().unwrap_or(1).saturating_sub(partition);
     at.iter().filter(|index| **index < partition).count() as u64 + made
+}
+
+/// Returns whether a workload's pods are being handed to other slices: they change their unit, and stay what they are.
+pub fn is_regrouped(snapshot: &Snapshot, id: &str) -> bool {
+    let name = id.rsplit('/').next().unwrap_or(id);
+    let handles = snapshot.all("deployments.apps").filter(|handle| handle["metadata"]["name"] == name);
+    handles.into_iter().any(|handle| handle["metadata"]["annotations"][labels::REGROUPING].is_string())
 }
 
 /// Says how many pods may be at a rollout's target in one unit; `None` is any number.
