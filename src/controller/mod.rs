@@ -59,6 +59,7 @@ use crate::core::{
         report::{Activity, Reason, Report},
         view::{Touched, View},
     },
+    traffic::haproxy::Tell,
 };
 
 /// The outside, as traits.
@@ -72,6 +73,8 @@ pub struct Ports {
     pub renderer: Arc<dyn Renderer>,
     /// Whom questions go to.
     pub ask: Arc<dyn Ask>,
+    /// Who tells proxies.
+    pub tell: Arc<dyn Tell>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -201,6 +204,8 @@ struct Controller {
     dependents: BTreeMap<AppName, BTreeSet<AppName>>,
     /// Which rollouts are under way, and who waits for a turn.
     line: Line,
+    /// Which applications' routers are told by objects of a kind: these say what the router does.
+    routed: BTreeMap<Kind, BTreeSet<AppName>>,
     /// Which applications render an object at HEAD.
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
@@ -247,6 +252,7 @@ impl Controller {
             curious: BTreeSet::new(),
             dependents: BTreeMap::new(),
             line: Line::default(),
+            routed: BTreeMap::new(),
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
@@ -537,13 +543,15 @@ impl Controller {
         let anchor = anchor.map(|action| (action, own.clone()));
         let actions = std::mem::take(&mut decision.actions).into_iter();
         let actions: Vec<_> = actions.map(|action| (action, theirs.clone())).collect();
-        if anchor.is_some() || !actions.is_empty() {
+        let tells = std::mem::take(&mut decision.tells);
+        if anchor.is_some() || !actions.is_empty() || !tells.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
-                self.acts.push(lanes::act(name.clone(), anchor, actions, parallel));
+                let tell = self.ports.tell.clone();
+                self.acts.push(lanes::act(name.clone(), anchor, actions, tells, tell, parallel));
             }
         }
         let app = self.apps.get(name)?;

@@ -18,6 +18,7 @@ use super::{
     publish::Publication,
 };
 use crate::core::{
+    ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
     names::{AppName, Digest, Revision},
@@ -28,6 +29,7 @@ use crate::core::{
         labels,
         view::Touched,
     },
+    traffic::haproxy::TellError,
 };
 
 impl Controller {
@@ -54,8 +56,12 @@ impl Controller {
             }
             _ => {}
         }
+        let kind = event.kind();
         let touched = self.view.take(event);
         self.touch(touched);
+        if let Some(apps) = self.routed.get(&kind) {
+            self.touch(Touched::Apps(apps.clone()));
+        }
     }
 
     /// Takes what an application's writes answered.
@@ -114,6 +120,29 @@ impl Controller {
         }
         for touched in touched {
             self.touch(touched);
+        }
+        for (telling, result) in acted.told {
+            let result = match result {
+                Ok(state) => {
+                    info!(app = %acted.app, "{}", telling.why);
+                    Ok(state)
+                }
+                Err(TellError::Stale(state)) => {
+                    info!(app = %acted.app, "{}: its servers have changed: decided again", telling.why);
+                    Ok(state)
+                }
+                Err(TellError::Unanswered(error)) => {
+                    failed = true;
+                    warn!(app = %acted.app, %error, "{}", telling.why);
+                    trouble.push(format!("{}: {error}", telling.why));
+                    Err(error)
+                }
+            };
+            if let Some(app) = self.apps.get_mut(&acted.app) {
+                let heard = Answer { at: now, result: result.map(Said::Servers) };
+                let is_it = |question: &Question| matches!(question, Question::Proxy(it) if it.asked == telling.asked);
+                app.answers.hear(&heard, is_it);
+            }
         }
         if let Some(app) = self.apps.get_mut(&acted.app) {
             app.acting = false;

@@ -40,7 +40,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
     jobs::end_others(input, &mut decision);
     if let Some(why) = input.view.regressed() {
         // Nothing is done on a view that is known to be older than what was seen.
-        decision.actions.clear();
+        decision.does_nothing();
         let why = format!("{why} was listed at an older resource version than before");
         decision.report.reasons.push(Reason::ClusterStale { why });
     }

@@ -17,6 +17,7 @@ use crate::core::{
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
     policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
+    traffic::{Affinity, HeaderRoute, Split},
 };
 
 /// One end of a rollout.
@@ -143,12 +144,31 @@ pub struct Stage {
     /// The share of the traffic that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Percent>,
+    /// With a router: requests that go to the new version whatever the weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderRoute>,
+    /// With a router: the share of requests that the new version gets a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Percent>,
+    /// With a router: how a client stays with the new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
 }
 
 impl Stage {
     /// Makes the stage before any pod is touched.
     pub(super) fn start(gates: Vec<Gate>) -> Self {
-        Self { name: "start".into(), quota: Quota::new(), gates, weight: None }
+        Self::of("start".into(), Quota::new(), gates)
+    }
+
+    fn of(name: StageName, quota: Quota, gates: Vec<Gate>) -> Self {
+        Self { name, quota, gates, weight: None, headers: Vec::new(), mirror: None, affinity: None }
+    }
+
+    /// Returns how traffic is shared out at this stage, where it is otherwise than by the number of pods.
+    pub fn split(&self) -> Option<Split> {
+        let (headers, mirror, affinity) = (self.headers.clone(), self.mirror, self.affinity.clone());
+        self.weight.map(|weight| Split { weight, headers, mirror, affinity })
     }
 
     /// Returns whether a person has to confirm.
@@ -342,7 +362,7 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         Some(policy) => stage_pods(&mut plan, request, policy)?,
         None => {
             let gates = vec![Gate::Health];
-            plan.stages.push(Stage { name: "all".into(), quota: Quota::new(), gates, weight: None });
+            plan.stages.push(Stage::of("all".into(), Quota::new(), gates));
         }
     }
     guard_the_start(&mut plan, request);
@@ -381,11 +401,14 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             plan.methods.insert(workload.clone(), Method::Remove);
         }
     }
-    if policy.strategy.beside().is_some() {
-        match plan.methods.values().any(|method| *method == Method::Recreate) {
-            true => refuse_what_cannot_switch(request, policy)?,
+    if let Some(beside) = policy.strategy.beside() {
+        let has_sides = plan.methods.values().any(|method| *method == Method::Recreate);
+        if has_sides || beside.router.is_some() {
+            refuse_what_cannot_switch(request, policy)?;
+        }
+        if !has_sides {
             // There is no other side: nothing is looked at before it serves, and nothing switches.
-            false => staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1))),
+            staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1)));
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
@@ -416,8 +439,16 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             .iter()
             .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
             .collect();
-        let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
-        plan.stages.push(stage);
+        let split = shape.split.unwrap_or_default();
+        // Who was on an earlier version would be on this one at once.
+        let affinity = split.affinity.map(|affinity| Affinity { value: plan.to.digest.short().to_owned(), ..affinity });
+        plan.stages.push(Stage {
+            weight: shape.weight,
+            headers: split.headers,
+            mirror: split.mirror,
+            affinity,
+            ..Stage::of(shape.name, quota, allowed(shape.gates))
+        });
     }
     Ok(())
 }
