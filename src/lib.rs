@@ -13,6 +13,7 @@
 //!   │   policy     how it is released  │      │   kube     watches, applies      │──▶ API server
 //!   │   rollout    plan, state, decide │      │   render   kustomize             │
 //!   │   ledger     records, chain      │      │   ask      questions, over HTTP  │
+//!   │   traffic    how it is shared    │      │   traffic  tells HAProxy         │
 //!   └────────────────▲─────────────────┘      └────────────────▲─────────────────┘
 //!                    │ calls                       as traits   │
 //!                    │   ┌─────────────────────────────────┐   │
@@ -32,9 +33,9 @@
 //! Imports point one way. `core` names only itself and crates without clock, thread, socket or file; `adapter` and
 //! [`sandbox`] name `core`; `controller` names `core` and takes the adapters as the traits that lie there
 //! ([`Repository`](core::repository::Repository), [`Cluster`](core::cluster::Cluster),
-//! [`Renderer`](core::render::Renderer), [`Ask`](core::ask::Ask), [`Clock`](core::clock::Clock)); [`cli`] wires it
-//! together. The SDK of an outside system is named in its adapter's folder and nowhere else. A test reads every file and
-//! fails on any other arrow (`tests/suite/architecture`).
+//! [`Renderer`](core::render::Renderer), [`Ask`](core::ask::Ask), [`Tell`](core::traffic::haproxy::Tell),
+//! [`Clock`](core::clock::Clock)); [`cli`] wires it together. The SDK of an outside system is named in its adapter's folder
+//! and nowhere else. A test reads every file and fails on any other arrow (`tests/suite/architecture`).
 //!
 //! # The words
 //!

@@ -17,6 +17,7 @@ use crate::{
         },
         kube::{KubeCluster, Settings, connect_with},
         render::KustomizeRenderer,
+        traffic::haproxy::Proxies,
     },
     controller::{Ports, look::Look},
     core::{
@@ -259,6 +260,7 @@ pub fn ports(repository: Arc<dyn Repository>, cluster: Arc<dyn Cluster>) -> Port
         cluster,
         renderer: Arc::new(KustomizeRenderer::default()),
         ask: Arc::new(Outside::default()),
+        tell: Arc::new(Proxies::default()),
         clock: Arc::new(SystemClock::new()),
     }
 }

@@ -73,7 +73,7 @@ impl Controller {
         let asking = async move {
             let asker = Asker::Controller;
             let answer = ask(&cluster, account.as_ref(), asker, revision, questions, now).await;
-            Acted { app: name, done: Vec::new(), answer: Some(answer) }
+            Acted { app: name, done: Vec::new(), told: Vec::new(), answer: Some(answer) }
         };
         self.acts.push(asking.boxed());
     }

@@ -25,11 +25,13 @@ use bytes::Bytes;
 
 use super::Ports;
 use crate::core::{
+    ask::Unanswered,
     clock::Clock,
     cluster::{Access, Account, Cluster, ClusterError, ClusterEvent, Kind, Scope, Write},
     manifest::Object,
     names::{BlobId, Revision},
     repository::{Change, CommitDraft, CommitInfo, Entry, FileVersion, Merge, Push, Repository, RepositoryError},
+    traffic::haproxy::{State, Tell, TellError, Telling},
 };
 
 /// Says whether this process may act. Cheap to clone: all clones are the same fence.
@@ -89,6 +91,7 @@ pub fn fenced(ports: Ports, fence: &Fence) -> Ports {
     Ports {
         repository: Arc::new(Fenced { inner: ports.repository, fence: fence.clone() }),
         cluster: Arc::new(Fenced { inner: ports.cluster, fence: fence.clone() }),
+        tell: Arc::new(Fenced { inner: ports.tell, fence: fence.clone() }),
         ..ports
     }
 }
@@ -135,6 +138,14 @@ impl Cluster for Fenced<dyn Cluster> {
 
     fn try_event(&self) -> Option<ClusterEvent> {
         self.inner.try_event()
+    }
+}
+
+#[async_trait]
+impl Tell for Fenced<dyn Tell> {
+    async fn tell(&self, telling: &Telling) -> Result<State, TellError> {
+        let told = self.fence.guard(self.inner.tell(telling)).await;
+        told.unwrap_or_else(|| Err(Unanswered::Unreachable(LOST.to_owned()).into()))
     }
 }
 

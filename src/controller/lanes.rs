@@ -16,6 +16,7 @@ use crate::core::{
     names::{AppName, Revision},
     repository::{Push, Repository, RepositoryError},
     rollout::action::Action,
+    traffic::haproxy::{State, Tell, TellError, Telling},
 };
 
 /// What came of the Git lane.
@@ -57,6 +58,8 @@ impl WriteDone {
 pub(super) struct Acted {
     pub app: AppName,
     pub done: Vec<WriteDone>,
+    /// What proxies were told, and what came of it.
+    pub told: Vec<(Telling, Result<State, TellError>)>,
     /// What the API server said beforehand, where nothing but that was asked.
     pub answer: Option<Answer>,
 }
@@ -82,11 +85,13 @@ pub(super) fn push(
 }
 
 /// Carries out an application's writes, a few at a time, each in the name of whom its cluster acts for: the one to the
-/// anchor, where there is one, before any other.
+/// anchor, where there is one, before any other; and beside them what proxies are told.
 pub(super) fn act(
     app: AppName,
     anchor: Option<(Action, Arc<dyn Cluster>)>,
     actions: Vec<(Action, Arc<dyn Cluster>)>,
+    tells: Vec<Telling>,
+    tell: Arc<dyn Tell>,
     parallel: usize,
 ) -> BoxFuture<'static, Acted> {
     async move {
@@ -95,8 +100,18 @@ pub(super) fn act(
             done.push(one(action, cluster).await);
         }
         let writes: Vec<_> = actions.into_iter().map(|(action, cluster)| one(action, cluster)).collect();
-        done.extend(stream::iter(writes).buffered(parallel.max(1)).collect::<Vec<_>>().await);
-        Acted { app, done, answer: None }
+        let telling = async {
+            let mut told = Vec::with_capacity(tells.len());
+            for telling in tells {
+                let result = tell.tell(&telling).await;
+                told.push((telling, result));
+            }
+            told
+        };
+        let writing = stream::iter(writes).buffered(parallel.max(1)).collect::<Vec<_>>();
+        let (written, told) = futures::join!(writing, telling);
+        done.extend(written);
+        Acted { app, done, told, answer: None }
     }
     .boxed()
 }

@@ -27,6 +27,7 @@ use crate::core::{
         state::State,
         view::Touched,
     },
+    traffic::Router,
 };
 
 /// What of an application's ledger was not read yet at HEAD.
@@ -234,7 +235,9 @@ impl Controller {
         let nodes = rollout::asks_for_nodes(&all, &self.view, may_run).then(|| Kind::new("", "v1", "Node"));
         let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
         let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
-        let measured_by_jobs = policies.flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
+        let measured_by_jobs = policies.clone().flat_map(|policy| policy.metrics.values()).any(Metric::is_job);
+        let routers = policies.filter_map(|policy| policy.strategy.beside()?.router);
+        let routed: BTreeSet<Kind> = routers.flat_map(Router::kinds).collect();
         let mut kinds: BTreeSet<Kind> = renders
             .flat_map(|render| {
                 let config = render.workloads.values().flat_map(|workload| &workload.config);
@@ -250,7 +253,10 @@ impl Controller {
             .collect();
         kinds.extend(measured_by_jobs.then(jobs::kind));
         kinds.extend(nodes);
-        for kind in kinds {
+        for kind in &routed {
+            self.routed.entry(kind.clone()).or_default().insert(name.clone());
+        }
+        for kind in kinds.into_iter().chain(routed) {
             self.watch(&kind).await;
         }
     }

@@ -57,8 +57,10 @@ use crate::core::{
         self,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Activity, Reason, Report},
+        rights::Missing,
         view::{Touched, View},
     },
+    traffic::haproxy::Tell,
 };
 
 /// The outside, as traits.
@@ -72,6 +74,8 @@ pub struct Ports {
     pub renderer: Arc<dyn Renderer>,
     /// Whom questions go to.
     pub ask: Arc<dyn Ask>,
+    /// Who tells proxies.
+    pub tell: Arc<dyn Tell>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -201,6 +205,8 @@ struct Controller {
     dependents: BTreeMap<AppName, BTreeSet<AppName>>,
     /// Which rollouts are under way, and who waits for a turn.
     line: Line,
+    /// Which applications' routers are told by objects of a kind: these say what the router does.
+    routed: BTreeMap<Kind, BTreeSet<AppName>>,
     /// Which applications render an object at HEAD.
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
@@ -247,6 +253,7 @@ impl Controller {
             curious: BTreeSet::new(),
             dependents: BTreeMap::new(),
             line: Line::default(),
+            routed: BTreeMap::new(),
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
@@ -332,8 +339,8 @@ impl Controller {
         let mut in_line: BTreeMap<AppName, Decision> = BTreeMap::new();
         for name in self.agenda.due(now) {
             if self.is_busy(&name) {
-                // What comes of it makes it due again.
-                self.agenda.wake_at(&name, None);
+                // What comes of it makes it due again: until then nobody looks at it, however often the loop wakes.
+                self.agenda.decided(&name, None);
                 continue;
             }
             if self.is_newer(&name) {
@@ -379,8 +386,9 @@ impl Controller {
         let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
         report.activity = Activity::Held;
         report.reasons = vec![Reason::Held { why }];
-        app.report = Some(report);
+        app.report = Some(report.clone());
         self.options.listeners.tell(&News::Decided { app: name, activity: Activity::Held });
+        self.tell(name, &report);
         true
     }
 
@@ -510,12 +518,12 @@ impl Controller {
         decision.wake_at(thaw);
         decision.wake_at(self.apps.get(name)?.answer.as_ref().and_then(|answer| answer.again));
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
-        let anchor = self.anchor_write(name);
         self.agenda.decided(name, decision.wake);
         self.wants_to_know(name, std::mem::take(&mut decision.questions));
         let app = self.apps.get_mut(name)?;
         let mut report = decision.report.clone();
         report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
+        app.lacks = lacks(&report.reasons);
         if app.report.as_ref() != Some(&report) {
             let mut reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
             if reasons.is_empty() {
@@ -529,6 +537,7 @@ impl Controller {
         }
         app.report = Some(report.clone());
         self.tell(name, &report);
+        let anchor = self.anchor_write(name);
         let app = self.apps.get_mut(name)?;
         // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on. It is
         // the controller's own, whoever the application is.
@@ -537,15 +546,18 @@ impl Controller {
         let anchor = anchor.map(|action| (action, own.clone()));
         let actions = std::mem::take(&mut decision.actions).into_iter();
         let actions: Vec<_> = actions.map(|action| (action, theirs.clone())).collect();
-        if anchor.is_some() || !actions.is_empty() {
+        let tells = std::mem::take(&mut decision.tells);
+        if anchor.is_some() || !actions.is_empty() || !tells.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
-                self.acts.push(lanes::act(name.clone(), anchor, actions, parallel));
+                let tell = self.ports.tell.clone();
+                self.acts.push(lanes::act(name.clone(), anchor, actions, tells, tell, parallel));
             }
         }
+        self.rests(name, &decision);
         let app = self.apps.get(name)?;
         let urgent = decision.urgent && decision.has_records();
         let waiting = decision.has_records() || decision.edits.is_some() || app.ledger.has_unpushed();
@@ -557,6 +569,27 @@ impl Controller {
             head.or_else(|| app.ledger.states.last().and_then(|state| state.records.last()).map(|r| r.head.clone()))?;
         let publication = publish::compose(name, &app.ledger, &decision, &head, now);
         Some((publication, urgent))
+    }
+
+    /// Lets go of what was looked at for an application that is at rest.
+    fn rests(&mut self, name: &AppName, decision: &Decision) {
+        let Some(app) = self.apps.get(name) else { return };
+        let rests = matches!(decision.report.activity, Activity::New | Activity::Stable | Activity::Held);
+        if !rests || app.acting || decision.has_records() {
+            return;
+        }
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let rendered = app.renders.values().chain(head).flat_map(|render| render.keys());
+        let anchor = ObjectKey {
+            group: String::new(),
+            kind: "ConfigMap".to_owned(),
+            namespace: app.namespace(),
+            name: anchor::name(name),
+        };
+        self.view.close(name, rendered.chain([anchor]));
     }
 
     /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
@@ -630,4 +663,14 @@ impl Controller {
             Touched::Everything => self.apps.keys().for_each(|name| self.agenda.touch(name)),
         }
     }
+}
+
+/// Returns the rights that reasons say are missing, a line each.
+fn lacks(reasons: &[Reason]) -> Option<String> {
+    let lines = reasons.iter().filter_map(|reason| match reason {
+        Reason::Refused { why } if Missing::read(why).is_some() => Some(why.as_str()),
+        _ => None,
+    });
+    let lines: Vec<&str> = lines.collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }

@@ -10,24 +10,27 @@ use tracing::{info, warn};
 
 use super::{
     Controller, STALE_COMPLAINT,
-    anchor::{self, Anchor},
+    anchor::{self, Anchor, Named},
     app::App,
-    journals,
+    journals::{self, AppLedger},
     lanes::{Acted, GitDone, subject},
     news::{News, Recorded},
     publish::Publication,
 };
 use crate::core::{
+    ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
-    ledger::Record,
-    names::{AppName, Digest, Revision},
+    ledger::{Event, Record},
+    names::{AppName, Revision},
     repository::{Push, RepositoryError},
     rollout::{
         action::Action,
         input::{Admitted, HeadContent},
         labels,
+        rights::Missing,
         view::Touched,
     },
+    traffic::haproxy::TellError,
 };
 
 impl Controller {
@@ -54,8 +57,12 @@ impl Controller {
             }
             _ => {}
         }
+        let kind = event.kind();
         let touched = self.view.take(event);
         self.touch(touched);
+        if let Some(apps) = self.routed.get(&kind) {
+            self.touch(Touched::Apps(apps.clone()));
+        }
     }
 
     /// Takes what an application's writes answered.
@@ -96,7 +103,7 @@ impl Controller {
                         ClusterError::Busy { retry_after, .. } => asked = asked.max(*retry_after),
                         _ => {
                             warn!(app = %acted.app, %error, "{}", done.action.why);
-                            trouble.push(format!("{}: {error}", done.action.why));
+                            trouble.push(Missing::explained(format!("{}: {error}", done.action.why)));
                             if matches!(error, ClusterError::Invalid(_)) {
                                 refused.insert(key, error.to_string());
                             }
@@ -114,6 +121,29 @@ impl Controller {
         }
         for touched in touched {
             self.touch(touched);
+        }
+        for (telling, result) in acted.told {
+            let result = match result {
+                Ok(state) => {
+                    info!(app = %acted.app, "{}", telling.why);
+                    Ok(state)
+                }
+                Err(TellError::Stale(state)) => {
+                    info!(app = %acted.app, "{}: its servers have changed: decided again", telling.why);
+                    Ok(state)
+                }
+                Err(TellError::Unanswered(error)) => {
+                    failed = true;
+                    warn!(app = %acted.app, %error, "{}", telling.why);
+                    trouble.push(format!("{}: {error}", telling.why));
+                    Err(error)
+                }
+            };
+            if let Some(app) = self.apps.get_mut(&acted.app) {
+                let heard = Answer { at: now, result: result.map(Said::Servers) };
+                let is_it = |question: &Question| matches!(question, Question::Proxy(it) if it.asked == telling.asked);
+                app.answers.hear(&heard, is_it);
+            }
         }
         if let Some(app) = self.apps.get_mut(&acted.app) {
             app.acting = false;
@@ -335,7 +365,7 @@ impl Controller {
             let namespace = app.namespace();
             let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(&publication.app));
             let renders = app.renders.values().map(Arc::as_ref);
-            let action = anchor::write(&publication.app, &namespace, &ledger, renders, live);
+            let action = anchor::write(&publication.app, &namespace, &ledger, renders, app.lacks.as_deref(), live);
             let result = self.ports.cluster.write(&action.write).await;
             if result.is_ok() {
                 self.tell_records(&publication);
@@ -362,23 +392,25 @@ impl Controller {
     }
 
     /// Returns the write that lets the anchor name the last record, where it does not.
-    pub(super) fn anchor_write(&self, name: &AppName) -> Option<Action> {
-        let app = self.apps.get(name)?;
+    pub(super) fn anchor_write(&mut self, name: &AppName) -> Option<Action> {
+        let app = self.apps.get_mut(name)?;
         let tip = app.ledger.tip()?;
         let wanted = (app.ledger.pushed_tip(), Some(tip));
-        if app.anchored == Some(wanted) || app.rewritten.is_some() {
+        let lacks = app.lacks.as_deref();
+        let namespace = app.namespace();
+        let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(name));
+        let says = live.map_or(lacks.is_none(), |live| anchor::lacks(live) == lacks);
+        if app.anchored == Some(wanted) && says || app.rewritten.is_some() {
             return None;
         }
-        let namespace = app.namespace();
         // It comes when the namespace does.
         self.view.get("", "Namespace", "", &namespace).filter(|namespace| !namespace.is_terminating())?;
-        let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(name));
-        let known = live.and_then(anchor::read);
-        if known.is_some_and(|known| known.pushed == wanted.0 && last_of(&known) == wanted.1) {
+        let known = live.filter(|_| says).and_then(|live| app.anchor.named(live));
+        if known.is_some_and(|known| known == wanted || ends_unstaged(&app.ledger, known)) {
             return None;
         }
         let renders = app.renders.values().map(Arc::as_ref);
-        Some(anchor::write(name, &namespace, &app.ledger, renders, live))
+        Some(anchor::write(name, &namespace, &app.ledger, renders, lacks, live))
     }
 
     /// Reads every anchor: what Git does not have, or cannot be asked for, counts from here.
@@ -423,6 +455,12 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
     }
 }
 
-fn last_of(anchor: &Anchor) -> Option<Digest> {
-    anchor.rollouts.values().rev().find_map(|journal| journal.records.last()).map(|record| record.id)
+/// Returns whether all that an anchor lacks is that a rollout without stages is complete. What was acted on it names; and
+/// where nothing is staged a write for that alone would cost as much as a release.
+fn ends_unstaged(ledger: &AppLedger, known: Named) -> bool {
+    let Some(state) = ledger.states.last().filter(|state| state.plan.policy.is_none()) else { return false };
+    match state.records.as_slice() {
+        [.., before, last] => last.event == Event::Completed && known == (Some(before.id), Some(before.id)),
+        _ => false,
+    }
 }

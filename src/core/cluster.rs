@@ -236,6 +236,16 @@ pub enum ClusterEvent {
     },
 }
 
+impl ClusterEvent {
+    /// Returns the kind that it tells of.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Listed { kind, .. } | Self::Lost { kind, .. } => kind.clone(),
+            Self::Applied(object) | Self::Deleted(object) => object.kind(),
+        }
+    }
+}
+
 /// The live cluster.
 #[async_trait]
 pub trait Cluster: Send + Sync {

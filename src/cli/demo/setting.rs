@@ -24,6 +24,7 @@ use crate::{
         },
         kube::connect,
         render::KustomizeRenderer,
+        traffic::haproxy::Proxies,
     },
     cli::error::Error,
     controller::{self, Options, Ports, Reports},
@@ -126,6 +127,7 @@ async fn ports(repositories: &Repositories, kubeconfig: &Path, mirror: &Path) ->
         cluster: Arc::new(connect(Some(kubeconfig), None).await?),
         renderer: Arc::new(KustomizeRenderer::default()),
         ask: Arc::new(Outside::default()),
+        tell: Arc::new(Proxies::default()),
         clock: Arc::new(SystemClock::new()),
     })
 }

@@ -192,6 +192,13 @@ impl Answers {
         answers.drain(..answers.len().saturating_sub(asking.keep.max(1)));
     }
 
+    /// Takes what was heard without being asked for, in place of all answers to such questions.
+    pub fn hear(&mut self, heard: &Answer, which: impl Fn(&Question) -> bool) {
+        for (_, answers) in self.0.iter_mut().filter(|(question, _)| which(question)) {
+            *answers = vec![heard.clone()];
+        }
+    }
+
     /// Forgets the answers to questions that nobody asks any more.
     pub fn keep_only(&mut self, asked: &[Asking]) {
         self.0.retain(|question, _| asked.iter().any(|asking| asking.question == *question));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{IntOrPercent, Percent, PodPolicy, rollout_policy::seconds};
+use crate::core::traffic::{Router, Split};
 
 /// The canary strategy: pods of the new version beside the old ones, more of them at each step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,12 @@ pub struct Canary {
     pub start: StepGates,
     /// The steps, the new version's share growing from each to the next; the last has everything.
     pub steps: Vec<Step>,
+    /// What shares requests out; `None` leaves that to the number of pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Router>,
+    /// With a router: how long the old side stays once it gets no requests any more.
+    #[serde(default, with = "seconds", skip_serializing_if = "Duration::is_zero")]
+    pub scale_down_delay: Duration,
 }
 
 /// One step of a canary.
@@ -24,8 +31,18 @@ pub struct Canary {
 pub struct Step {
     /// How much of the workload is new.
     pub size: Size,
+    /// With a router: how it shares requests out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// What must hold before the next step.
     pub gates: StepGates,
+}
+
+impl Step {
+    /// Returns whether all pods and all requests are the new version's.
+    pub fn is_everything(&self) -> bool {
+        self.size == Size::ALL && self.split.as_ref().is_none_or(|split| split.weight == Percent::ALL)
+    }
 }
 
 /// What must hold before the next step, besides the pods' health.
@@ -40,6 +57,9 @@ pub struct StepGates {
     /// The metrics that must be good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub analysis: Vec<String>,
+    /// The metrics that must not be bad from here on until the rollout is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub background: Vec<String>,
 }
 
 /// How much of a workload is new.
@@ -48,6 +68,8 @@ pub struct StepGates {
 pub enum Size {
     /// A share of the traffic, 1 to 100 %. Without a router it is the share of the pods.
     Weight(Percent),
+    /// As many pods as that share of the traffic needs, rounded up, where a router shares it out: the other pods stay.
+    Capacity(Percent),
     /// A number or a share of the pods, at least 1.
     // A plan is YAML, in which a choice inside a choice is not written by its tag.
     Replicas(#[serde(with = "serde_yaml::with::singleton_map")] IntOrPercent),
@@ -63,6 +85,7 @@ impl Size {
         match self {
             Self::Weight(percent) if percent == Percent::ALL => total,
             Self::Weight(percent) => percent.half_up(total).clamp(1, total.saturating_sub(1).max(1)).min(total),
+            Self::Capacity(percent) => percent.up(total).max(1).min(total),
             Self::Replicas(replicas) => replicas.half_up(total).max(1).min(total),
         }
     }
@@ -92,6 +115,33 @@ mod tests {
                 let new = weight(percent, total);
                 assert!(new >= 1 && new < total, "{percent} % of {total} are {new}");
             }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_step_is_written_into_a_plan_and_read_again() {
+        use crate::core::traffic::{Affinity, HeaderRoute, Match, Matcher, Subject};
+
+        let by = |subject, value| Match { subject, value };
+        let headers = vec![HeaderRoute {
+            matches: vec![
+                by(Subject::Header("x-staff".to_owned()), Matcher::Exact("yes".to_owned())),
+                by(Subject::Cookie("side".to_owned()), Matcher::Prefix("new".to_owned())),
+            ],
+        }];
+        let max_age = Some(Duration::from_secs(60));
+        let affinity = Some(Affinity { cookie: "side".to_owned(), value: String::new(), max_age });
+        let split = Some(Split { headers, mirror: Some(Percent::HALF), affinity, ..Split::of(Percent::QUARTER) });
+        let sizes = [
+            Size::ALL,
+            Size::Capacity(Percent::QUARTER),
+            Size::Replicas(IntOrPercent::Count(3)),
+            Size::Replicas(IntOrPercent::Percent(Percent::HALF)),
+        ];
+        for size in sizes {
+            let step = Step { size, split: split.clone(), gates: StepGates::default() };
+            let text = serde_yaml::to_string(&step).unwrap();
+            assert_eq!(serde_yaml::from_str::<Step>(&text).unwrap(), step, "{text}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod read_analysis;
 mod read_blue_green;
 mod read_canary;
 mod read_policy;
+mod read_traffic;
 mod rollout_policy;
 pub mod schema;
 mod settings;

@@ -6,6 +6,7 @@ use super::{
     read::{Fields, Reader, dns_label},
     read_analysis::{Metrics, whole},
     read_policy::{DAY, graceful, seconds},
+    read_traffic::traffic,
 };
 use crate::core::yaml::Node;
 
@@ -26,13 +27,11 @@ pub(super) const BLUE_GREEN: &[&str] = &[
 ];
 /// The fields of `watch`.
 pub(super) const WATCH: &[&str] = &["duration", "metrics"];
-const ROUTER: &str = "this version switches Services only";
 /// How long the old side stays where the policy does not say.
 const DELAY: u64 = 30;
 
 pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics) -> Option<BlueGreen> {
     let fields = reader.fields(node, BLUE_GREEN)?;
-    reader.later(&fields, "traffic", ROUTER);
     let confirm =
         fields.get("confirm").and_then(|node| reader.choice(node, &[("beforeSwitch", true), ("none", false)]));
     let start = fields.get("confirmStart").and_then(|node| reader.boolean(node)).unwrap_or(false);
@@ -47,10 +46,11 @@ pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node, metrics: &mut Met
         start: StepGates { confirm: start, ..StepGates::default() },
         preview_service: preview_service.map(str::to_owned),
         preview_replicas: fields.get("previewReplicas").and_then(|node| reader.int_or_percent(node, 1)),
-        health_check: fields.get("healthCheck").and_then(|node| health_check(reader, node)),
+        health_check: fields.get("healthCheck").and_then(|node| health_check(reader, node)).map(Box::new),
         before,
         watch: fields.get("watch").and_then(|node| watch(reader, node, metrics)).unwrap_or_default(),
         scale_down_delay: seconds(reader, fields.get("scaleDownDelaySeconds"), 0..=DAY, DELAY),
+        traffic: fields.get("traffic").and_then(|node| traffic(reader, node)),
     })
 }
 

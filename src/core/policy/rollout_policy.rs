@@ -167,12 +167,23 @@ impl Strategy {
     /// Returns how old pods stay beside new ones until traffic has left them; `None` where the pods' number is the
     /// traffic's share.
     pub fn beside(&self) -> Option<Beside<'_>> {
-        let Self::BlueGreen(blue_green) = self else { return None };
-        Some(Beside {
-            preview_service: blue_green.preview_service.as_deref(),
-            health_check: blue_green.health_check.as_ref(),
-            scale_down_delay: blue_green.scale_down_delay,
-        })
+        match self {
+            Self::Batched(_) => None,
+            Self::Canary(canary) => canary.traffic.as_ref().map(|router| Beside {
+                preview_service: None,
+                health_check: None,
+                suffix: "canary",
+                router: Some(router),
+                scale_down_delay: canary.scale_down_delay,
+            }),
+            Self::BlueGreen(blue_green) => Some(Beside {
+                preview_service: blue_green.preview_service.as_deref(),
+                health_check: blue_green.health_check.as_deref(),
+                suffix: "preview",
+                router: blue_green.traffic.as_ref(),
+                scale_down_delay: blue_green.scale_down_delay,
+            }),
+        }
     }
 }
 

@@ -176,10 +176,16 @@ fn canary() -> Value {
         &[],
         [
             ("setWeight", described("The new version's share. Without a router: of the pods.", weight())),
-            ("setCanaryReplicas", described("So many new pods.", int_or_percent(1))),
+            ("setCanaryReplicas", described("So many new pods; with a router also asWeight.", canary_replicas())),
             ("pause", described("The step lasts so long at least.", pause)),
             ("confirm", described("A person confirms before the next step.", object(&[], []))),
-            ("analysis", described("These metrics are good before the next step.", analysis())),
+            (
+                "analysis",
+                described("These metrics are good before the next step, or from here on.", analysis_of_step()),
+            ),
+            ("setHeaderRoute", described("With a router: such requests go to the new version.", header_route())),
+            ("setMirror", described("With a router: the share of requests that is copied to it.", share())),
+            ("sessionAffinity", described("With a router: who was on the new version stays there.", affinity())),
         ],
     );
     step["minProperties"] = json!(1);
@@ -197,7 +203,12 @@ fn canary() -> Value {
             ("confirmStart", described("A person confirms before the first pod.", yes_no())),
             ("confirmEachIncrease", described("A person confirms after each step but the last.", yes_no())),
             ("confirmPromotion", described("A person confirms before everything is new.", yes_no())),
-            ("maxSurge", described("Pods beside the wanted ones meanwhile, rounded up.", int_or_percent(0))),
+            ("traffic", traffic()),
+            (
+                "scaleDownDelaySeconds",
+                described("With a router: the old side stays so long without requests.", delay()),
+            ),
+            ("maxSurge", described("Without a router: pods beside the wanted ones, rounded up.", int_or_percent(0))),
             ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
             ("minReadySeconds", integer(0, 86_400)),
             ("graceful", graceful()),
@@ -205,6 +216,76 @@ fn canary() -> Value {
     );
     canary["anyOf"] = json!([{"required": ["steps"]}, {"required": ["stepWeight"]}]);
     canary
+}
+
+/// `0` to `100`, `30%`.
+fn share() -> Value {
+    json!({"anyOf": [integer(0, 100), text(PERCENT)]})
+}
+
+fn delay() -> Value {
+    json!({"type": "integer", "minimum": 0, "maximum": 86_400, "default": 30})
+}
+
+fn canary_replicas() -> Value {
+    json!({"anyOf": [int_or_percent(1), {"const": "asWeight"}]})
+}
+
+/// One of several members.
+fn one_of(mut schema: Value) -> Value {
+    schema["minProperties"] = json!(1);
+    schema["maxProperties"] = json!(1);
+    schema
+}
+
+fn header_route() -> Value {
+    let value = || {
+        one_of(object(
+            &[],
+            [
+                ("exact", some_text()),
+                ("prefix", some_text()),
+                ("regex", described("In the router's own dialect.", some_text())),
+            ],
+        ))
+    };
+    let name = || text("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$");
+    let condition = object(
+        &[],
+        [("headerName", name()), ("headerValue", value()), ("cookieName", name()), ("cookieValue", value())],
+    );
+    object(&["match"], [("match", json!({"type": "array", "items": condition, "minItems": 1}))])
+}
+
+fn affinity() -> Value {
+    object(&[], [("cookie", text(NAME)), ("maxAge", described("Absent is until it is closed.", text(DURATION)))])
+}
+
+fn traffic() -> Value {
+    let istio = object(
+        &["virtualService"],
+        [
+            ("virtualService", text(SUBDOMAIN)),
+            ("destinationRule", described("The Service's: the new side's gets the same.", text(SUBDOMAIN))),
+        ],
+    );
+    let haproxy = object(
+        &["backend", "runtime"],
+        [
+            ("backend", described("Its servers are the pods.", text("^[A-Za-z0-9_.:-]+$"))),
+            ("runtime", described("Its Runtime API.", text("^(unix:/.+|[^/ ]+:[0-9]+)$"))),
+        ],
+    );
+    let routers = one_of(object(
+        &[],
+        [
+            ("gatewayApi", object(&["httpRoute"], [("httpRoute", text(SUBDOMAIN))])),
+            ("istio", istio),
+            ("nginx", object(&["ingress"], [("ingress", text(SUBDOMAIN))])),
+            ("haproxy", haproxy),
+        ],
+    ));
+    described("What shares requests out between the versions.", routers)
 }
 
 fn blue_green() -> Value {
@@ -215,7 +296,6 @@ fn blue_green() -> Value {
             ("metrics", described("These are good meanwhile, or requests are switched back.", names())),
         ],
     );
-    let delay = json!({"type": "integer", "minimum": 0, "maximum": 86_400, "default": 30});
     object(
         &[],
         [
@@ -226,7 +306,8 @@ fn blue_green() -> Value {
             ("confirmStart", described("A person confirms before the first pod.", yes_no())),
             ("analysis", described("These metrics are good before the switch.", analysis())),
             ("watch", described("The old side stays so long at least after the switch.", watch)),
-            ("scaleDownDelaySeconds", described("The old side stays so long without requests.", delay)),
+            ("traffic", traffic()),
+            ("scaleDownDelaySeconds", described("The old side stays so long without requests.", delay())),
             ("minReadySeconds", integer(0, 86_400)),
             ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
             ("graceful", graceful()),
@@ -254,6 +335,10 @@ fn yes_no() -> Value {
 
 fn names() -> Value {
     json!({"type": "array", "items": text(NAME), "minItems": 1, "uniqueItems": true})
+}
+
+fn analysis_of_step() -> Value {
+    object(&["metrics"], [("metrics", names()), ("background", yes_no())])
 }
 
 fn analysis() -> Value {
@@ -401,22 +486,12 @@ fn settings() -> Value {
 mod tests {
     use super::*;
     use crate::core::policy::{
-        application, decision, health_check, read_analysis, read_blue_green, read_canary, read_policy, settings,
+        application, decision, health_check, read_analysis, read_blue_green, read_canary, read_policy, read_traffic,
+        settings,
     };
 
     /// Fields that are read only to say that they come later.
-    const LATER: &[&str] = &[
-        "cluster",
-        "helm",
-        "approvers",
-        "clusters",
-        "traffic",
-        "canary.scaleDownDelaySeconds",
-        "job",
-        "setHeaderRoute",
-        "setMirror",
-        "sessionAffinity",
-    ];
+    const LATER: &[&str] = &["cluster", "helm", "approvers", "clusters", "job"];
 
     #[test]
     fn the_schema_knows_the_fields_that_are_read() {
@@ -424,6 +499,8 @@ mod tests {
         let batched = "/properties/spec/properties/strategy/properties/batched";
         let canary = "/properties/spec/properties/strategy/properties/canary";
         let blue_green = "/properties/spec/properties/strategy/properties/blueGreen";
+        let step = format!("{canary}/properties/steps/items/properties");
+        let condition = format!("{step}/setHeaderRoute/properties/match/items");
         let metric = "/properties/spec/properties/metrics/additionalProperties";
         let table = [
             ("application", "/properties/spec".to_owned(), application::SPEC),
@@ -436,6 +513,8 @@ mod tests {
             ("rolloutpolicy", format!("{canary}/properties/steps/items"), read_canary::STEP),
             ("rolloutpolicy", blue_green.to_owned(), read_blue_green::BLUE_GREEN),
             ("rolloutpolicy", format!("{blue_green}/properties/watch"), read_blue_green::WATCH),
+            ("rolloutpolicy", format!("{canary}/properties/traffic"), read_traffic::TRAFFIC),
+            ("rolloutpolicy", condition, read_traffic::MATCH),
             ("rolloutpolicy", format!("{blue_green}/properties/healthCheck"), health_check::HEALTH_CHECK),
             ("freeze", "/properties/spec".to_owned(), settings::FREEZE),
             ("decision", String::new(), decision::FIELDS),

@@ -85,7 +85,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
     let steered = steer::steer(&course, input.app, input.view);
     decision.actions = steered.actions;
     stray::correct(state, steered.corrections, decision);
-    decision.questions = steered.questions;
+    decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

@@ -40,7 +40,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
     jobs::end_others(input, &mut decision);
     if let Some(why) = input.view.regressed() {
         // Nothing is done on a view that is known to be older than what was seen.
-        decision.actions.clear();
+        decision.does_nothing();
         let why = format!("{why} was listed at an older resource version than before");
         decision.report.reasons.push(Reason::ClusterStale { why });
     }
@@ -121,7 +121,7 @@ fn stages(state: &State) -> Vec<StageReport> {
             quota: quota.clone(),
             confirm: stage.asks_for_confirm(),
             pause: stage.pause().map(|pause| pause.to_string()),
-            analysis: stage.analyses().map(str::to_owned).collect(),
+            analysis: stage.analyses().chain(stage.in_background()).map(str::to_owned).collect(),
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     action::Action,
     analyse::{Analysed, analyse},
-    back,
+    back, background,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
     handover,
@@ -17,7 +17,7 @@ use super::{
     quota,
     render::{Render, Workload},
     report::{Activity, Reason},
-    reschedule, sides,
+    reschedule, rest, sides,
     state::{Phase, State},
     steer::{self, Course, Steered},
     stray,
@@ -28,7 +28,6 @@ use crate::core::{
     names::StageName,
     policy::{OnFailure, OnNewRevision},
     rollout::observe::Observed,
-    traffic::Split,
 };
 
 /// Decides for a rollout that is not over and does not go back.
@@ -81,6 +80,11 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
         _ => stable,
     });
     let steered = go(input, state, target, stable.as_ref(), &mut decision);
+    if state.phase == Phase::Running
+        && background::watch(input, state, target, stable.as_ref(), &mut decision) == Analysed::Ended
+    {
+        return decision;
+    }
     let analysed = match state.phase {
         // Whether pods of the stage have come and gone since or not: it was there, and is measured.
         Phase::Running => analyse(input, state, target, stable.as_ref(), &mut decision),
@@ -232,6 +236,9 @@ fn go(
     decision: &mut Decision,
 ) -> Option<Steered> {
     if !state.current().gates.contains(&Gate::Health) {
+        if let Some(stable) = stable {
+            rest::keep_proxies(input, state, stable, decision);
+        }
         return None;
     }
     let course = Course {
@@ -243,7 +250,7 @@ fn go(
         methods: Some(&state.plan.methods),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
-        split: state.current().weight.map(Split::of),
+        split: state.current().split(),
         last: state.at_last_stage(),
         drain_at_most: None,
         still: state.paused || state.phase == Phase::Stopped,
@@ -259,7 +266,7 @@ fn go(
     let mut steered = steer::steer(&course, input.app, input.view);
     decision.actions.append(&mut steered.actions);
     stray::correct(state, std::mem::take(&mut steered.corrections), decision);
-    decision.questions.append(&mut steered.questions);
+    decision.asks_and_tells(std::mem::take(&mut steered.questions), std::mem::take(&mut steered.tells));
     decision.report.units = steered.units.clone();
     decision.report.reasons.append(&mut steered.reasons);
     decision.wake_at(steered.wake);
@@ -307,7 +314,7 @@ fn rebalance(input: &Input<'_>, state: &State, target: Option<&Arc<Render>>, dec
     });
     decision.records.push((state.plan.rollout.number, draft));
     // What is decided on the old quotas is not done any more.
-    decision.actions.clear();
+    decision.does_nothing();
     true
 }
 
@@ -336,7 +343,7 @@ fn pass(
                 .with(|evidence| {
                     evidence.pods = pods;
                     if stage.pause().is_some() || stage.analyses().next().is_some() {
-                        let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health);
+                        let gates = stage.gates.iter().filter(|gate| gate.is_waited_for());
                         evidence.gates = gates.map(ToString::to_string).collect();
                     }
                 });
@@ -517,7 +524,7 @@ pub(super) fn fail(input: &Input<'_>, state: &State, why: String, decision: &mut
             let number = state.plan.rollout.number;
             decision.records.push((number, back::begin(input, Cause::Failure, why, None)));
             decision.urgent = true;
-            decision.actions.clear();
+            decision.does_nothing();
         }
         OnFailure::Stop => stop(input, state, why, decision),
     }

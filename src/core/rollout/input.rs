@@ -14,6 +14,7 @@ use crate::core::{
     names::{AppName, BlobId, Revision},
     policy::{Decision as Verb, DecisionBody},
     problem::Problem,
+    traffic::haproxy::Telling,
 };
 
 /// A decision's file at HEAD.
@@ -196,6 +197,8 @@ pub struct Decision {
     pub repair: Option<RepairWanted>,
     /// What may be done to the cluster now.
     pub actions: Vec<Action>,
+    /// What is told to proxies now.
+    pub tells: Vec<Telling>,
     /// What only the outside can tell, and when to ask it.
     pub questions: Vec<Asking>,
     /// Why the application is where it is.
@@ -214,10 +217,23 @@ impl Decision {
             edits: None,
             repair: None,
             actions: Vec::new(),
+            tells: Vec::new(),
             questions: Vec::new(),
             report,
             wake: None,
         }
+    }
+
+    /// Does nothing to the cluster, and tells nobody anything.
+    pub fn does_nothing(&mut self) {
+        self.actions.clear();
+        self.tells.clear();
+    }
+
+    /// Asks and tells proxies something.
+    pub fn asks_and_tells(&mut self, questions: Vec<Asking>, tells: Vec<Telling>) {
+        self.questions.extend(questions);
+        self.tells.extend(tells);
     }
 
     /// Wakes no later than `at`.

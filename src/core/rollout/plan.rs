@@ -17,6 +17,7 @@ use crate::core::{
     ledger::Quota,
     names::{AppName, BlobId, Digest, Revision, RolloutId, StageName},
     policy::{HumanDuration, Percent, PodPolicy, RollbackStages, RolloutPolicy, Update},
+    traffic::{Affinity, HeaderRoute, Split},
 };
 
 /// One end of a rollout.
@@ -86,6 +87,15 @@ pub enum Gate {
     Pause(HumanDuration),
     /// A metric of the policy is good.
     Analysis(String),
+    /// A metric of the policy is not bad, as long as the stage lasts.
+    Background(String),
+}
+
+impl Gate {
+    /// Returns whether the stage waits for it once its pods are there.
+    pub fn is_waited_for(&self) -> bool {
+        !matches!(self, Self::Health | Self::Background(_))
+    }
 }
 
 impl fmt::Display for Gate {
@@ -95,6 +105,7 @@ impl fmt::Display for Gate {
             Self::Confirm => f.write_str("confirm"),
             Self::Pause(duration) => write!(f, "pause {duration}"),
             Self::Analysis(metric) => write!(f, "analysis {metric}"),
+            Self::Background(metric) => write!(f, "background {metric}"),
         }
     }
 }
@@ -114,7 +125,8 @@ impl TryFrom<String> for Gate {
             None if text == "confirm" => Ok(Self::Confirm),
             Some(("pause", duration)) => HumanDuration::parse(duration).map(Self::Pause),
             Some(("analysis", metric)) => Ok(Self::Analysis(metric.to_owned())),
-            _ => Err(format!("`{text}` is no gate: health, confirm, pause or analysis")),
+            Some(("background", metric)) => Ok(Self::Background(metric.to_owned())),
+            _ => Err(format!("`{text}` is no gate: health, confirm, pause, analysis or background")),
         }
     }
 }
@@ -132,12 +144,31 @@ pub struct Stage {
     /// The share of the traffic that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Percent>,
+    /// With a router: requests that go to the new version whatever the weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderRoute>,
+    /// With a router: the share of requests that the new version gets a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Percent>,
+    /// With a router: how a client stays with the new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
 }
 
 impl Stage {
     /// Makes the stage before any pod is touched.
     pub(super) fn start(gates: Vec<Gate>) -> Self {
-        Self { name: "start".into(), quota: Quota::new(), gates, weight: None }
+        Self::of("start".into(), Quota::new(), gates)
+    }
+
+    fn of(name: StageName, quota: Quota, gates: Vec<Gate>) -> Self {
+        Self { name, quota, gates, weight: None, headers: Vec::new(), mirror: None, affinity: None }
+    }
+
+    /// Returns how traffic is shared out at this stage, where it is otherwise than by the number of pods.
+    pub fn split(&self) -> Option<Split> {
+        let (headers, mirror, affinity) = (self.headers.clone(), self.mirror, self.affinity.clone());
+        self.weight.map(|weight| Split { weight, headers, mirror, affinity })
     }
 
     /// Returns whether a person has to confirm.
@@ -157,6 +188,14 @@ impl Stage {
     pub fn analyses(&self) -> impl Iterator<Item = &str> {
         self.gates.iter().filter_map(|gate| match gate {
             Gate::Analysis(metric) => Some(metric.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns the metrics that must not be bad as long as it lasts.
+    pub fn in_background(&self) -> impl Iterator<Item = &str> {
+        self.gates.iter().filter_map(|gate| match gate {
+            Gate::Background(metric) => Some(metric.as_str()),
             _ => None,
         })
     }
@@ -323,7 +362,7 @@ pub fn make(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         Some(policy) => stage_pods(&mut plan, request, policy)?,
         None => {
             let gates = vec![Gate::Health];
-            plan.stages.push(Stage { name: "all".into(), quota: Quota::new(), gates, weight: None });
+            plan.stages.push(Stage::of("all".into(), Quota::new(), gates));
         }
     }
     guard_the_start(&mut plan, request);
@@ -362,11 +401,14 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             plan.methods.insert(workload.clone(), Method::Remove);
         }
     }
-    if policy.strategy.beside().is_some() {
-        match plan.methods.values().any(|method| *method == Method::Recreate) {
-            true => refuse_what_cannot_switch(request, policy)?,
+    if let Some(beside) = policy.strategy.beside() {
+        let has_sides = plan.methods.values().any(|method| *method == Method::Recreate);
+        if has_sides || beside.router.is_some() {
+            refuse_what_cannot_switch(request, policy)?;
+        }
+        if !has_sides {
             // There is no other side: nothing is looked at before it serves, and nothing switches.
-            false => staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1))),
+            staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1)));
         }
     }
     let count = staged.values().map(Vec::len).max().unwrap_or(1).max(1);
@@ -380,7 +422,9 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
     // Of a first install there is no other version to be compared with.
     let comparable = |gate: &Gate| match gate {
-        Gate::Analysis(name) if request.stable.is_none() => !policy.metrics.get(name).is_some_and(Metric::compares),
+        Gate::Analysis(name) | Gate::Background(name) if request.stable.is_none() => {
+            !policy.metrics.get(name).is_some_and(Metric::compares)
+        }
         _ => true,
     };
     let allowed = |gates: Vec<Gate>| -> Vec<Gate> {
@@ -395,8 +439,16 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
             .iter()
             .filter_map(|(workload, stages)| Some((workload.clone(), stages.get(index)?.clone())))
             .collect();
-        let stage = Stage { name: shape.name, quota, gates: allowed(shape.gates), weight: shape.weight };
-        plan.stages.push(stage);
+        let split = shape.split.unwrap_or_default();
+        // Who was on an earlier version would be on this one at once.
+        let affinity = split.affinity.map(|affinity| Affinity { value: plan.to.digest.short().to_owned(), ..affinity });
+        plan.stages.push(Stage {
+            weight: shape.weight,
+            headers: split.headers,
+            mirror: split.mirror,
+            affinity,
+            ..Stage::of(shape.name, quota, allowed(shape.gates))
+        });
     }
     Ok(())
 }

@@ -113,6 +113,20 @@ pub enum Reason {
         /// What is waited for.
         what: String,
     },
+    /// A router was told, and does not do it yet.
+    RouterNotYet {
+        /// `HTTPRoute/checkout`, `HAProxy's backend checkout`.
+        router: String,
+        /// What it says.
+        why: String,
+    },
+    /// It cannot be known what a router does.
+    RouterUnknown {
+        /// `HTTPRoute/checkout`, `HAProxy's backend checkout`.
+        router: String,
+        /// Why not.
+        why: String,
+    },
     /// `pause.yaml` is there.
     Paused,
     /// A freeze applies.
@@ -219,6 +233,8 @@ impl fmt::Display for Reason {
             }
             Self::NotHealthy { object, why } => write!(f, "{object}: {why}"),
             Self::Following { what } => write!(f, "waiting until {what}"),
+            Self::RouterNotYet { router, why } => write!(f, "{router} has not followed: {why}"),
+            Self::RouterUnknown { router, why } => write!(f, "{router} cannot be asked: {why}"),
             Self::Paused => f.write_str("paused: remove pause.yaml to go on"),
             Self::Frozen { freeze } => write!(f, "frozen by {freeze}"),
             Self::Full(full) => write!(f, "waits for its turn: {full}"),

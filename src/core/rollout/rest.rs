@@ -12,7 +12,7 @@ use super::{
     objects,
     render::Render,
     report::{Activity, Reason},
-    reschedule, sides,
+    reschedule, services, sides,
     state::{Outcome, Phase, State},
     steer::{self, Course},
     turn,
@@ -189,15 +189,14 @@ fn start(
     }
 }
 
-/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
-fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+/// Returns the course on which everything is, and stays, at stable.
+fn course<'a>(input: &'a Input<'_>, last: &'a State, stable: &'a Arc<Render>) -> Course<'a> {
     let completed = sides::stable_at(input.rollouts).map_or(last, |at| &input.rollouts[at.index]);
-    let policy = stable.policy.as_ref();
-    let course = Course {
+    Course {
         rollout: &completed.plan.rollout,
         new: Some(stable),
         old: None,
-        policy,
+        policy: stable.policy.as_ref(),
         staged_by: None,
         methods: None,
         quota: None,
@@ -214,9 +213,21 @@ fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut De
         answers: input.answers,
         since: last.since,
         now: input.now,
-    };
+    }
+}
+
+/// Keeps what is asked and told at stable where nothing of it may be touched yet: a proxy follows no Service by itself.
+pub(super) fn keep_proxies(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+    let services = services::next(&course(input, last, stable), input.app, input.view);
+    decision.asks_and_tells(services.questions, services.tells);
+}
+
+/// Keeps the cluster at stable: shares replicas out, and puts back what somebody changed.
+fn keep(input: &Input<'_>, last: &State, stable: &Arc<Render>, decision: &mut Decision) {
+    let policy = stable.policy.as_ref();
+    let course = course(input, last, stable);
     let steered = steer::steer(&course, input.app, input.view);
-    decision.questions.extend(steered.questions);
+    decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);

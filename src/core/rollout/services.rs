@@ -5,12 +5,15 @@
 //! version that it is narrowed to as a label: slices that carry it were made from the narrowed selector.
 
 mod leaving;
+mod proxy;
+mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use self::route::Routed;
 use super::{
     action::Action,
     health::{self, HealthOf},
@@ -19,7 +22,7 @@ use super::{
     render::{Maker, Render, Workload},
     report::Reason,
     steer::{Course, totals},
-    strategy::workload::Traffic,
+    strategy::workload::{Proxied, Traffic},
     view::View,
 };
 use crate::core::{
@@ -29,7 +32,7 @@ use crate::core::{
     manifest::{Object, strings},
     names::AppName,
     policy::{Beside, Drift, Percent, RolloutPolicy, Strategy},
-    traffic::Answer,
+    traffic::{Answer, Backends, Means, haproxy::Telling},
 };
 
 /// What comes next for the Services of workloads that have two sides.
@@ -37,7 +40,7 @@ use crate::core::{
 pub(super) struct Services {
     /// What may be done now.
     pub actions: Vec<Action>,
-    /// What to ask the pods of a side that requests are to be sent to.
+    /// What to ask proxies, and the pods of a side that requests are to be sent to.
     pub questions: Vec<Asking>,
     /// Why not more.
     pub reasons: Vec<Reason>,
@@ -45,8 +48,12 @@ pub(super) struct Services {
     pub pending: bool,
     /// How traffic is, by workload: of those that have two sides.
     pub traffic: BTreeMap<String, Traffic>,
-    /// The Services that are seen to here.
+    /// What a proxy of its own says of pods, by workload.
+    pub proxied: BTreeMap<String, Proxied>,
+    /// The objects that are seen to here.
     pub managed: BTreeSet<ObjectKey>,
+    /// What proxies are told now.
+    pub tells: Vec<Telling>,
 }
 
 /// A workload that has two sides, or more.
@@ -114,11 +121,21 @@ pub(super) fn cannot_switch(render: &Render, strategy: &Strategy) -> Option<Stri
             }
         }
     }
-    beside.preview_service.filter(|_| switched.len() > 1).map(|name| {
+    let previews = beside.preview_service.filter(|_| switched.len() > 1).map(|name| {
         format!(
             "previewService is {name}, and there are Services {}: leave it out, and each gets one of its own",
             switched.join(", ")
         )
+    });
+    previews.or_else(|| {
+        let router = beside.router?;
+        let switched: Vec<&Object> =
+            services(Some(render)).filter(|service| switched.contains(&service.name())).collect();
+        match router.means(nowhere()) {
+            Means::Objects(_) if switched.is_empty() => Some(format!("no Service is there for {router} to send to")),
+            Means::Objects(_) => route::misfit(router, &render.objects, &switched, beside.suffix),
+            Means::Proxy(_) => proxy::misfit(render, beside.preview_service),
+        }
     })
 }
 
@@ -145,10 +162,14 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
             let keys = switch.workload(one, &mut outcome);
             previews.extend(keys);
         }
+        if let Some(Means::Proxy(asked)) = beside.router.map(|router| router.means(nowhere())) {
+            switch.proxy(&asked, &sided, &mut outcome);
+        }
+        previews.extend(switch.still_routed(&previews, &mut outcome));
     } else if let Some(policy) = course.policy {
         leaving::next(course, policy, app, view, &mut outcome);
     }
-    for preview in view.of_app(app, "Service").filter(|service| service.label(labels::PREVIEW_OF).is_some()) {
+    for preview in previews_of(app, view) {
         if previews.contains(&preview.key()) {
             continue;
         }
@@ -159,6 +180,16 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
         }
     }
     outcome
+}
+
+/// Names no Services, where only what kind of a router it is matters.
+fn nowhere() -> Backends {
+    Backends { namespace: String::new(), stable: String::new(), canary: String::new() }
+}
+
+/// Lists the Services that were made for another side.
+fn previews_of<'a>(app: &AppName, view: &'a View) -> impl Iterator<Item = &'a Object> {
+    view.of_app(app, "Service").filter(|service| service.label(labels::PREVIEW_OF).is_some())
 }
 
 /// Lists the workloads that have two sides now, or will have.
@@ -271,6 +302,7 @@ impl Switch<'_> {
             serving: None,
             narrowed: true,
             settled: true,
+            known: true,
             keeps_old: !self.course.last,
             delay: if self.is_to_stable() { SignedDuration::ZERO } else { signed(self.beside.scale_down_delay) },
         };
@@ -298,18 +330,50 @@ impl Switch<'_> {
             self.tell(one, key, &want, may, followed, settled, outcome);
             outcome.managed.insert((*key).clone());
         }
+        let between: Vec<(&ObjectKey, Option<String>)> =
+            switched().map(|(key, current)| (*key, current.clone())).collect();
+        let routed = self.route(one, &between, outcome);
+        traffic.settled &= routed;
+        // Whoever was leaving waits where it is, out of service, until the router has followed.
+        traffic.known &= routed;
         self.one_sided(one, &both, outcome);
         outcome.traffic.insert(one.id.to_owned(), traffic);
         if self.is_to_stable() {
-            return Vec::new();
+            // What a router sends to stays until it does no more.
+            let beside = |key: &ObjectKey| ObjectKey { name: self.preview_name(&key.name), ..key.clone() };
+            return if routed { Vec::new() } else { switched().map(|(key, _)| beside(key)).collect() };
         }
         let made: Vec<Object> = match new.keys().any(is_preview) {
             true => Vec::new(),
             false => switched().filter_map(|(key, _)| Some(self.preview(one, new.get(*key)?))).collect(),
         };
         let keys = made.iter().map(Object::key).collect();
-        made.into_iter().for_each(|preview| self.put_preview(preview, outcome));
+        for preview in made {
+            if self.may_change_sides(&preview, outcome) {
+                self.put_preview(preview, outcome);
+            }
+        }
         keys
+    }
+
+    /// Returns whether the Service of the other side may send to another version than until now: no router sends there.
+    fn may_change_sides(&self, preview: &Object, outcome: &mut Services) -> bool {
+        let live = self.view.by_key(&preview.key());
+        let changes = live.is_some_and(|live| live.label(labels::DIGEST) != preview.label(labels::DIGEST));
+        let stable =
+            ObjectKey { name: preview.label(labels::PREVIEW_OF).unwrap_or_default().to_owned(), ..preview.key() };
+        !changes || Routed::new(self, &stable, preview.name()).is_none_or(|routed| routed.clear(outcome))
+    }
+
+    /// Lists the Services of a side that is gone that a router may still send to.
+    fn still_routed(&self, wanted: &BTreeSet<ObjectKey>, outcome: &mut Services) -> Vec<ObjectKey> {
+        let left = previews_of(self.app, self.view).filter(|preview| !wanted.contains(&preview.key()));
+        let routed = left.filter(|preview| {
+            let name = preview.label(labels::PREVIEW_OF).unwrap_or_default().to_owned();
+            let stable = ObjectKey { name, ..preview.key() };
+            Routed::new(self, &stable, preview.name()).is_some_and(|routed| !routed.clear(outcome))
+        });
+        routed.map(Object::key).collect()
     }
 
     /// Narrows the Services that only one side has, and the one to look at the new side by, to that side.
@@ -416,12 +480,17 @@ impl Switch<'_> {
         outcome.actions.push(Action::apply(wanted, live, self.policy.drift == Drift::Correct, why));
     }
 
+    /// Names the Service of the other side of a Service.
+    fn preview_name(&self, service: &str) -> String {
+        match self.beside.preview_service {
+            Some(name) => name.to_owned(),
+            None => format!("{}-{}", service.get(..55).unwrap_or(service).trim_end_matches('-'), self.beside.suffix),
+        }
+    }
+
     /// Builds the Service by which people look at the new side.
     fn preview(&self, one: &Sided<'_>, service: &Object) -> Object {
-        let name = match self.beside.preview_service {
-            Some(name) => name.to_owned(),
-            None => format!("{}-preview", service.name().get(..55).unwrap_or(service.name()).trim_end_matches('-')),
-        };
+        let name = self.preview_name(service.name());
         let mut ports = service.at(&["spec", "ports"]).cloned().unwrap_or_default();
         for port in ports.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
             port.remove("nodePort");

@@ -3,7 +3,8 @@
 use super::plan::Gate;
 use crate::core::{
     names::StageName,
-    policy::{Batched, BlueGreen, Canary, Confirm, HumanDuration, Percent, Size, StepGates, Strategy},
+    policy::{Batched, BlueGreen, Canary, Confirm, HumanDuration, Percent, Size, Step, StepGates, Strategy},
+    traffic::Split,
 };
 
 /// A stage without its quota.
@@ -11,6 +12,8 @@ pub(super) struct Shape {
     pub name: StageName,
     pub gates: Vec<Gate>,
     pub weight: Option<Percent>,
+    /// How a router shares requests out, where it is more than a weight.
+    pub split: Option<Split>,
 }
 
 /// Returns the gates that come before any pod is touched.
@@ -48,26 +51,52 @@ fn batch(batched: &Batched, index: usize, count: usize) -> Shape {
     if asks {
         gates.push(Gate::Confirm);
     }
-    Shape { name: StageName::new(name), gates, weight: None }
+    Shape { name: StageName::new(name), gates, weight: None, split: None }
 }
 
 /// Returns the last `count` steps: where no pod is staged, the last alone.
 fn steps(canary: &Canary, count: usize) -> Vec<Shape> {
     let mut taken: Vec<String> = Vec::new();
-    let shape = |step: &crate::core::policy::Step| {
-        let (name, weight) = match step.size {
-            Size::Weight(weight) => (format!("weight-{}", weight.get()), Some(weight)),
-            Size::Replicas(replicas) => (format!("pods-{}", replicas.to_string().replace('%', "-percent")), None),
-        };
-        let before = taken.iter().filter(|one| **one == name).count();
+    let mut before: Option<&Step> = None;
+    let mut shape = |step| {
+        let name = name(step, before.replace(step));
+        let same = taken.iter().filter(|one| **one == name).count();
         taken.push(name.clone());
-        let name = if before == 0 { name } else { format!("{name}-{}", before + 1) };
+        let name = if same == 0 { name } else { format!("{name}-{}", same + 1) };
         let gates = [vec![Gate::Health], gates(&step.gates)].concat();
-        Shape { name: StageName::new(name), gates, weight }
+        let weight = match (&step.split, step.size) {
+            (Some(split), _) => Some(split.weight),
+            (None, Size::Weight(weight) | Size::Capacity(weight)) => Some(weight),
+            (None, Size::Replicas(_)) => None,
+        };
+        Shape { name: StageName::new(name), gates, weight, split: step.split.clone() }
     };
-    let all: Vec<Shape> = canary.steps.iter().map(shape).collect();
+    let mut all: Vec<Shape> = canary.steps.iter().map(&mut shape).collect();
+    for (index, step) in canary.steps.iter().enumerate() {
+        // From its step on until everything is new.
+        let beside = || step.gates.background.iter().cloned().map(Gate::Background);
+        all[index..].iter_mut().for_each(|later| later.gates.extend(beside()));
+    }
     let skip = all.len().saturating_sub(count);
     all.into_iter().skip(skip).collect()
+}
+
+/// Names a step after what it changes.
+fn name(step: &Step, before: Option<&Step>) -> String {
+    let pods = |replicas: &dyn std::fmt::Display| format!("pods-{}", replicas.to_string().replace('%', "-percent"));
+    let nothing = Split::default();
+    let was = before.and_then(|before| before.split.as_ref()).unwrap_or(&nothing);
+    match (&step.split, step.size) {
+        (Some(split), _) if split.weight != was.weight => format!("weight-{}", split.weight.get()),
+        (Some(split), _) if split.headers != was.headers => "header-route".to_owned(),
+        (Some(split), _) if split.mirror != was.mirror => {
+            format!("mirror-{}", split.mirror.unwrap_or_default().get())
+        }
+        (Some(split), _) if split.affinity != was.affinity => "affinity".to_owned(),
+        (_, Size::Weight(weight)) => format!("weight-{}", weight.get()),
+        (_, Size::Capacity(_)) => "pods-as-weight".to_owned(),
+        (_, Size::Replicas(replicas)) => pods(&replicas),
+    }
 }
 
 /// Returns the stages of a switch; where nothing is beside anything else, as in a first install, there is only one.
@@ -76,6 +105,7 @@ fn sides(blue_green: &BlueGreen, count: usize) -> Vec<Shape> {
         name: name.into(),
         gates: [vec![Gate::Health], gates(more)].concat(),
         weight: Percent::new(weight),
+        split: None,
     };
     let nothing = StepGates::default();
     if count == 1 {

@@ -33,7 +33,7 @@ use crate::core::{
     manifest::Object,
     names::{AppName, RolloutId, Unit},
     policy::{Drift, RolloutPolicy},
-    traffic::Split,
+    traffic::{Split, haproxy::Telling},
 };
 
 /// Where the cluster is to go.
@@ -99,6 +99,8 @@ pub struct Steered {
     pub wake: Option<Timestamp>,
     /// When the cluster last moved.
     pub progress: Option<Timestamp>,
+    /// What proxies are told now.
+    pub tells: Vec<Telling>,
 }
 
 /// Returns how many pods a workload is to have: Git's number, else what the handle says.
@@ -151,8 +153,9 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
     }
     // Traffic before pods.
     steered.actions.splice(0..0, services.actions.drain(..));
-    steered.questions.append(&mut services.questions);
     steered.reasons.append(&mut services.reasons);
+    steered.questions.append(&mut services.questions);
+    steered.tells.append(&mut services.tells);
     steered.done &= !services.pending;
     steered
 }
@@ -289,6 +292,7 @@ fn steer_workload<'a>(
         quota: &quota,
         last: course.last,
         traffic: services.traffic.get(id),
+        proxied: services.proxied.get(id),
         drain_at_most: course.drain_at_most,
         still: course.still,
         notes,

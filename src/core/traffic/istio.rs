@@ -229,11 +229,23 @@ impl Route for VirtualService {
         service.into_iter().chain(rule).collect()
     }
 
+    fn share(&self, live: &[Object]) -> Percent {
+        let Ok(service) = find(live, &self.target()) else { return Percent::default() };
+        let serving = list(&service.0["spec"], "http").iter().filter(|route| self.serves(route));
+        let shares = serving.map(|route| self.entries(None, |entries| entries.shared(list(route, "route"))));
+        shares.max().unwrap_or_default()
+    }
+
     fn said(&self, live: &[Object]) -> Answer {
         let targets = self.reads().into_iter().chain(self.makes());
         let objects = targets.filter_map(|target| find(live, &target).ok());
         objects.fold(Answer::Yes, |answer, object| answer.and_then(|| said(object)))
     }
+}
+
+/// Checks that there are routes for a split.
+pub(super) fn carries(split: &Split) -> Result<(), Misfit> {
+    split.header_routes().iter().try_for_each(|route| headers(route).map(drop))
 }
 
 /// Returns the header matches that a header route adds, by header.

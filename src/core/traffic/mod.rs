@@ -16,5 +16,5 @@ mod weights;
 
 pub use patch::changes;
 pub use route::{Answer, Backends, Misfit, Route, Target};
-pub use router::Router;
+pub use router::{Means, Router};
 pub use split::{Affinity, HeaderRoute, Match, Matcher, Split, Subject};

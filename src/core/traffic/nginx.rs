@@ -7,7 +7,7 @@ use super::{
     route::{Answer, Backends, Misfit, Route, Target, find, list},
     split::{Matcher, Subject},
 };
-use crate::core::{cluster::Kind, manifest::Object};
+use crate::core::{cluster::Kind, manifest::Object, policy::Percent};
 
 const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 const CLASS: &str = "kubernetes.io/ingress.class";
@@ -85,6 +85,11 @@ impl CanaryIngress {
     }
 }
 
+/// Checks that there are annotations for a split.
+pub(super) fn carries(split: &Split) -> Result<(), Misfit> {
+    told(split).map(drop)
+}
+
 /// Returns the canary annotations of a split. Fails where ingress-nginx has none for it.
 fn told(split: &Split) -> Result<Vec<(&'static str, String)>, Misfit> {
     let cannot = |what: &str| Err(Misfit(format!("ingress-nginx {what}")));
@@ -135,6 +140,13 @@ impl Route for CanaryIngress {
 
     fn clear(&self, objects: &[Object]) -> Vec<Object> {
         find(objects, &self.target("")).into_iter().cloned().collect()
+    }
+
+    fn share(&self, live: &[Object]) -> Percent {
+        let weight = find(live, &self.target("-canary")).ok().and_then(|canary| {
+            canary.annotation(&format!("{PREFIX}canary-weight"))?.parse::<u8>().ok().and_then(Percent::new)
+        });
+        weight.unwrap_or_default()
     }
 
     fn said(&self, _live: &[Object]) -> Answer {

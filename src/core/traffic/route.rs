@@ -10,6 +10,7 @@ use crate::core::{
     cluster::{Kind, ObjectKey},
     diff::owned_differs,
     manifest::Object,
+    policy::Percent,
 };
 
 /// Whether a router does what it was told.
@@ -105,6 +106,9 @@ pub trait Route: Send + Sync {
 
     /// Returns the objects of `reads` without anything that is Locktender's.
     fn clear(&self, objects: &[Object]) -> Vec<Object>;
+
+    /// Returns the new side's share as the objects have it, the largest where rules differ; nothing without a split.
+    fn share(&self, live: &[Object]) -> Percent;
 
     /// Returns what the router says of its objects as they are; `live`: those of `reads` and `makes`, which are as they
     /// should be.

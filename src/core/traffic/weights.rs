@@ -52,6 +52,17 @@ impl Entries<'_> {
         Ok(())
     }
 
+    /// Returns the other side's share of a list, rounded up; nothing where it has none.
+    pub fn shared(&self, entries: &[Value]) -> Percent {
+        let alone = entries.len() == 1;
+        let sum = |is: &dyn Fn(&Value) -> bool| -> u64 {
+            entries.iter().filter(|entry| is(entry)).map(|entry| self.weight(entry, alone)).sum()
+        };
+        let (canary, stable) = (sum(self.is_canary), sum(self.is_stable));
+        let share = (canary * 100).div_ceil((canary + stable).max(1));
+        u8::try_from(share).ok().and_then(Percent::new).unwrap_or(Percent::ALL)
+    }
+
     /// Gives the other side's shares back. A list without the other side, or without one that serves, is left alone.
     pub fn join(&self, entries: &mut Vec<Value>) {
         if !entries.iter().any(self.is_canary) || !entries.iter().any(self.is_stable) {

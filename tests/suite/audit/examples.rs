@@ -45,6 +45,9 @@ fn plan() -> Plan {
         quota: quota(each),
         gates: vec![Gate::Health],
         weight: None,
+        headers: Vec::new(),
+        mirror: None,
+        affinity: None,
     };
     let spec = read_policy("policies/two-data-centers.yaml", POLICY.as_bytes()).unwrap().value;
     Plan {

@@ -13,6 +13,7 @@ use locktender::{
         },
         kube::NoCluster,
         render::KustomizeRenderer,
+        traffic::haproxy::Proxies,
     },
     controller::{Ports, look::Look, publish},
     core::{
@@ -44,6 +45,7 @@ impl Keeper {
             cluster: Arc::new(NoCluster),
             renderer: Arc::new(KustomizeRenderer::default()),
             ask: Arc::new(Outside::default()),
+            tell: Arc::new(Proxies::default()),
             clock: Arc::new(SystemClock::new()),
         };
         Self { repository, look: Look::new(ports), app: AppName::new("checkout"), _mirror: mirror }

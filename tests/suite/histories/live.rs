@@ -67,6 +67,7 @@ impl Live {
             kubeconfig: file,
             pace: quick(),
             audit_log: Some(audit_log.clone()),
+            gateway_api: true,
             ..SandboxOptions::default()
         };
         let sandbox = Sandbox::start(options).await.unwrap();

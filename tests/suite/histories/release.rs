@@ -18,6 +18,7 @@ use locktender::{
         },
         kube::{Settings, connect_with},
         render::KustomizeRenderer,
+        traffic::haproxy::Proxies,
     },
     controller::{self, Options, Ports, Reports},
     core::{
@@ -370,6 +371,7 @@ impl Release {
                     cluster: Arc::new(cluster.clone()),
                     renderer: Arc::new(StillRenderer { upgraded: self.upgraded }),
                     ask: Arc::new(self.outside.clone().unwrap()),
+                    tell: Arc::new(self.outside.clone().unwrap()),
                     clock: Arc::new(clock.clone()),
                 };
                 (ports, Options::default())
@@ -397,6 +399,7 @@ impl Release {
                     cluster: judged,
                     renderer: Arc::new(KustomizeRenderer::default()),
                     ask: Arc::new(locktender::adapter::ask::Outside::default()),
+                    tell: Arc::new(Proxies::default()),
                     clock: Arc::new(SystemClock::new()),
                 };
                 let options = Options { push_interval: Some(self.push_interval), ..Options::default() };

@@ -111,6 +111,7 @@ fn every_example_is_a_valid_release_repository() {
         "analysis",
         "blue-green",
         "canary",
+        "canary-router",
         "configuration",
         "kustomize",
         "small",

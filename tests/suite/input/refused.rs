@@ -64,5 +64,6 @@ cases! {
     manifests
     names_and_later
     placement
+    traffic
     units
 }

@@ -15,6 +15,7 @@ use locktender::{
     sandbox::{
         http::{Shared, serve, url},
         kubeconfig,
+        traffic::definitions::definitions,
     },
 };
 use serde_json::json;
@@ -123,6 +124,9 @@ fn objects() -> BTreeMap<String, Vec<Object>> {
 #[tokio::test]
 async fn what_was_applied_does_not_differ() {
     let (cluster, _directory) = server().await;
+    for definition in definitions() {
+        apply(&cluster, &Object(definition)).await;
+    }
     let mut number = 0;
     for (name, mut objects) in objects() {
         let namespaces: std::collections::BTreeSet<String> =

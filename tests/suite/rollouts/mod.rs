@@ -17,6 +17,7 @@ mod handover;
 mod load;
 mod real;
 mod restarts;
+mod routed;
 mod stateful_set;
 
 use self::transcript::Transcript;

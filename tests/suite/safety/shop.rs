@@ -216,7 +216,7 @@ impl Shop {
         let lag = Arc::new(Lag { inner: cluster, state: Mutex::default(), news: Notify::new() });
         let (renderer, clock) = (Arc::new(Bases), Arc::new(sim.clock.clone()));
         let ask = Arc::new(sim.outside.clone());
-        let ports = Ports { repository, cluster: lag.clone(), renderer, ask, clock };
+        let ports = Ports { repository, cluster: lag.clone(), renderer, tell: ask.clone(), ask, clock };
         let (sender, reports) = watch::channel(Reports::new());
         let run = controller::run(ports, Options::default(), Some(sender), std::future::pending());
         (lag, reports, tokio::spawn(run))

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use super::{
     checker::{Checker, Pushed, Snapshot, Told, told},
     faults::{Earlier, EventFault, Faults, WriteFault},
+    gateway::Gateway,
     time::VirtualClock,
 };
 
@@ -44,6 +45,7 @@ pub struct Written {
 
 pub struct State {
     pub world: World,
+    gateway: Gateway,
     watched: BTreeMap<String, Kind>,
     seen: u64,
     queue: VecDeque<ClusterEvent>,
@@ -81,6 +83,7 @@ impl SimCluster {
     pub fn judged_by(world: World, clock: VirtualClock, faults: Faults, checker: Arc<Mutex<Checker>>) -> Self {
         let state = State {
             world,
+            gateway: Gateway::default(),
             watched: BTreeMap::new(),
             seen: 0,
             queue: VecDeque::new(),
@@ -150,11 +153,13 @@ impl SimCluster {
         let now = self.clock.time();
         let mut state = self.state.lock().unwrap();
         let due = state.world.advance(now);
+        let State { gateway, world, .. } = &mut *state;
+        let follows = gateway.advance(world, now);
         let fresh = state.collect(now);
         let released = state.release(now);
         let relisted = state.relist(now);
         let late = state.held.values().map(|(until, _)| *until).min();
-        let due = [due, late, Some(state.relist_at)].into_iter().flatten().min();
+        let due = [due, follows, late, Some(state.relist_at)].into_iter().flatten().min();
         drop(state);
         let fresh = fresh || released || relisted;
         if fresh {

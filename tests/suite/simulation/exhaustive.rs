@@ -29,6 +29,10 @@ pub enum Scenario {
     BlueGreen,
     /// The confirm of the switch is taken back after the switch, and given again.
     SwitchBack,
+    /// A canary by a gateway.
+    Routed,
+    /// The same, aborted half-way.
+    RoutedAbort,
     /// A StatefulSet whose pods are made anew.
     Ordinals,
     /// A StatefulSet in place; the confirm of the beta group is taken back.
@@ -105,9 +109,37 @@ spec:
   progressDeadlineSeconds: 7200
   strategy:
     blueGreen:
+      healthCheck: {path: /health, port: 8080, expect: {healthy: true}}
       watch: {duration: 1m}
       scaleDownDelaySeconds: 10
       graceful: {gracePeriodSeconds: 1}
+";
+
+const ROUTED: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  progressDeadlineSeconds: 7200
+  strategy:
+    canary:
+      traffic: {gatewayApi: {httpRoute: checkout}}
+      steps:
+      - setWeight: 20
+      - pause: {duration: 1m}
+      - setWeight: 60
+      - confirm: {}
+      scaleDownDelaySeconds: 10
+      graceful: {gracePeriodSeconds: 1}
+";
+
+pub const ROUTE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: checkout}
+spec:
+  parentRefs: [{name: public}]
+  rules: [{backendRefs: [{name: checkout, port: 80}]}]
 ";
 
 const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
@@ -124,6 +156,8 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
+            Self::Routed => "routed",
+            Self::RoutedAbort => "routed-abort",
             Self::TakeOver => "take-over",
             Self::GiveBack => "give-back",
             Self::Ordinals => "ordinals",
@@ -146,15 +180,21 @@ impl Scenario {
         let policy = match self {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
+            Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
             Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
+        let manifest = self.manifest("1.9");
         let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
-        let sim = Sim::new(&[
-            ("policies/two-data-centers.yaml", &policy),
+        let mut files = vec![
+            ("policies/two-data-centers.yaml", policy.as_str()),
             ("apps/checkout/app.yaml", app),
-            (super::rollouts::DEPLOYMENT, &self.manifest("1.9")),
-        ]);
+            (super::rollouts::DEPLOYMENT, &manifest),
+        ];
+        if matches!(self, Self::Routed | Self::RoutedAbort) {
+            files.push(("apps/checkout/route.yaml", ROUTE));
+        }
+        let sim = Sim::new(&files);
         if matches!(self, Self::Install) {
             return Ok(sim);
         }
@@ -172,7 +212,18 @@ impl Scenario {
         }
         match self {
             Self::Install => self.stages(sim, 1).await?,
-            Self::Release | Self::Recreate | Self::Canary | Self::BlueGreen | Self::Ordinals | Self::Nodes => {
+            Self::RoutedAbort => {
+                sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
+                sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
+                sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
+            }
+            Self::Release
+            | Self::Recreate
+            | Self::Canary
+            | Self::BlueGreen
+            | Self::Ordinals
+            | Self::Nodes
+            | Self::Routed => {
                 self.stages(sim, 2).await?;
             }
             Self::StepBack | Self::OrdinalsBack => {
@@ -217,7 +268,8 @@ impl Scenario {
         let (asking, last): (&[&str], &str) = match self {
             Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
-            Self::Canary => (&["weight-60"], "weight-100"),
+            Self::Routed | Self::RoutedAbort if number == 1 => (&[], "weight-100"),
+            Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
             // Nobody but its controller says when the first come.
             Self::Nodes if number == 1 => (&[], "beta"),
             Self::TakeOver if number == 1 => (&[], "all"),
@@ -379,6 +431,16 @@ fn everything_goes_wrong_once_in_a_giving_back() {
 #[test]
 fn everything_goes_wrong_once_in_a_switch_that_is_taken_back() {
     exhaust(Scenario::SwitchBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_a_gateway() {
+    exhaust(Scenario::Routed);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_a_gateway_that_is_aborted() {
+    exhaust(Scenario::RoutedAbort);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 pub mod checker;
 pub mod cluster;
 pub mod faults;
+pub mod gateway;
 pub mod git;
 pub mod outcome;
 pub mod outside;
@@ -40,6 +41,7 @@ use locktender::{
     sandbox::{
         nodes::NodeSpec,
         pace::Pace,
+        traffic::definitions::definitions,
         world::{World, WorldOptions},
     },
 };
@@ -103,6 +105,7 @@ impl Controller {
             cluster: Arc::new(cluster),
             renderer: Arc::new(Bases),
             ask: Arc::new(self.outside.clone()),
+            tell: Arc::new(self.outside.clone()),
             clock: Arc::new(self.clock.clone()),
         };
         let options = Options { witness: Some(self.witness()), ..Options::default() };
@@ -188,7 +191,11 @@ impl Sim {
         let checker = Arc::new(Mutex::new(Checker::default()));
         let git = SimGit::new(clock.clone(), faults.clone(), files);
         let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-        let cluster = SimCluster::judged_by(World::new(options), clock.clone(), faults.clone(), checker.clone());
+        let mut modelled = World::new(options);
+        for definition in definitions() {
+            modelled.api.create(definition).unwrap();
+        }
+        let cluster = SimCluster::judged_by(modelled, clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
         let outside = Outside::new(Arc::new(clock.clone()));
         outside.is_pods(&cluster);

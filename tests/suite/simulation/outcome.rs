@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Sim, git::BRANCH};
 
 /// Resources that Locktender or its applications write to.
-const RESOURCES: [&str; 9] = [
+const RESOURCES: [&str; 10] = [
     "namespaces",
     "configmaps",
     "services",
@@ -18,6 +18,7 @@ const RESOURCES: [&str; 9] = [
     "daemonsets.apps",
     "pods",
     "endpointslices.discovery.k8s.io",
+    super::gateway::ROUTES,
 ];
 
 /// Returns the outcome as lines: objects, files below `apps/`, events of the journals.

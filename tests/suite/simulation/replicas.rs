@@ -475,6 +475,7 @@ impl Replicas {
                     cluster: Arc::new(Eyes::new(hands.clone())),
                     renderer: Arc::new(Bases),
                     ask: Arc::new(Outside::new(clock.clone())),
+                    tell: Arc::new(Outside::new(clock.clone())),
                     clock: clock.clone(),
                 };
                 let run = controller::run(fenced(ports, &fence), Options::default(), None, std::future::pending());

@@ -8,7 +8,7 @@ use locktender::{
     core::{
         cluster::Cluster,
         policy::Percent,
-        traffic::{Answer, HeaderRoute, Match, Matcher, Route, Router, Split, Subject},
+        traffic::{Answer, HeaderRoute, Match, Matcher, Means, Route, Router, Split, Subject},
     },
     sandbox::server::{Sandbox, SandboxOptions},
 };
@@ -89,7 +89,7 @@ async fn what_is_set_is_taken(cluster: &KubeCluster, directory: &Path) {
         (Router::Nginx { ingress: "checkout".into() }, ""),
     ];
     for (router, silent) in routers {
-        let route = router.route(backends());
+        let Means::Objects(route) = router.means(backends()) else { panic!("{router} is told by objects") };
         let mut people = Vec::new();
         for target in &route.reads() {
             people.push(read(cluster, target).await);

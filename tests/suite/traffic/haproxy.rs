@@ -20,7 +20,8 @@ use locktender::{
         traffic::{
             Answer,
             haproxy::{
-                Asked, Command, Config, Member, Runtime, Server, State, Tell, Wanted, answer, commands, verify, weights,
+                Asked, Command, Config, Member, Runtime, Server, State, Tell, TellError, Telling, Wanted, answer,
+                commands, verify, weights,
             },
         },
     },
@@ -45,6 +46,11 @@ struct Pod {
     /// A request for `/slow` is answered once it gets one of these.
     permits: Arc<Semaphore>,
     task: JoinHandle<()>,
+}
+
+fn telling(asked: &Asked, wanted: &Wanted, seen: State) -> Telling {
+    let commands = commands(wanted, &seen);
+    Telling { asked: asked.clone(), seen, commands, why: String::new() }
 }
 
 impl Drop for Pod {
@@ -83,8 +89,8 @@ async fn converse(stream: TcpStream, gate: Arc<Semaphore>, body: String) {
 }
 
 /// A HAProxy of a test's own.
-struct Haproxy {
-    config: Config,
+pub struct Haproxy {
+    pub config: Config,
     instance: Instance,
     child: Child,
     _directory: tempfile::TempDir,
@@ -98,7 +104,7 @@ fn program() -> PathBuf {
 
 impl Haproxy {
     /// Starts one without servers.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| Runtime::Unix(directory.path().join(name).display().to_string());
         let bind = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -117,7 +123,8 @@ impl Haproxy {
         self.until("it listens", async |haproxy| state(&haproxy.config.asked).await.is_ok()).await;
     }
 
-    async fn restart(&mut self) {
+    /// Starts it anew: it knows what stands in its file, and no more.
+    pub async fn restart(&mut self) {
         self.child.kill().await.unwrap();
         self.until("the old one is gone", async |haproxy| TcpStream::connect(haproxy.config.bind).await.is_err()).await;
         self.child = spawn(&self.instance, self._directory.path());
@@ -134,15 +141,14 @@ impl Haproxy {
         tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
-    async fn state(&self) -> State {
+    /// What it says of its servers.
+    pub async fn state(&self) -> State {
         state(&self.config.asked).await.unwrap()
     }
 
     /// Asks, and tells what follows, once.
     async fn reconcile(&self, wanted: &Wanted) -> Answer {
-        let commands = commands(wanted, &self.state().await);
-        // A server that still has idle connections cannot be forgotten yet.
-        let _ = Proxies { timeout: Duration::from_secs(5) }.tell(&self.config.asked, &commands).await;
+        let _ = Proxies::default().tell(&telling(&self.config.asked, wanted, self.state().await)).await;
         verify(wanted, &self.state().await)
     }
 
@@ -195,7 +201,7 @@ fn a_yes_is_what_was_read_back_and_never_what_was_sent() {
     let verified = |change: fn(&mut Server)| {
         let (mut server, wanted) = told(20);
         change(&mut server);
-        verify(&wanted, &State { servers: vec![server] })
+        verify(&wanted, &State { servers: vec![server], told: false })
     };
     let not_yet = |why: &str| Answer::NotYet(why.to_owned());
     assert_eq!(verified(|_| {}), Answer::Yes);
@@ -211,7 +217,7 @@ fn a_yes_is_what_was_read_back_and_never_what_was_sent() {
 fn a_server_goes_in_steps_and_one_that_is_not_ours_stays() {
     let (server, _) = told(20);
     let nobody = Wanted { members: Vec::new() };
-    let next = |server: &Server| commands(&nobody, &State { servers: vec![server.clone()] });
+    let next = |server: &Server| commands(&nobody, &State { servers: vec![server.clone()], told: false });
     let drains = Server { drains: true, ..server.clone() };
     assert_eq!(next(&server), [Command::Drain("pod:a".to_owned())]);
     assert_eq!(next(&Server { used: 2, ..drains.clone() }), [Command::Drain("pod:a".to_owned())]);
@@ -304,9 +310,11 @@ async fn a_socket_that_is_dead_and_an_error_that_looks_like_an_answer_are_no_yes
     let elsewhere = Asked { backend: "payment".to_owned(), ..asked.clone() };
     let Answer::CannotTell(why) = hear(&elsewhere).await else { panic!() };
     assert!(why.contains("Can't find backend"), "{why}");
-    let refused =
-        Proxies { timeout: Duration::from_secs(5) }.tell(&elsewhere, &commands(&wanted, &State::default())).await;
-    assert!(matches!(&refused, Err(Unanswered::Garbage(why)) if why.contains("is not done")), "{refused:?}");
+    let refused = Proxies::default().tell(&telling(&elsewhere, &wanted, State::default())).await;
+    let Err(TellError::Unanswered(Unanswered::Garbage(why))) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("Can't find backend"), "{why}");
+    let stale = Proxies::default().tell(&telling(&asked, &wanted, State::default())).await;
+    assert!(matches!(stale, Err(TellError::Stale(_))), "decided on servers that are not so any more: {stale:?}");
     haproxy.child.kill().await.unwrap();
     haproxy.until("it is dead", async |haproxy| TcpStream::connect(haproxy.config.bind).await.is_err()).await;
     assert!(matches!(hear(&asked).await, Answer::CannotTell(_)));

@@ -3,9 +3,9 @@
 
 mod crds;
 mod gateway_api;
-mod haproxy;
+pub mod haproxy;
 mod istio;
-mod load;
+pub mod load;
 mod nginx;
 mod sandbox;
 

@@ -23,7 +23,13 @@ use crate::core::{
 
 /// Says what comes next for Services that a switch before left narrowed.
 pub(super) fn next(course: &Course<'_>, policy: &RolloutPolicy, app: &AppName, view: &View, outcome: &mut Services) {
-    let beside = Beside { preview_service: None, health_check: None, scale_down_delay: Duration::ZERO };
+    let beside = Beside {
+        preview_service: None,
+        health_check: None,
+        suffix: "preview",
+        router: None,
+        scale_down_delay: Duration::ZERO,
+    };
     let switch = Switch { course, policy, beside, app, view, all_ready: true };
     for (id, new) in course.new.into_iter().flat_map(|render| &render.workloads) {
         let old = course.old.and_then(|old| old.workloads.get(id));
@@ -63,6 +69,7 @@ fn one(switch: &Switch<'_>, id: &str, stable: &Workload, sides: [Option<&Workloa
             serving: Some(current.to_owned()),
             narrowed: true,
             settled: true,
+            known: true,
             keeps_old: false,
             delay: SignedDuration::ZERO,
         });

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::workload::Proxied;
 use crate::core::{
     cluster::PatchType,
     policy::Graceful,
@@ -47,6 +48,7 @@ pub(super) enum Step {
 /// How pods leave service.
 pub(super) struct Drain<'a> {
     pub graceful: &'a Graceful,
+    pub proxied: Option<&'a Proxied>,
     pub now: Timestamp,
     /// Going back, the wait for others ends this long after it began.
     pub at_most: Option<SignedDuration>,
@@ -91,6 +93,12 @@ impl Drain<'_> {
         }
     }
 
+    /// Returns whether something is known to send requests to a pod.
+    pub(super) fn is_served(&self, pod: &Pod<'_>) -> bool {
+        let used = |proxied: &Proxied| matches!(proxied, Proxied::Used(pods) if pods.contains(pod.object.name()));
+        pod.served || self.proxied.is_some_and(used)
+    }
+
     /// Takes the pod out of service.
     fn begin(&self, pod: &Pod<'_>, goal: Goal<'_>) -> Action {
         let had: Vec<&str> =
@@ -114,6 +122,13 @@ impl Drain<'_> {
     fn still_in_the_way(&self, pod: &Pod<'_>) -> Option<String> {
         if pod.served {
             return Some("an EndpointSlice still names it".to_owned());
+        }
+        match self.proxied {
+            Some(Proxied::Unknown(why)) => return Some(why.clone()),
+            Some(Proxied::Used(pods)) if pods.contains(pod.object.name()) => {
+                return Some("the proxy still sends to it, or it answers".to_owned());
+            }
+            _ => {}
         }
         let held = pod.finalizers().find(|one| self.graceful.finalizers.iter().any(|named| named == one))?;
         Some(format!("finalizer {held} is still there"))

@@ -247,8 +247,12 @@ impl Set<'_> {
         let is_known = versions.map(|version| labels::digest_label(&version.digest)).any(|known| known == pod.digest);
         let in_place = self.task.method == Method::InPlace && is_known;
         let goal = if in_place { Goal::Revision(to, revision) } else { Goal::Away };
-        let drain =
-            Drain { graceful: &self.task.policy.graceful, now: self.task.now, at_most: self.task.drain_at_most };
+        let drain = Drain {
+            graceful: &self.task.policy.graceful,
+            proxied: self.task.proxied,
+            now: self.task.now,
+            at_most: self.task.drain_at_most,
+        };
         let may_go = match drain.step(pod, goal) {
             Step::Act(action) => {
                 outcome.actions.push(action.putting_back(pod.object));

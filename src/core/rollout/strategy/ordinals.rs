@@ -31,7 +31,8 @@ use crate::core::{
 
 /// Says what comes next for a StatefulSet.
 pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut Outcome, budget: &mut Budget) {
-    let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
+    let drain =
+        Drain { graceful: &task.policy.graceful, proxied: task.proxied, now: task.now, at_most: task.drain_at_most };
     let Some(new) = task.new else { return leave(task, observed, view, budget, outcome) };
     let unit = Unit::new("");
     let total = task.totals.get(&unit).copied().unwrap_or(0);

@@ -118,7 +118,8 @@ pub(super) fn tell(task: &Task<'_>, unit: &Unit, there: &There<'_>, view: &View,
 /// it.
 pub(super) fn leave(task: &Task<'_>, observed: &Observed<'_>, view: &View, budget: &mut Budget, outcome: &mut Outcome) {
     let Some(key) = task.old.map(|old| &old.key) else { return };
-    let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
+    let drain =
+        Drain { graceful: &task.policy.graceful, proxied: task.proxied, now: task.now, at_most: task.drain_at_most };
     let is_of_it = |pod: &&Object| pod.controller().is_some_and(|(kind, of, _)| kind == key.kind && of == key.name);
     let left = view.of_app(&task.rollout.app, "Pod").filter(is_of_it).count();
     if observed.handle.is_none() && left > 0 {

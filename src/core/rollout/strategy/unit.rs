@@ -57,7 +57,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             .in_unit(unit)
             .filter(|slice| home.is_none_or(|home| home.object.name() != slice.object.name()))
             .collect();
-        let drain = Drain { graceful: &task.policy.graceful, now: task.now, at_most: task.drain_at_most };
+        let drain = Drain {
+            graceful: &task.policy.graceful,
+            proxied: task.proxied,
+            now: task.now,
+            at_most: task.drain_at_most,
+        };
         Self {
             task,
             view,
@@ -347,7 +352,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     fn shrink(&mut self, slice: &'a Slice<'a>, replicas: u32) {
         self.outcome.done = false;
         if !self.may_go(slice) {
-            return self.keep_in_service(slice);
+            if self.task.traffic.is_none_or(|traffic| traffic.known) {
+                self.keep_in_service(slice);
+            }
+            return;
         }
         let excess = slice.replicas - replicas;
         // Pods that were never made need no drain. The slice's own status tells: pods may be listed later than it.
@@ -363,7 +371,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
                 break;
             }
             let in_service = pod.is_ready() && pod.labelled;
-            let idle = !in_service && !pod.served && pod.moving_to().is_none() && !pod.is_ready();
+            let idle = !in_service && !self.drain.is_served(pod) && pod.moving_to().is_none() && !pod.is_ready();
             if idle {
                 going += 1;
                 places += 1;

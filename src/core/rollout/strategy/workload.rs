@@ -4,7 +4,7 @@
 //! One function says what comes next for a workload, whether the rollout goes forward, steps back, goes back to
 //! stable, is resumed after a crash or repaired after drift: only the version wanted and its quota differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -56,6 +56,8 @@ pub struct Task<'a> {
     pub last: bool,
     /// How traffic is, where old pods stay beside new ones until it has left them.
     pub traffic: Option<&'a Traffic>,
+    /// Of the pods that a proxy still sends requests to, or may: why they cannot go. `None` where there is no proxy.
+    pub proxied: Option<&'a Proxied>,
     /// Whether the wait for others ends at the deadline: going back.
     pub drain_at_most: Option<SignedDuration>,
     /// Whether no pod may start to move (a pause): those that move go on.
@@ -75,6 +77,15 @@ impl Task<'_> {
     }
 }
 
+/// What a proxy of its own says of a workload's pods.
+#[derive(Clone, Debug)]
+pub enum Proxied {
+    /// Why it cannot be told what it sends to.
+    Unknown(String),
+    /// The pods that it sends requests to still, or that answer some, by name.
+    Used(BTreeSet<String>),
+}
+
 /// How traffic is between the sides of a workload whose old pods stay beside the new ones.
 #[derive(Clone, Debug)]
 pub struct Traffic {
@@ -84,6 +95,8 @@ pub struct Traffic {
     pub narrowed: bool,
     /// Whether requests are known to go where they are to go: before, no pod may go.
     pub settled: bool,
+    /// Whether that can be told at all: where not, pods stay as they are, in service or on their way out of it.
+    pub known: bool,
     /// Whether the old side is kept in full.
     pub keeps_old: bool,
     /// How long the old side stays once requests go elsewhere.

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{
     Split,
-    route::{Answer, Backends, Misfit, Route, Target, find},
+    route::{Answer, Backends, Misfit, Route, Target, find, list},
 };
-use crate::core::{cluster::Kind, manifest::Object};
+use crate::core::{cluster::Kind, manifest::Object, policy::Percent};
 
 /// Notes on a route which rules in it are Locktender's: the header matches of each, as JSON.
 const RULES: &str = "locktender.dev/header-routes";
@@ -79,6 +79,11 @@ impl HttpRoute {
     }
 }
 
+/// Checks that there are rules for a split.
+pub(super) fn carries(split: &Split) -> Result<(), Misfit> {
+    split.header_routes().iter().try_for_each(|route| rules::headers(route).map(drop))
+}
+
 impl Route for HttpRoute {
     fn reads(&self) -> Vec<Target> {
         vec![self.target()]
@@ -90,6 +95,11 @@ impl Route for HttpRoute {
 
     fn clear(&self, objects: &[Object]) -> Vec<Object> {
         find(objects, &self.target()).map(|route| self.cleared(route, &[])).into_iter().collect()
+    }
+
+    fn share(&self, live: &[Object]) -> Percent {
+        let Ok(route) = find(live, &self.target()) else { return Percent::default() };
+        rules::References { route: self, affinity: None }.shared(list(&route.0["spec"], "rules"))
     }
 
     fn said(&self, live: &[Object]) -> Answer {

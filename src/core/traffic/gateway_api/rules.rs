@@ -131,6 +131,13 @@ impl References<'_> {
         kept
     }
 
+    /// Returns the other side's share, the largest of all rules.
+    pub fn shared(&self, rules: &[Value]) -> Percent {
+        let serving = rules.iter().filter(|rule| self.serves(rule));
+        let shares = serving.map(|rule| self.entries(|entries| entries.shared(list(rule, "backendRefs"))));
+        shares.max().unwrap_or_default()
+    }
+
     fn is_ours(&self, rule: &Value, known: &[Vec<Value>]) -> bool {
         let references = list(rule, "backendRefs");
         let added = |one: &Value| known.iter().any(|added| list(one, "headers").ends_with(added));

@@ -21,7 +21,7 @@ use std::{fmt, net::SocketAddr, str::FromStr};
 
 use async_trait::async_trait;
 pub use config::{Config, ConfigError};
-pub use plan::{answer, commands, verify};
+pub use plan::{answer, commands, shares, verify};
 use serde::{Deserialize, Serialize};
 pub use share::{MOST_WEIGHT, weights};
 pub use state::{Server, State, parse};
@@ -148,10 +148,34 @@ pub struct Wanted {
     pub members: Vec<Member>,
 }
 
+/// Commands for one backend, and what they were decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Telling {
+    /// Which backend.
+    pub asked: Asked,
+    /// What HAProxy said of it: told only as long as that is so.
+    pub seen: State,
+    /// In order; at least one.
+    pub commands: Vec<Command>,
+    /// Why, for logs.
+    pub why: String,
+}
+
+/// Why HAProxy was not told, or not of everything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TellError {
+    /// Its servers are not as they were when the commands were decided on, but so: nothing was sent.
+    #[error("HAProxy's servers have changed since they were asked for")]
+    Stale(State),
+    /// It cannot be reached, or a command was not done.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+}
+
 /// Whoever carries commands to HAProxy.
 #[async_trait]
 pub trait Tell: Send + Sync {
-    /// Sends commands, one after the other, and stops at the first that is not done. Which of them were done tells the
-    /// backend's state, however this ends.
-    async fn tell(&self, asked: &Asked, commands: &[Command]) -> Result<(), Unanswered>;
+    /// Sends commands, one after the other, and stops at the first that is not done. Returns the backend's state as it
+    /// was read afterwards: what was done is what it says.
+    async fn tell(&self, telling: &Telling) -> Result<State, TellError>;
 }

@@ -57,18 +57,22 @@ pub fn answer(wanted: &Wanted, heard: Option<&ask::Answer>) -> Answer {
 
 /// Returns whether HAProxy sends requests as it is wanted, and whether those that go have answered what they had.
 pub fn verify(wanted: &Wanted, state: &State) -> Answer {
-    let members = wanted.members.iter().map(|member| {
-        let server = state.servers.iter().find(|server| server.name == member.name);
-        server.map_or_else(|| Answer::NotYet(format!("HAProxy does not know {}", member.name)), |it| serves(member, it))
-    });
-    let answer = members.fold(Answer::Yes, |answer, next| answer.and_then(|| next));
-    left(wanted, state).fold(answer, |answer, server| {
+    left(wanted, state).fold(shares(wanted, state), |answer, server| {
         answer.and_then(|| match server {
             Server { stopped: false, drains: false, name, .. } => Answer::NotYet(format!("{name} still gets requests")),
             Server { used: 0, .. } => Answer::Yes,
             Server { used, name, .. } => Answer::NotYet(format!("{name} still answers {used} requests")),
         })
     })
+}
+
+/// Returns whether HAProxy sends requests to those that it is to send to as it is wanted, whoever else there is.
+pub fn shares(wanted: &Wanted, state: &State) -> Answer {
+    let members = wanted.members.iter().map(|member| {
+        let server = state.servers.iter().find(|server| server.name == member.name);
+        server.map_or_else(|| Answer::NotYet(format!("HAProxy does not know {}", member.name)), |it| serves(member, it))
+    });
+    members.fold(Answer::Yes, |answer, next| answer.and_then(|| next))
 }
 
 fn serves(member: &Member, server: &Server) -> Answer {

@@ -10,6 +10,18 @@ use std::{
 pub struct State {
     /// In HAProxy's order.
     pub servers: Vec<Server>,
+    /// Whether it was read right after HAProxy was told something: what is not done by then needs time.
+    pub told: bool,
+}
+
+impl State {
+    /// Returns whether the servers are the same as those, told the same: what they do meanwhile is no other state.
+    pub fn is_told_as(&self, other: &Self) -> bool {
+        let told = |state: &Self| -> Vec<Server> {
+            state.servers.iter().map(|server| Server { runs: true, used: 0, ..server.clone() }).collect()
+        };
+        told(self) == told(other)
+    }
 }
 
 /// One server.
@@ -69,7 +81,7 @@ pub fn parse(state: &str, connections: &str) -> Result<State, String> {
             used: used.get(*name).copied().unwrap_or(0),
         });
     }
-    Ok(State { servers })
+    Ok(State { servers, told: false })
 }
 
 /// Returns how many connections each server uses.

@@ -50,6 +50,7 @@ impl Checker {
             self.budget(app, state, before, reacted, write);
             self.stays(app, state, before, reacted, write);
             self.traffic(app, state, before, reacted, write);
+            self.weights(app, state, before, reacted, write);
         }
         self.places(reacted);
     }

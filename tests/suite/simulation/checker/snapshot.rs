@@ -8,8 +8,10 @@ use std::{
 use locktender::{core::rollout::labels, sandbox::world::World};
 use serde_json::Value;
 
+use crate::simulation::gateway::ROUTES;
+
 /// Resources that are looked at.
-pub const RESOURCES: [&str; 8] = [
+pub const RESOURCES: [&str; 9] = [
     "pods",
     "replicasets.apps",
     "deployments.apps",
@@ -18,6 +20,7 @@ pub const RESOURCES: [&str; 8] = [
     "configmaps",
     "statefulsets.apps",
     "daemonsets.apps",
+    ROUTES,
 ];
 
 /// Objects by resource.

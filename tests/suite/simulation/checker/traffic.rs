@@ -14,9 +14,11 @@ use locktender::core::{
 };
 use serde_json::Value;
 
+use crate::simulation::gateway::{self, ROUTES};
+
 use super::{
     Checker, Snapshot,
-    cluster::told,
+    cluster::told as told_of,
     pods::{self, Version},
     snapshot::{is_ready, label, name, uid},
 };
@@ -90,11 +92,11 @@ impl Checker {
                 let (had, has) = (before.versions(service, app.as_str(), id), now.versions(service, app.as_str(), id));
                 let place = format!("{}: Service/{} of {id}", state.plan.rollout, name(service));
                 if has.len() > 1 && had.len() < has.len() {
-                    self.violated(3, format_args!("{place} sends to {has:?} at once, by {}", told(write)));
+                    self.violated(3, format_args!("{place} sends to {has:?} at once, by {}", told_of(write)));
                 }
                 for (version, _) in has.iter().filter(|(version, _)| !had.is_empty() && !had.contains_key(*version)) {
                     if *version == target.label && !may_serve_new {
-                        self.violated(3, format_args!("{place} sends to the new version early, by {}", told(write)));
+                        self.violated(3, format_args!("{place} sends to the new version early, by {}", told_of(write)));
                     }
                     let ready = |snapshot: &Snapshot| {
                         let all = snapshot.of_workload("pods", app.as_str(), id);
@@ -103,8 +105,47 @@ impl Checker {
                     if ready(now) < floor && ready(&self.told.snapshot()) < floor {
                         let count = ready(now);
                         let what = format!("{count} ready pods of {version}, and {floor} are needed");
-                        self.violated(3, format_args!("{place} is switched to {what}, by {}", told(write)));
+                        self.violated(3, format_args!("{place} is switched to {what}, by {}", told_of(write)));
                     }
+                }
+            }
+        }
+    }
+
+    /// 3, for the weights of a router: more is sent to the new version only once as many of its pods as the stage has are
+    /// there for it, and none of them goes, nor what leads to them, before the gateway sends nothing there any more.
+    pub(super) fn weights(&mut self, app: &AppName, state: &State, before: &Snapshot, now: &Snapshot, write: &Write) {
+        let stage = &state.plan.stages[pods::current_stage(state)];
+        let goes_forward = matches!(state.phase, Phase::Running | Phase::Stopped);
+        let may = stage.weight.filter(|_| goes_forward).map_or(0, |weight| u64::from(weight.get()));
+        for route in now.all(ROUTES).filter(|route| label(route, labels::APP) == app.as_str()) {
+            let place = format!("{}: HTTPRoute/{}", state.plan.rollout, name(route));
+            let same = |snapshot: &'_ Snapshot| snapshot.all(ROUTES).find(|one| name(one) == name(route)).cloned();
+            let previews = before.all("services").filter(|service| {
+                label(service, labels::APP) == app.as_str() && !label(service, labels::PREVIEW_OF).is_empty()
+            });
+            for service in previews {
+                let share = |route: &Value| gateway::share(&gateway::asked(route), name(service));
+                let (had, has) = (same(before).map_or(0, |route| share(&route)), share(route));
+                if has > had {
+                    let quota =
+                        state.quotas.get(pods::current_stage(state)).into_iter().flat_map(|quota| quota.values());
+                    let wanted: u64 = quota.flat_map(|units| units.values()).map(|count| u64::from(*count)).sum();
+                    let told = self.told.snapshot();
+                    let there = now.behind(service).len().max(told.behind(service).len()) as u64;
+                    if has > may || there < wanted {
+                        let what = format!("{has} % to {there} pods; {may} % to {wanted} may be");
+                        self.violated(3, format_args!("{place} sends {what}, by {}", told_of(write)));
+                    }
+                }
+                let (led, leads) = (before.behind(service), now.behind(service));
+                let sent = gateway::share(&gateway::in_force(route), name(service));
+                if sent > 0 && led.difference(&leads).next().is_some() {
+                    let what = format!("{} of {} pods, and the gateway sends {sent} % there", leads.len(), led.len());
+                    self.violated(
+                        3,
+                        format_args!("{place}: what is left of {} is {what}, by {}", name(service), told_of(write)),
+                    );
                 }
             }
         }
