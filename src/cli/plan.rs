@@ -402,6 +402,8 @@ fn abort(app: &AppName, plan: &Plan) -> String {
     let versions = crate::core::rollout::versions(plan);
     let version = versions.split(" → ").next().unwrap_or(from.revision.short()).to_owned();
     match plan.policy.as_ref().map(|policy| policy.spec.on_abort) {
+        // Its workloads are what they were: there is nothing in Git to go back to for them.
+        _ if from.workloads == plan.to.workloads => format!("returns to {version} and leaves Git as it is: held"),
         Some(OnAbort::Hold) => format!("returns to {version} and leaves Git as it is: held"),
         _ => format!("returns to {version} and repairs apps/{app} in Git"),
     }

@@ -65,7 +65,8 @@ pub(super) async fn run(args: Args) -> Outcome {
         if let Some(commit) = pushed.await? {
             output::data(&format!(
                 "released {app}   (commit {}, pushed to {})\n\
-                 its Deployments get all their pods back, and none restarts unless they read configuration\n\
+                 its Deployments get all their pods back, and none restarts for it; where pods read configuration of the \
+                 application, a rolling update follows\n\
                  to leave Locktender altogether: release every application, wait until `locktender status` says stable, \
                  and stop the controller\n",
                 commit.short(),

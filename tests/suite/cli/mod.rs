@@ -5,6 +5,7 @@
 mod away;
 mod decisions;
 mod deploy;
+mod handover;
 mod input;
 mod keeper;
 mod looks;

@@ -176,9 +176,15 @@ async fn fault_79_a_slice_is_scaled_and_the_handle_edited_in_the_middle() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_79_the_handle_is_resumed_in_the_middle() {
-    let faulty = Faulty::at_beta().await;
+    let mut faulty = Faulty::at_beta().await;
     let before = faulty.seen("checkout").await.identities();
+    // While nobody looks, or the handle may be paused again before anything comes of it.
+    faulty.release.kill().await;
     faulty.live().ask("PATCH", HANDLE, json!({"spec": {"paused": false}})).await.unwrap();
+    while faulty.list("apis/apps/v1/namespaces/shop/replicasets", "replicasets.apps").await.len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    faulty.release.start().await;
     let seen = faulty.until("checkout", "it is recorded", |seen| seen.has(2, Event::DriftCorrected)).await;
     let corrected = seen.last(2, Event::DriftCorrected).unwrap();
     assert!(corrected.why.contains("ReplicaSet/checkout-"), "it names what goes again: {}", corrected.why);
