@@ -109,6 +109,7 @@ spec:
   progressDeadlineSeconds: 7200
   strategy:
     blueGreen:
+      healthCheck: {path: /health, port: 8080, expect: {healthy: true}}
       watch: {duration: 1m}
       scaleDownDelaySeconds: 10
       graceful: {gracePeriodSeconds: 1}
@@ -155,10 +156,10 @@ impl Scenario {
             Self::Canary => "canary",
             Self::BlueGreen => "blue-green",
             Self::SwitchBack => "switch-back",
-            Self::TakeOver => "take-over",
-            Self::GiveBack => "give-back",
             Self::Routed => "routed",
             Self::RoutedAbort => "routed-abort",
+            Self::TakeOver => "take-over",
+            Self::GiveBack => "give-back",
             Self::Ordinals => "ordinals",
             Self::OrdinalsBack => "ordinals-back",
             Self::Nodes => "nodes",
@@ -183,8 +184,8 @@ impl Scenario {
             Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             _ => policy("InPlaceIfPossible"),
         };
-        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
         let manifest = self.manifest("1.9");
+        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
         let mut files = vec![
             ("policies/two-data-centers.yaml", policy.as_str()),
             ("apps/checkout/app.yaml", app),
