@@ -211,7 +211,12 @@ fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, services: &S
         let (new, old) = (new_ones.and_then(|all| all.get(id)), old_ones.and_then(|all| all.get(id)));
         // A workload that goes away goes last.
         let is_handed_over = || old.is_some_and(|old| (course.handed_over)(&old.key));
-        if new.is_none() && (!course.last || is_handed_over()) {
+        // Under another strategy it may be applied as it is: it stays, and its own controller goes on with it.
+        let goes_on = || {
+            let objects = course.new.into_iter().flat_map(|render| &render.objects);
+            old.is_some_and(|old| objects.into_iter().any(|object| object.key() == old.key))
+        };
+        if new.is_none() && (!course.last || is_handed_over() || goes_on()) {
             continue;
         }
         steer_workload(course, id, (new, old), policy, app, view, services, &mut configuration, steered);
