@@ -114,6 +114,9 @@ impl Sight {
         let mut decided = decision.report;
         if self.cluster_away.is_none() {
             decided.reasons.extend(self.look.refusals(&decision.actions).await);
+            decided.reasons.extend(self.look.refused(app));
+            decided.reasons.sort();
+            decided.reasons.dedup();
         }
         let content = self.look.content(app).cloned();
         if rollouts.is_empty() && content.is_none_or(|content| matches!(content, HeadContent::Removed)) {

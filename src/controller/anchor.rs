@@ -60,8 +60,47 @@ pub struct Anchor {
     pub renders: BTreeMap<Revision, Render>,
 }
 
+/// The last record that an anchor names as pushed, and the last that it keeps.
+pub type Named = (Option<Digest>, Option<Digest>);
+
+impl Anchor {
+    fn named(&self) -> Named {
+        let last = self.rollouts.values().rev().find_map(|journal| journal.records.last()).map(|record| record.id);
+        (self.pushed, last)
+    }
+}
+
+/// What an anchor names, read once for each of its versions: unpacking it costs more than deciding for an application at
+/// rest.
+#[derive(Debug, Default)]
+pub struct Seen(Option<(String, Option<Named>)>);
+
+impl Seen {
+    /// Returns what the object names; `None` where it is no anchor, or is not whole.
+    pub fn named(&mut self, live: &Object) -> Option<Named> {
+        let version = live.resource_version();
+        match &self.0 {
+            Some((seen, named)) if seen == version && !version.is_empty() => *named,
+            _ => {
+                let named = read(live).map(|anchor| anchor.named());
+                self.0 = Some((version.to_owned(), named));
+                named
+            }
+        }
+    }
+}
+
 /// The key of an anchor's data by which a person aborts while Git is away: the rollout's id, and why.
 pub const ABORT: &str = labels::ANCHOR_ABORT;
+
+/// The key of an anchor's data that says which rights the controller lacks for the application: whoever looks has others,
+/// and could not tell.
+const LACKS: &str = "lacks";
+
+/// Returns which rights an anchor says the controller lacks, a line each.
+pub fn lacks(object: &Object) -> Option<&str> {
+    object.at(&["data", LACKS])?.as_str()
+}
 
 /// Writes what a person's abort says: no commit has its author.
 pub fn abort_of(rollout: &RolloutId, author: &str, message: Option<&str>) -> String {
@@ -116,6 +155,7 @@ pub fn write<'a>(
     namespace: &str,
     ledger: &AppLedger,
     renders: impl Iterator<Item = &'a Render> + Clone,
+    lacks: Option<&str>,
     live: Option<&Object>,
 ) -> Action {
     let since = ledger.states.iter().rposition(|state| state.phase == Phase::Ended(Outcome::Completed)).unwrap_or(0);
@@ -143,6 +183,9 @@ pub fn write<'a>(
     }));
     if let Some(pushed) = ledger.pushed_tip() {
         object.set(&["data", "record"], json!(pushed));
+    }
+    if let Some(lacks) = lacks {
+        object.set(&["data", LACKS], json!(lacks));
     }
     let last = ledger.states.last().map(|state| state.plan.rollout.to_string()).unwrap_or_default();
     object.set(&["data", "rollout"], json!(last));

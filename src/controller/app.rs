@@ -5,12 +5,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{beforehand::Answer, journals::AppLedger};
+use super::{
+    anchor::{Named, Seen},
+    beforehand::Answer,
+    journals::AppLedger,
+};
 use crate::core::{
     ask::{Answers, Asking},
     cluster::ObjectKey,
     ledger::DecisionFile,
-    names::{Digest, Revision},
+    names::Revision,
     rollout::{
         input::{Admitted, DecisionAtHead, HeadContent, Predecessor, Repair},
         render::Render,
@@ -47,6 +51,8 @@ pub struct App {
     pub acting: bool,
     /// What went wrong with the last writes, for people.
     pub trouble: Vec<String>,
+    /// Which rights the API server says are missing, a line each, for the anchor.
+    pub lacks: Option<String>,
     /// Objects that the API server refused for what they are, when they were last sent, and its words.
     pub refused: BTreeMap<ObjectKey, String>,
     /// Objects of which the API server made something else, when they were last sent.
@@ -68,7 +74,9 @@ pub struct App {
     /// The namespace in which an anchor was found.
     pub anchored_in: Option<String>,
     /// The last record that the anchor names, and the last that it keeps, as written by us.
-    pub anchored: Option<(Option<Digest>, Option<Digest>)>,
+    pub anchored: Option<Named>,
+    /// What the anchor in the cluster names.
+    pub anchor: Seen,
 }
 
 impl App {

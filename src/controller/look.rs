@@ -27,7 +27,7 @@ use crate::core::{
         action::Action,
         input::{Decision, DecisionAtHead, HeadContent},
         render::Render,
-        report::Reason,
+        report::{Activity, Reason},
         stable_at,
         state::State,
         turn::Full,
@@ -142,8 +142,13 @@ impl Look {
 
     /// Decides for one application; the report says where it is. `None` where there is no such application.
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
-        self.controller.apps.get(app)?;
-        let decision = self.controller.decide(app, Door::Open).await?;
+        let newer = self.controller.apps.get(app)?.newer.clone();
+        let mut decision = self.controller.decide(app, Door::Open).await?;
+        if let Some(why) = newer {
+            decision.report.activity = Activity::Held;
+            decision.report.reasons = vec![Reason::Held { why }];
+            return Some(Decision::nothing(decision.report));
+        }
         if self.ask(app, &decision).await {
             return self.controller.decide(app, Door::Open).await;
         }
@@ -317,6 +322,16 @@ impl Look {
     /// The mirror cannot be read.
     pub async fn render_at(&mut self, app: &AppName, at: &Revision) -> Result<Option<Arc<Render>>, RepositoryError> {
         self.controller.source.render_at(app, at).await
+    }
+
+    /// Returns what the controller's anchor says that it may not do for an application: whoever looks may have rights that
+    /// the controller lacks.
+    pub fn refused(&self, app: &AppName) -> Vec<Reason> {
+        let anchor = self
+            .app(app)
+            .and_then(|known| self.controller.view.get("", "ConfigMap", &known.namespace(), &super::anchor::name(app)));
+        let lines = anchor.and_then(super::anchor::lacks).unwrap_or_default().lines();
+        lines.map(|why| Reason::Refused { why: why.to_owned() }).collect()
     }
 
     /// Returns the last record that the application's anchor in the cluster names, and whether Git has it.

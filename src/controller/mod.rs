@@ -57,6 +57,7 @@ use crate::core::{
         self,
         input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
         report::{Activity, Reason, Report},
+        rights::Missing,
         view::{Touched, View},
     },
     traffic::haproxy::Tell,
@@ -338,8 +339,8 @@ impl Controller {
         let mut in_line: BTreeMap<AppName, Decision> = BTreeMap::new();
         for name in self.agenda.due(now) {
             if self.is_busy(&name) {
-                // What comes of it makes it due again.
-                self.agenda.wake_at(&name, None);
+                // What comes of it makes it due again: until then nobody looks at it, however often the loop wakes.
+                self.agenda.decided(&name, None);
                 continue;
             }
             if self.is_newer(&name) {
@@ -385,8 +386,9 @@ impl Controller {
         let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
         report.activity = Activity::Held;
         report.reasons = vec![Reason::Held { why }];
-        app.report = Some(report);
+        app.report = Some(report.clone());
         self.options.listeners.tell(&News::Decided { app: name, activity: Activity::Held });
+        self.tell(name, &report);
         true
     }
 
@@ -516,12 +518,12 @@ impl Controller {
         decision.wake_at(thaw);
         decision.wake_at(self.apps.get(name)?.answer.as_ref().and_then(|answer| answer.again));
         let head = self.branch.as_ref().map(|branch| branch.revision.clone());
-        let anchor = self.anchor_write(name);
         self.agenda.decided(name, decision.wake);
         self.wants_to_know(name, std::mem::take(&mut decision.questions));
         let app = self.apps.get_mut(name)?;
         let mut report = decision.report.clone();
         report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
+        app.lacks = lacks(&report.reasons);
         if app.report.as_ref() != Some(&report) {
             let mut reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
             if reasons.is_empty() {
@@ -535,6 +537,7 @@ impl Controller {
         }
         app.report = Some(report.clone());
         self.tell(name, &report);
+        let anchor = self.anchor_write(name);
         let app = self.apps.get_mut(name)?;
         // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on. It is
         // the controller's own, whoever the application is.
@@ -554,6 +557,7 @@ impl Controller {
                 self.acts.push(lanes::act(name.clone(), anchor, actions, tells, tell, parallel));
             }
         }
+        self.rests(name, &decision);
         let app = self.apps.get(name)?;
         let urgent = decision.urgent && decision.has_records();
         let waiting = decision.has_records() || decision.edits.is_some() || app.ledger.has_unpushed();
@@ -565,6 +569,27 @@ impl Controller {
             head.or_else(|| app.ledger.states.last().and_then(|state| state.records.last()).map(|r| r.head.clone()))?;
         let publication = publish::compose(name, &app.ledger, &decision, &head, now);
         Some((publication, urgent))
+    }
+
+    /// Lets go of what was looked at for an application that is at rest.
+    fn rests(&mut self, name: &AppName, decision: &Decision) {
+        let Some(app) = self.apps.get(name) else { return };
+        let rests = matches!(decision.report.activity, Activity::New | Activity::Stable | Activity::Held);
+        if !rests || app.acting || decision.has_records() {
+            return;
+        }
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let rendered = app.renders.values().chain(head).flat_map(|render| render.keys());
+        let anchor = ObjectKey {
+            group: String::new(),
+            kind: "ConfigMap".to_owned(),
+            namespace: app.namespace(),
+            name: anchor::name(name),
+        };
+        self.view.close(name, rendered.chain([anchor]));
     }
 
     /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
@@ -638,4 +663,14 @@ impl Controller {
             Touched::Everything => self.apps.keys().for_each(|name| self.agenda.touch(name)),
         }
     }
+}
+
+/// Returns the rights that reasons say are missing, a line each.
+fn lacks(reasons: &[Reason]) -> Option<String> {
+    let lines = reasons.iter().filter_map(|reason| match reason {
+        Reason::Refused { why } if Missing::read(why).is_some() => Some(why.as_str()),
+        _ => None,
+    });
+    let lines: Vec<&str> = lines.collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }

@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use super::{
     Controller, STALE_COMPLAINT,
-    anchor::{self, Anchor},
+    anchor::{self, Anchor, Named},
     app::App,
-    journals,
+    journals::{self, AppLedger},
     lanes::{Acted, GitDone, subject},
     news::{News, Recorded},
     publish::Publication,
@@ -20,13 +20,14 @@ use super::{
 use crate::core::{
     ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
-    ledger::Record,
-    names::{AppName, Digest, Revision},
+    ledger::{Event, Record},
+    names::{AppName, Revision},
     repository::{Push, RepositoryError},
     rollout::{
         action::Action,
         input::{Admitted, HeadContent},
         labels,
+        rights::Missing,
         view::Touched,
     },
     traffic::haproxy::TellError,
@@ -102,7 +103,7 @@ impl Controller {
                         ClusterError::Busy { retry_after, .. } => asked = asked.max(*retry_after),
                         _ => {
                             warn!(app = %acted.app, %error, "{}", done.action.why);
-                            trouble.push(format!("{}: {error}", done.action.why));
+                            trouble.push(Missing::explained(format!("{}: {error}", done.action.why)));
                             if matches!(error, ClusterError::Invalid(_)) {
                                 refused.insert(key, error.to_string());
                             }
@@ -364,7 +365,7 @@ impl Controller {
             let namespace = app.namespace();
             let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(&publication.app));
             let renders = app.renders.values().map(Arc::as_ref);
-            let action = anchor::write(&publication.app, &namespace, &ledger, renders, live);
+            let action = anchor::write(&publication.app, &namespace, &ledger, renders, app.lacks.as_deref(), live);
             let result = self.ports.cluster.write(&action.write).await;
             if result.is_ok() {
                 self.tell_records(&publication);
@@ -391,23 +392,25 @@ impl Controller {
     }
 
     /// Returns the write that lets the anchor name the last record, where it does not.
-    pub(super) fn anchor_write(&self, name: &AppName) -> Option<Action> {
-        let app = self.apps.get(name)?;
+    pub(super) fn anchor_write(&mut self, name: &AppName) -> Option<Action> {
+        let app = self.apps.get_mut(name)?;
         let tip = app.ledger.tip()?;
         let wanted = (app.ledger.pushed_tip(), Some(tip));
-        if app.anchored == Some(wanted) || app.rewritten.is_some() {
+        let lacks = app.lacks.as_deref();
+        let namespace = app.namespace();
+        let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(name));
+        let says = live.map_or(lacks.is_none(), |live| anchor::lacks(live) == lacks);
+        if app.anchored == Some(wanted) && says || app.rewritten.is_some() {
             return None;
         }
-        let namespace = app.namespace();
         // It comes when the namespace does.
         self.view.get("", "Namespace", "", &namespace).filter(|namespace| !namespace.is_terminating())?;
-        let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(name));
-        let known = live.and_then(anchor::read);
-        if known.is_some_and(|known| known.pushed == wanted.0 && last_of(&known) == wanted.1) {
+        let known = live.filter(|_| says).and_then(|live| app.anchor.named(live));
+        if known.is_some_and(|known| known == wanted || ends_unstaged(&app.ledger, known)) {
             return None;
         }
         let renders = app.renders.values().map(Arc::as_ref);
-        Some(anchor::write(name, &namespace, &app.ledger, renders, live))
+        Some(anchor::write(name, &namespace, &app.ledger, renders, lacks, live))
     }
 
     /// Reads every anchor: what Git does not have, or cannot be asked for, counts from here.
@@ -452,6 +455,12 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
     }
 }
 
-fn last_of(anchor: &Anchor) -> Option<Digest> {
-    anchor.rollouts.values().rev().find_map(|journal| journal.records.last()).map(|record| record.id)
+/// Returns whether all that an anchor lacks is that a rollout without stages is complete. What was acted on it names; and
+/// where nothing is staged a write for that alone would cost as much as a release.
+fn ends_unstaged(ledger: &AppLedger, known: Named) -> bool {
+    let Some(state) = ledger.states.last().filter(|state| state.plan.policy.is_none()) else { return false };
+    match state.records.as_slice() {
+        [.., before, last] => last.event == Event::Completed && known == (Some(before.id), Some(before.id)),
+        _ => false,
+    }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod demo;
 mod faults;
+mod fuzz;
 mod git;
 mod histories;
 mod input;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::transport::Reply;
-use crate::core::cluster::{ClusterError, Kind};
+use crate::core::{
+    cluster::{ClusterError, Kind},
+    rollout::rights::Missing,
+};
 
 /// Longer texts of the server (a proxy's error page, a webhook's essay) are cut.
 const LONGEST_TEXT: usize = 2_000;
@@ -132,6 +135,11 @@ fn describe(status: &Status, reply: &Reply, subject: &Subject) -> String {
     if !subject.is_secret() {
         return cut(status.message.clone().filter(|message| !message.is_empty()).unwrap_or(reason));
     }
+    // Who may not do what is told in names alone.
+    if let Some(missing) = Missing::read(status.message.as_deref().unwrap_or_default()).filter(|_| reply.status == 403)
+    {
+        return format!("{reason}: {}", missing.words());
+    }
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let fields: Vec<String> = causes
         .filter_map(|cause| {
@@ -252,6 +260,15 @@ mod tests {
         assert_eq!(secret, "the API server refuses it: Secret/x in y: Invalid: data[password] (FieldValueInvalid)");
         let other = refusal(&reply(422, &body, None), &subject("ConfigMap")).to_string();
         assert!(other.contains("aHVudGVyMg=="), "only Secrets are redacted: {other}");
+    }
+
+    #[test]
+    fn a_right_that_is_missing_for_secrets_is_told_in_names() {
+        let message = "secrets is forbidden: User \"ada\" cannot list resource \"secrets\" in API group \"\" at the \
+                       cluster scope: aHVudGVyMg==";
+        let error = refusal(&reply(403, &status("Forbidden", message, json!({})), None), &subject("Secret"));
+        let words = "Secret/x in y: Forbidden: User \"ada\" cannot list resource \"secrets\" in API group \"\"";
+        assert_eq!(error, ClusterError::Forbidden(words.to_owned()));
     }
 
     #[test]

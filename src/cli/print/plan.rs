@@ -89,7 +89,11 @@ fn stages(plan: &Plan) -> String {
     head.push("then".to_owned());
     let mut rows = vec![head];
     for (index, stage) in plan.stages.iter().enumerate() {
-        let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health).map(ToString::to_string);
+        // What begins in the background is told where it begins.
+        let before = index.checked_sub(1).and_then(|before| plan.stages.get(before));
+        let goes_on = |gate: &Gate| !gate.is_waited_for() && before.is_some_and(|before| before.gates.contains(gate));
+        let told = stage.gates.iter().filter(|gate| **gate != Gate::Health && !goes_on(gate));
+        let gates = told.map(ToString::to_string);
         let gates = gates.collect::<Vec<_>>().join(", ");
         let then = match gates.as_str() {
             "" if index + 1 == plan.stages.len() => "done",

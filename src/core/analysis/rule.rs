@@ -69,13 +69,15 @@ pub enum Enough {
     Count(u32),
     /// After so many good ones in a row.
     InARow(u32),
+    /// Never: it is measured beside whatever happens, and its last so many samples count.
+    Endless(u32),
 }
 
 impl Enough {
     /// Returns how many samples there must be at least.
     pub fn samples(self) -> u32 {
         match self {
-            Self::Count(count) | Self::InARow(count) => count,
+            Self::Count(count) | Self::InARow(count) | Self::Endless(count) => count,
         }
     }
 }
@@ -210,6 +212,7 @@ impl Tally {
         let enough = match rule.enough {
             Enough::Count(count) => self.measured() >= count,
             Enough::InARow(count) => self.good_in_a_row >= count,
+            Enough::Endless(_) => false,
         };
         if self.failed > rule.failure_limit {
             Some(Verdict::Fail)

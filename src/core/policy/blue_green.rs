@@ -21,7 +21,7 @@ pub struct BlueGreen {
     pub preview_replicas: Option<IntOrPercent>,
     /// What every new pod answers before requests are switched to it; `None` is that its readiness is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Box<HealthCheck>>,
     /// What must hold before the switch, besides the pods' health.
     pub before: StepGates,
     /// What must hold after the switch before the old side goes; no gate at all is no stage of its own.

@@ -57,6 +57,9 @@ pub struct StepGates {
     /// The metrics that must be good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub analysis: Vec<String>,
+    /// The metrics that must not be bad from here on until the rollout is complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub background: Vec<String>,
 }
 
 /// How much of a workload is new.

@@ -71,6 +71,20 @@ impl Metrics {
         node.map(|node| self.named(reader, node)).unwrap_or_default()
     }
 
+    /// Reads `{metrics: [success-rate], background: true}` of one step of many, and whether it is in the background.
+    pub(super) fn step_of_many(&mut self, reader: &mut Reader<'_>, node: &Node) -> (Vec<String>, bool) {
+        let Some(fields) = reader.fields(node, &["metrics", "background"]) else { return (Vec::new(), false) };
+        let named = reader.required(&fields, "metrics");
+        let names = named.map(|node| self.named(reader, node)).unwrap_or_default();
+        let background = fields.get("background").and_then(|node| reader.boolean(node)).unwrap_or(false);
+        let is_job = |name: &&String| self.metrics.get(*name).is_some_and(Metric::is_job);
+        if let Some(job) = names.iter().find(is_job).filter(|_| background) {
+            let problem = reader.problem(node.span, format!("`{job}` is a Job, and would run for ever"));
+            problem.label = Some("write it without `background`".to_owned());
+        }
+        (names, background)
+    }
+
     /// Reads a list of metrics' names; one that is not defined is a ready one.
     pub(super) fn named(&mut self, reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
         let items = reader.list(node).unwrap_or_default();

@@ -46,7 +46,7 @@ pub(super) fn blue_green(reader: &mut Reader<'_>, node: &Node, metrics: &mut Met
         start: StepGates { confirm: start, ..StepGates::default() },
         preview_service: preview_service.map(str::to_owned),
         preview_replicas: fields.get("previewReplicas").and_then(|node| reader.int_or_percent(node, 1)),
-        health_check: fields.get("healthCheck").and_then(|node| health_check(reader, node)),
+        health_check: fields.get("healthCheck").and_then(|node| health_check(reader, node)).map(Box::new),
         before,
         watch: fields.get("watch").and_then(|node| watch(reader, node, metrics)).unwrap_or_default(),
         scale_down_delay: seconds(reader, fields.get("scaleDownDelaySeconds"), 0..=DAY, DELAY),

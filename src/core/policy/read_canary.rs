@@ -138,6 +138,7 @@ fn listed(
     let mut start = StepGates::default();
     let mut steps: Vec<Step> = Vec::new();
     let mut shares = Shares { router, replicas: None, split: Split::default() };
+    let mut in_background: Vec<String> = Vec::new();
     for item in items {
         let Some(fields) = reader.fields(item, STEP) else { continue };
         let mut named = STEP.iter().filter_map(|name| fields.entry(name));
@@ -162,9 +163,15 @@ fn listed(
                 problem.label = Some("write it after a `setWeight`".to_owned());
             }
             "analysis" => {
-                for name in metrics.step(reader, &entry.value) {
+                let (names, background) = metrics.step_of_many(reader, &entry.value);
+                for name in names {
                     if gates.analysis.contains(&name) {
                         reader.problem(entry.value.span, format!("`{name}` is measured at this step already"));
+                    } else if in_background.contains(&name) {
+                        reader.problem(entry.value.span, format!("`{name}` is measured in the background already"));
+                    } else if background {
+                        gates.background.push(name.clone());
+                        in_background.push(name);
                     } else {
                         gates.analysis.push(name);
                     }
@@ -286,7 +293,8 @@ fn even(reader: &mut Reader<'_>, fields: &Fields<'_>, routed: bool, metrics: &mu
         None => 100,
     };
     let pause = fields.get("interval").and_then(|node| whole(reader, node)).unwrap_or_default();
-    let gates = StepGates { confirm: false, pause, analysis: checks(reader, fields, pause, metrics) };
+    let gates =
+        StepGates { confirm: false, pause, analysis: checks(reader, fields, pause, metrics), ..StepGates::default() };
     let weights = (1_u8..).map_while(|step| step.checked_mul(each)).take_while(|weight| *weight < most);
     let weights = weights.chain([most]).filter_map(Percent::new);
     let step = |weight: Percent| Step {

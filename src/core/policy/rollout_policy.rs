@@ -178,7 +178,7 @@ impl Strategy {
             }),
             Self::BlueGreen(blue_green) => Some(Beside {
                 preview_service: blue_green.preview_service.as_deref(),
-                health_check: blue_green.health_check.as_ref(),
+                health_check: blue_green.health_check.as_deref(),
                 suffix: "preview",
                 router: blue_green.traffic.as_ref(),
                 scale_down_delay: blue_green.scale_down_delay,

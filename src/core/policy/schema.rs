@@ -179,7 +179,10 @@ fn canary() -> Value {
             ("setCanaryReplicas", described("So many new pods; with a router also asWeight.", canary_replicas())),
             ("pause", described("The step lasts so long at least.", pause)),
             ("confirm", described("A person confirms before the next step.", object(&[], []))),
-            ("analysis", described("These metrics are good before the next step.", analysis())),
+            (
+                "analysis",
+                described("These metrics are good before the next step, or from here on.", analysis_of_step()),
+            ),
             ("setHeaderRoute", described("With a router: such requests go to the new version.", header_route())),
             ("setMirror", described("With a router: the share of requests that is copied to it.", share())),
             ("sessionAffinity", described("With a router: who was on the new version stays there.", affinity())),
@@ -332,6 +335,10 @@ fn yes_no() -> Value {
 
 fn names() -> Value {
     json!({"type": "array", "items": text(NAME), "minItems": 1, "uniqueItems": true})
+}
+
+fn analysis_of_step() -> Value {
+    object(&["metrics"], [("metrics", names()), ("background", yes_no())])
 }
 
 fn analysis() -> Value {

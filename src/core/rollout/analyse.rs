@@ -15,7 +15,7 @@ use super::{
     state::State,
 };
 use crate::core::{
-    analysis::{Asked, MOST_SAMPLES, Metric, Run, Sample, Side, Verdict, judge},
+    analysis::{Asked, Enough, MOST_SAMPLES, Metric, Run, Sample, Side, Verdict, judge},
     ask::{Answer, Asking, Question},
     ledger::{Draft, Event},
     names::StageName,
@@ -63,7 +63,8 @@ pub(super) fn analyse(
     all
 }
 
-fn one(
+/// Judges one metric by what was answered since a moment, and asks for more.
+pub(super) fn one(
     input: &Input<'_>,
     state: &State,
     metric: &Metric,
@@ -91,12 +92,20 @@ fn one(
         return Analysed::Awaited;
     };
     let answers: Vec<&Answer> = input.answers.of(&question).iter().filter(|answer| answer.at >= since).collect();
-    let (samples, tally, verdict) = judge(&metric.rule, &answers);
+    let endless = match metric.rule.enough {
+        Enough::Endless(last) => Some(usize::try_from(last).unwrap_or(usize::MAX)),
+        Enough::Count(_) | Enough::InARow(_) => None,
+    };
+    let counted = &answers[endless.map_or(0, |last| answers.len().saturating_sub(last))..];
+    let (samples, tally, verdict) = judge(&metric.rule, counted);
     let last = answers.last().map(|answer| answer.at);
     let due = last.map_or(later(since, metric.rule.initial_delay), |last| later(last, metric.rule.interval));
-    let asking = |due| Asking { question: question.clone(), due, keep: MOST_SAMPLES as usize };
+    let asking = |due| Asking { question: question.clone(), due, keep: endless.unwrap_or(MOST_SAMPLES as usize) };
     let Some(verdict) = verdict else {
         decision.questions.push(asking(Some(due)));
+        if endless.is_some() {
+            return Analysed::Awaited;
+        }
         let (done, of) = (tally.measured(), metric.rule.enough.samples());
         let reason = Reason::Analysing { stage: stage.clone(), metric: metric.name.clone(), since, done, of };
         decision.report.reasons.push(reason);

@@ -121,7 +121,7 @@ fn stages(state: &State) -> Vec<StageReport> {
             quota: quota.clone(),
             confirm: stage.asks_for_confirm(),
             pause: stage.pause().map(|pause| pause.to_string()),
-            analysis: stage.analyses().map(str::to_owned).collect(),
+            analysis: stage.analyses().chain(stage.in_background()).map(str::to_owned).collect(),
         })
         .collect()
 }

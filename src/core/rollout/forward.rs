@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     action::Action,
     analyse::{Analysed, analyse},
-    back,
+    back, background,
     decide::{applied, broken, is_target, open, report, stable_side},
     gates::Decisions,
     handover,
@@ -80,6 +80,11 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
         _ => stable,
     });
     let steered = go(input, state, target, stable.as_ref(), &mut decision);
+    if state.phase == Phase::Running
+        && background::watch(input, state, target, stable.as_ref(), &mut decision) == Analysed::Ended
+    {
+        return decision;
+    }
     let analysed = match state.phase {
         // Whether pods of the stage have come and gone since or not: it was there, and is measured.
         Phase::Running => analyse(input, state, target, stable.as_ref(), &mut decision),
@@ -338,7 +343,7 @@ fn pass(
                 .with(|evidence| {
                     evidence.pods = pods;
                     if stage.pause().is_some() || stage.analyses().next().is_some() {
-                        let gates = stage.gates.iter().filter(|gate| **gate != Gate::Health);
+                        let gates = stage.gates.iter().filter(|gate| gate.is_waited_for());
                         evidence.gates = gates.map(ToString::to_string).collect();
                     }
                 });

@@ -10,6 +10,7 @@ use super::{
     input::{Admitted, Neighbours},
     labels,
     report::Reason,
+    rights::Missing,
     view::View,
 };
 use crate::core::{
@@ -114,8 +115,11 @@ fn one(object: &Object, app: &AppName, view: &View, means: &Means<'_>, outcome: 
     let kind = object.kind();
     if !view.knows(&kind) {
         outcome.done = false;
-        let why = view.lost(&kind).unwrap_or("its kind is not listed yet").to_owned();
-        outcome.reasons.push(Reason::NotHealthy { object: format!("{}/{}", key.kind, key.name), why });
+        let (object, why) = (format!("{}/{}", key.kind, key.name), view.lost(&kind));
+        outcome.reasons.push(match why.filter(|why| Missing::read(why).is_some()) {
+            Some(why) => Reason::Refused { why: Missing::explained(format!("{object}: {why}")) },
+            None => Reason::NotHealthy { object, why: why.unwrap_or("its kind is not listed yet").to_owned() },
+        });
         return;
     }
     let mut wanted = labelled(object, app);

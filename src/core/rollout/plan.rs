@@ -87,6 +87,15 @@ pub enum Gate {
     Pause(HumanDuration),
     /// A metric of the policy is good.
     Analysis(String),
+    /// A metric of the policy is not bad, as long as the stage lasts.
+    Background(String),
+}
+
+impl Gate {
+    /// Returns whether the stage waits for it once its pods are there.
+    pub fn is_waited_for(&self) -> bool {
+        !matches!(self, Self::Health | Self::Background(_))
+    }
 }
 
 impl fmt::Display for Gate {
@@ -96,6 +105,7 @@ impl fmt::Display for Gate {
             Self::Confirm => f.write_str("confirm"),
             Self::Pause(duration) => write!(f, "pause {duration}"),
             Self::Analysis(metric) => write!(f, "analysis {metric}"),
+            Self::Background(metric) => write!(f, "background {metric}"),
         }
     }
 }
@@ -115,7 +125,8 @@ impl TryFrom<String> for Gate {
             None if text == "confirm" => Ok(Self::Confirm),
             Some(("pause", duration)) => HumanDuration::parse(duration).map(Self::Pause),
             Some(("analysis", metric)) => Ok(Self::Analysis(metric.to_owned())),
-            _ => Err(format!("`{text}` is no gate: health, confirm, pause or analysis")),
+            Some(("background", metric)) => Ok(Self::Background(metric.to_owned())),
+            _ => Err(format!("`{text}` is no gate: health, confirm, pause, analysis or background")),
         }
     }
 }
@@ -177,6 +188,14 @@ impl Stage {
     pub fn analyses(&self) -> impl Iterator<Item = &str> {
         self.gates.iter().filter_map(|gate| match gate {
             Gate::Analysis(metric) => Some(metric.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Returns the metrics that must not be bad as long as it lasts.
+    pub fn in_background(&self) -> impl Iterator<Item = &str> {
+        self.gates.iter().filter_map(|gate| match gate {
+            Gate::Background(metric) => Some(metric.as_str()),
             _ => None,
         })
     }
@@ -403,7 +422,9 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
     let skipped = request.known && policy.rollback.stages == RollbackStages::Skip;
     // Of a first install there is no other version to be compared with.
     let comparable = |gate: &Gate| match gate {
-        Gate::Analysis(name) if request.stable.is_none() => !policy.metrics.get(name).is_some_and(Metric::compares),
+        Gate::Analysis(name) | Gate::Background(name) if request.stable.is_none() => {
+            !policy.metrics.get(name).is_some_and(Metric::compares)
+        }
         _ => true,
     };
     let allowed = |gates: Vec<Gate>| -> Vec<Gate> {

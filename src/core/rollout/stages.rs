@@ -71,7 +71,12 @@ fn steps(canary: &Canary, count: usize) -> Vec<Shape> {
         };
         Shape { name: StageName::new(name), gates, weight, split: step.split.clone() }
     };
-    let all: Vec<Shape> = canary.steps.iter().map(&mut shape).collect();
+    let mut all: Vec<Shape> = canary.steps.iter().map(&mut shape).collect();
+    for (index, step) in canary.steps.iter().enumerate() {
+        // From its step on until everything is new.
+        let beside = || step.gates.background.iter().cloned().map(Gate::Background);
+        all[index..].iter_mut().for_each(|later| later.gates.extend(beside()));
+    }
     let skip = all.len().saturating_sub(count);
     all.into_iter().skip(skip).collect()
 }

@@ -1,11 +1,8 @@
 //! What is known of the cluster: watch events folded into a cache with the few indexes that deciding needs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use super::labels;
+use super::{kept::Kept, labels};
 use crate::core::{
     cluster::{ClusterEvent, Kind, ObjectKey},
     manifest::Object,
@@ -15,7 +12,7 @@ use crate::core::{
 /// The cache. Cheap to ask for an application's objects, whatever else there is.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    objects: BTreeMap<ObjectKey, Kept>,
     by_app: HashMap<String, BTreeSet<ObjectKey>>,
     /// By pod UID: the EndpointSlices that name it.
     served: HashMap<String, BTreeSet<ObjectKey>>,
@@ -84,7 +81,7 @@ impl View {
                 self.gone.note(object.uid());
                 // A deletion of an older object with this name says nothing about the one that is known.
                 match self.objects.get(&key) {
-                    Some(known) if known.uid() == object.uid() => self.drop_key(&key),
+                    Some(known) if *known.uid == *object.uid() => self.drop_key(&key),
                     _ => Touched::Nothing,
                 }
             }
@@ -107,8 +104,9 @@ impl View {
         state.lost = None;
         state.highest = at;
         let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
-        let gone: Vec<ObjectKey> = self.of_kind(&kind.group, &kind.kind).map(|object| object.key()).collect();
-        for key in gone.into_iter().filter(|key| !listed.contains(key)) {
+        let known = self.keys_of_kind(&kind.group, &kind.kind).map(|(key, _)| key);
+        let gone: Vec<ObjectKey> = known.filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in gone {
             self.forget(&key);
         }
         for object in objects {
@@ -125,8 +123,7 @@ impl View {
         let key = object.key();
         let version = number(object.resource_version());
         if let Some(known) = self.objects.get(&key) {
-            let older = number(known.resource_version()) >= version;
-            if older && known.uid() == object.uid() {
+            if known.version >= version && *known.uid == *object.uid() {
                 return Touched::Nothing;
             }
         }
@@ -152,14 +149,14 @@ impl View {
         if concerns_everybody(&key) {
             touched = Touched::Everything;
         }
-        self.objects.insert(key, Arc::new(object));
+        self.objects.insert(key, Kept::new(&object, version));
         touched
     }
 
     /// Forgets an object that is known to be gone.
     pub fn forget(&mut self, key: &ObjectKey) -> Touched {
         if let Some(known) = self.objects.get(key) {
-            self.gone.note(known.uid());
+            self.gone.note(&known.uid);
         }
         self.drop_key(key)
     }
@@ -167,19 +164,21 @@ impl View {
     fn drop_key(&mut self, key: &ObjectKey) -> Touched {
         let Some(old) = self.objects.remove(key) else { return Touched::Nothing };
         let mut touched = Touched::Nothing;
-        if let Some(app) = old.label(labels::APP) {
+        if let Some(app) = old.app.as_deref() {
             if let Some(keys) = self.by_app.get_mut(app) {
                 keys.remove(key);
             }
             touched = Touched::Apps([AppName::new(app)].into());
         }
-        merge(&mut touched, self.app_of_owner(&old));
+        if old.app.is_none() && matches!(key.kind.as_str(), "Pod" | "ReplicaSet") {
+            merge(&mut touched, self.app_of_owner(old.object()));
+        }
         if concerns_everybody(key) {
             touched = Touched::Everything;
         }
         if key.kind == "EndpointSlice" {
-            merge(&mut touched, self.apps_of_endpoints(&old));
-            for uid in endpoint_uids(&old) {
+            merge(&mut touched, self.apps_of_endpoints(old.object()));
+            for uid in endpoint_uids(old.object()) {
                 if let Some(keys) = self.served.get_mut(&uid) {
                     keys.remove(key);
                     if keys.is_empty() {
@@ -215,7 +214,13 @@ impl View {
         let endpoints = slice.at(&["endpoints"]).and_then(|list| list.as_array()).into_iter().flatten();
         for endpoint in endpoints {
             let name = endpoint["targetRef"]["name"].as_str().unwrap_or_default();
-            if let Some(app) = self.get("", "Pod", slice.namespace(), name).and_then(|pod| pod.label(labels::APP)) {
+            let pod = self.objects.get(&ObjectKey {
+                group: String::new(),
+                kind: "Pod".to_owned(),
+                namespace: slice.namespace().to_owned(),
+                name: name.to_owned(),
+            });
+            if let Some(app) = pod.and_then(|pod| pod.app.as_deref()) {
                 apps.insert(AppName::new(app));
             }
         }
@@ -230,7 +235,22 @@ impl View {
 
     /// Returns one object.
     pub fn by_key(&self, key: &ObjectKey) -> Option<&Object> {
-        self.objects.get(key).map(Arc::as_ref)
+        self.objects.get(key).map(Kept::object)
+    }
+
+    /// Closes what was looked at for an application that is at rest: its own objects, and these. They are opened again
+    /// when somebody asks.
+    pub fn close(&mut self, app: &AppName, others: impl Iterator<Item = ObjectKey>) {
+        for key in self.by_app.get(app.as_str()).into_iter().flatten() {
+            if let Some(kept) = self.objects.get_mut(key) {
+                kept.close();
+            }
+        }
+        for key in others {
+            if let Some(kept) = self.objects.get_mut(&key) {
+                kept.close();
+            }
+        }
     }
 
     /// Returns an application's objects of one kind, by label, in order of namespace and name.
@@ -241,12 +261,13 @@ impl View {
 
     /// Returns all objects of one kind, in order of namespace and name.
     pub fn of_kind<'a>(&'a self, group: &str, kind: &str) -> impl Iterator<Item = &'a Object> {
+        self.keys_of_kind(group, kind).map(|(_, kept)| kept.object())
+    }
+
+    fn keys_of_kind<'a>(&'a self, group: &str, kind: &str) -> impl Iterator<Item = (&'a ObjectKey, &'a Kept)> {
         let from = ObjectKey { group: group.into(), kind: kind.into(), namespace: String::new(), name: String::new() };
         let (group, kind) = (from.group.clone(), from.kind.clone());
-        self.objects
-            .range(from..)
-            .take_while(move |(key, _)| key.group == group && key.kind == kind)
-            .map(|(_, object)| object.as_ref())
+        self.objects.range(from..).take_while(move |(key, _)| key.group == group && key.kind == kind)
     }
 
     /// Returns all objects of one kind in one namespace, in order of name.
@@ -257,7 +278,7 @@ impl View {
         self.objects
             .range(from..)
             .take_while(move |(key, _)| key.group == group && key.kind == kind && key.namespace == namespace)
-            .map(|(_, object)| object.as_ref())
+            .map(|(_, kept)| kept.object())
     }
 
     /// Returns the EndpointSlices that name a pod.

@@ -2,12 +2,13 @@
 //! server itself is given what clusters have (quotas, webhooks, policies, finalizers, others who write).
 //!
 //! `cargo test` plays them on the sandbox, and under `tests/controlplane/run` they go to a real control plane. A row that
-//! only a real server can show passes over the sandbox, and says so. `docs/faults.md` lists what is covered.
+//! only a real server can show is ignored by `cargo test`, says why, and is run there with `--include-ignored`. `docs/faults.md` lists what is covered.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod admission;
 mod kinds;
 mod others;
+mod process;
 mod rollout;
 mod table;
 mod watches;

@@ -72,10 +72,8 @@ async fn fault_04_killed_between_two_objects_of_a_step() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a quarter of a minute of real time, and the simulation has it: on a real control plane alone"]
 async fn fault_67_pods_that_die_while_they_are_watched_take_the_release_back() {
-    if cluster::real().is_none() {
-        return; // It takes a quarter of a minute of real time: the simulation has it.
-    }
     let patient = POLICY.replace("progressDeadlineSeconds: 600", "progressDeadlineSeconds: 12");
     let patient = patient.replace("      beta:", "      minReadySeconds: 10\n      beta:");
     let faulty = Faulty::installed().await;

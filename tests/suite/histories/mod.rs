@@ -40,4 +40,5 @@ mod merges;
 mod remote;
 mod renderer;
 mod reverts;
+mod rights;
 mod tenants;

@@ -300,6 +300,11 @@ steps:
 
 /// 1.9 is installed; whoever installs it promotes.
 async fn installed_with_confirms(steps: &str) -> Sim {
+    installed_with_confirms_at("weight-20", steps).await
+}
+
+/// The same, with so many steps before the first that waits for a person.
+async fn installed_with_confirms_at(stage: &str, steps: &str) -> Sim {
     let mut sim = Sim::new(&[
         ("locktender.yaml", SETTINGS),
         (POLICY_FILE, &policy(METRIC, steps)),
@@ -307,7 +312,7 @@ async fn installed_with_confirms(steps: &str) -> Sim {
         (DEPLOYMENT, &manifest("1.9")),
     ]);
     sim.outside.answers(|_, _| good());
-    sim.recorded("checkout", 1, Event::StageWaiting, "weight-20", 1).await.unwrap();
+    sim.recorded("checkout", 1, Event::StageWaiting, stage, 1).await.unwrap();
     sim.git.commit("all of it", &[("rollouts/checkout/0001/promote.yaml", Some(""))]);
     sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
     sim
@@ -440,4 +445,71 @@ async fn fault_74_the_new_version_is_compared_with_the_stable_one() {
         let (event, stage) = if passes { (Event::Completed, "weight-100") } else { (Event::Aborted, "") };
         recorded(&sim, event, stage, 1).await;
     }
+}
+
+const BESIDE: &str = "\
+steps:
+- setWeight: 20
+- analysis: {metrics: [success-rate], background: true}
+- setWeight: 40
+- pause: {duration: 5m}
+- setWeight: 60
+- confirm: {}
+";
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_good_numbers_hold_up_nothing_and_are_asked_until_the_end() {
+    let sim = installed_with_confirms_at("weight-60", BESIDE).await;
+    let before = sim.outside.asked().len();
+    merge(&sim);
+    recorded(&sim, Event::StageWaiting, "weight-60", 1).await;
+    assert!(!has(&sim, Event::StageWaiting, "weight-20"), "the first step waits for nothing");
+    sim.pass(Duration::from_secs(300)).await;
+    sim.git.commit("yes", &[("rollouts/checkout/0002/confirm/weight-60.yaml", Some(""))]);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    assert!(runs(&sim).is_empty(), "nothing came of it");
+    let asked: Vec<Timestamp> = sim.outside.asked()[before..].iter().map(|(at, _)| *at).collect();
+    let records = sim.records("checkout", 2);
+    let completed = records.iter().find(|record| record.event == Event::Completed).unwrap().time;
+    let gaps = asked.windows(2).map(|two| two[1].duration_since(two[0]).as_secs());
+    assert!(gaps.clone().all(|gap| (10..13).contains(&gap)), "{:?}", gaps.collect::<Vec<_>>());
+    assert!(asked.len() >= 60 && completed.duration_since(asked[asked.len() - 1]).as_secs() < 13, "{}", asked.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_bad_numbers_send_it_back_wherever_it_is() {
+    // While pods come and go, in a pause, and while a person is waited for.
+    for (stage, event) in
+        [("weight-40", Event::StageStarted), ("weight-40", Event::StageWaiting), ("weight-60", Event::StageWaiting)]
+    {
+        let sim = installed_with_confirms_at("weight-60", BESIDE).await;
+        merge(&sim);
+        recorded(&sim, event, stage, 1).await;
+        sim.outside.answers(|_, _| says(series(&[&[0.5]])));
+        recorded(&sim, Event::Aborted, "", 1).await;
+        sim.pass(Duration::from_secs(10)).await;
+        let (record, run) = runs(&sim).remove(0);
+        assert_eq!((run.verdict, run.check()), (Verdict::Fail, Ok(())));
+        assert_eq!(run.samples.iter().filter(|sample| sample.verdict == Verdict::Fail).count(), 2, "one is forgiven");
+        let aborting = sim.records("checkout", 2).into_iter().find(|record| record.event == Event::Aborting).unwrap();
+        assert!(aborting.why.starts_with("success-rate is bad in 2 of "), "{}", aborting.why);
+        assert_eq!(record.stage.as_ref().map(|stage| stage.as_str()), Some(stage));
+        back_at_stable(&sim);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_only_the_last_samples_count() {
+    let sim = installed_with_confirms_at("weight-60", BESIDE).await;
+    let mut taken = 0;
+    sim.outside.answers(move |_, _| {
+        taken += 1;
+        // One in ten is bad, and one is forgiven.
+        says(series(&[&[if taken % 10 == 0 { 0.5 } else { 0.99 }]]))
+    });
+    merge(&sim);
+    recorded(&sim, Event::StageWaiting, "weight-60", 1).await;
+    assert!(sim.outside.asked().len() > 25);
+    sim.git.commit("yes", &[("rollouts/checkout/0002/confirm/weight-60.yaml", Some(""))]);
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
 }

@@ -109,6 +109,7 @@ spec:
   progressDeadlineSeconds: 7200
   strategy:
     blueGreen:
+      healthCheck: {path: /health, port: 8080, expect: {healthy: true}}
       watch: {duration: 1m}
       scaleDownDelaySeconds: 10
       graceful: {gracePeriodSeconds: 1}
