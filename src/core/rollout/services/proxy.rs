@@ -238,7 +238,7 @@ fn used(state: Option<&State>, answer: &Answer) -> Proxied {
             Answer::Yes => "HAProxy was not asked yet".to_owned(),
         }),
         Some(state) => {
-            let used = state.servers.iter().filter(|server| !server.stopped && !(server.drains && server.used == 0));
+            let used = state.servers.iter().filter(|server| !(server.stopped || server.drains && server.used == 0));
             Proxied::Used(used.filter_map(|server| server.name.strip_prefix(OURS)).map(str::to_owned).collect())
         }
     }
