@@ -278,9 +278,10 @@ impl Comparison {
         owned: Option<&Value>,
     ) {
         let (Some(desired), Some(live)) = (desired, live) else { return };
-        // A selector: it was sent as a whole, and goes as a whole.
-        let is_atomic = self.builtin && owned.and_then(Value::as_object).is_some_and(Map::is_empty);
-        if is_atomic && !desired.is_empty() && has_more(live, desired) {
+        // Sent as a whole, it goes as a whole. In other maps of that kind the API server fills in what it defaults.
+        let is_whole = self.builtin && owned.and_then(Value::as_object).is_some_and(Map::is_empty);
+        let is_selector = matches!(path.name(), "selector" | "nodeSelector");
+        if is_whole && is_selector && !desired.is_empty() && has_more(live, desired) {
             return self.changed(path, Some(&live.clone().into()), Some(&desired.clone().into()));
         }
         for (name, value) in desired {
@@ -383,13 +384,9 @@ impl Comparison {
     }
 }
 
-/// Returns whether one map has members, at any depth, that the other lacks.
+/// Returns whether one map has members that the other lacks.
 fn has_more(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-    one.iter().any(|(name, value)| match (value, other.get(name)) {
-        (Value::Object(one), Some(Value::Object(other))) => has_more(one, other),
-        (value, None) => !is_empty(value),
-        _ => false,
-    })
+    one.keys().any(|name| !other.contains_key(name))
 }
 
 fn same_scalar(path: &Path<'_>, desired: &Value, live: &Value) -> bool {

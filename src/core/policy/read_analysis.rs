@@ -249,9 +249,10 @@ fn job(reader: &mut Reader<'_>, node: &Node) -> Option<Provider> {
 /// Checks the arguments in every text below a node.
 fn arguments(reader: &mut Reader<'_>, node: &Node) -> bool {
     let fields = node.entries().iter().map(|entry| &entry.value);
-    let below = fields.chain(node.items()).fold(true, |good, node| arguments(reader, node) && good);
+    // Each is told of, not only the first.
+    let wrong = fields.chain(node.items()).filter(|node| !arguments(reader, node)).count();
     let is_good = !node.text().is_some_and(|text| text.contains("{{")) || template(reader, node).is_some();
-    below && is_good
+    wrong == 0 && is_good
 }
 
 /// Reads the conditions, limits and times, over those of `base`.

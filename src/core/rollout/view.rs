@@ -122,10 +122,11 @@ impl View {
         }
         let key = object.key();
         let version = number(object.resource_version());
-        if let Some(known) = self.objects.get(&key) {
-            if known.version >= version && *known.uid == *object.uid() {
-                return Touched::Nothing;
-            }
+        if let Some(known) = self.objects.get(&key)
+            && known.version >= version
+            && *known.uid == *object.uid()
+        {
+            return Touched::Nothing;
         }
         let state = self.kinds.entry((key.group.clone(), key.kind.clone())).or_default();
         state.highest = state.highest.max(version);
