@@ -77,10 +77,11 @@ pub(super) fn next(regroup: &Regroup<'_>, handle: &Object, view: &View) -> Optio
         let body = json!({ "metadata": { "labels": { labels::APP: regroup.app } } });
         return Steps::act(vec![Action::merge(handle, body, format!("{} is taken over", first.id))]);
     }
-    if !marked && !is_handle(handle) {
-        if let Some(steps) = its_own_rollout(regroup, first, handle, &found) {
-            return Some(steps);
-        }
+    if !marked
+        && !is_handle(handle)
+        && let Some(steps) = its_own_rollout(regroup, first, handle, &found)
+    {
+        return Some(steps);
     }
     if let Some(pod) = found.astray {
         // Taken for gone, it would be made a second time.
@@ -229,7 +230,7 @@ impl Regroup<'_> {
         let is_same = |pod: &Placed<'_>| {
             pod.unit == unit && self.group(pod.object).is_some_and(|other| other.digest == version.digest)
         };
-        let is_told = found.pods.first().is_some() || self.unit_type.is_none();
+        let is_told = !found.pods.is_empty() || self.unit_type.is_none();
         let digest = labels::digest_label(&version.digest);
         let is_taken = |slice: &&Object| {
             let its = slice.label(labels::UNIT).unwrap_or_default();
@@ -239,7 +240,7 @@ impl Regroup<'_> {
         let mut selector = version.match_labels();
         selector.insert(labels::TEMPLATE_HASH.to_owned(), hash.to_owned());
         let is_slice_like = strings(set.at(&["spec", "selector", "matchLabels"])) == selector;
-        if !is_told || !is_slice_like || !found.pods.iter().all(is_same) || found.slices.iter().any(|it| is_taken(it)) {
+        if !is_told || !is_slice_like || !found.pods.iter().all(is_same) || found.slices.iter().any(is_taken) {
             return None;
         }
         let template = slice::slice_template(version, self.app, &unit, self.unit_type, hash);
