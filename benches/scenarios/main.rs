@@ -1,7 +1,7 @@
 //! Whole-program scenarios: a real bare repository, the sandbox's API server over HTTP in a process of its own, and the
 //! controller in this one; each beside the least that does the same to both, through the same adapters.
 //!
-//! `LOCKTENDER_BENCH_APPS` (2000), `LOCKTENDER_BENCH_SAMPLES` (5) and `LOCKTENDER_BENCH_IDLE` (20, seconds) set the
+//! `LOCKTENDER_BENCH_APPS` (2000, or several: `1000,10000`), `LOCKTENDER_BENCH_SAMPLES` (5) and `LOCKTENDER_BENCH_IDLE` (20, seconds) set the
 //! sizes. Commits are on the server before the clock starts: what is timed begins when the branch moves.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -51,9 +51,11 @@ fn main() {
         confirm_to_first_patch(samples).await;
         let few = commit_to_first_write(10, samples, None).await;
         let idle = Duration::from_secs(size("LOCKTENDER_BENCH_IDLE", 20).try_into().unwrap());
-        let apps = size("LOCKTENDER_BENCH_APPS", 2000);
-        let many = commit_to_first_write(apps, samples, Some(idle)).await;
-        println!("{apps} applications to 10: {:.1} ×", many.as_secs_f64() / few.as_secs_f64());
+        let sizes = std::env::var("LOCKTENDER_BENCH_APPS").unwrap_or_else(|_| "2000".to_owned());
+        for apps in sizes.split(',').filter_map(|size| size.trim().parse().ok()) {
+            let many = commit_to_first_write(apps, samples, Some(idle)).await;
+            println!("{apps} applications to 10: {:.1} ×", many.as_secs_f64() / few.as_secs_f64());
+        }
     });
 }
 
