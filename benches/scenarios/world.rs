@@ -23,6 +23,7 @@ use locktender::{
         },
         kube::{KubeCluster, connect},
         render::KustomizeRenderer,
+        traffic::haproxy::Proxies,
     },
     controller::{self, Options, Ports, Reports},
     core::{
@@ -223,6 +224,7 @@ impl World {
             cluster: cluster.clone(),
             renderer: Arc::new(KustomizeRenderer::default()),
             ask: Arc::new(Outside::default()),
+            tell: Arc::new(Proxies::default()),
             clock: Arc::new(SystemClock::new()),
         };
         let (sender, reports) = watch::channel(Reports::new());
