@@ -491,7 +491,7 @@ mod tests {
     };
 
     /// Fields that are read only to say that they come later.
-    const LATER: &[&str] = &["cluster", "helm", "approvers", "clusters", "job"];
+    const LATER: &[&str] = &["cluster", "helm", "approvers", "clusters"];
 
     #[test]
     fn the_schema_knows_the_fields_that_are_read() {
