@@ -313,11 +313,13 @@ pub(super) fn is_target(content: &HeadContent, plan: &Plan) -> bool {
 }
 
 /// Returns whether a rollout stages as HEAD says, or not at all; and where that is all that it changes, in the same units.
+/// One that changes pods keeps its stages where the policy is taken away: that is a rollout of its own, after it.
 fn goes_there(render: &Render, plan: &Plan) -> bool {
     let pinned = plan.policy.as_ref().map(|policy| &policy.spec);
     let only_units = plan.from.as_ref().is_some_and(|from| from.workloads == plan.to.workloads);
     match (&render.policy, pinned) {
         (Some(policy), Some(pinned)) if only_units => places(policy) == places(pinned),
+        (None, Some(_)) if !only_units => true,
         (policy, pinned) => policy.is_some() == pinned.is_some(),
     }
 }

@@ -137,7 +137,9 @@ fn new_revision(input: &Input<'_>, state: &State, head: &Head, decision: &mut De
     if is_target(&head.content, &state.plan) {
         let HeadContent::Rendered(render) = &head.content else { return false };
         let in_effect = state.applied.as_ref().map_or(state.plan.to.digest, |(_, digest)| *digest);
-        if render.digest != in_effect {
+        // Without a policy nothing of it is staged: it is put in place by the rollout that gives back, after this one.
+        let is_staged_alike = render.policy.is_some() == state.plan.policy.is_some();
+        if is_staged_alike && render.digest != in_effect {
             let draft = applied(render, sides::target_at(state).as_ref());
             decision.records.push((number, draft));
             return true;
