@@ -231,8 +231,7 @@ impl Controller {
         let renders = app.renders.values().chain(head);
         // Which unit a pod is in that was not made for one, its node says.
         let all: Vec<&Render> = renders.clone().map(Arc::as_ref).collect();
-        let may_run = !self.ready && rollout::stable_at(&app.ledger.states).is_none();
-        let nodes = rollout::asks_for_nodes(&all, &self.view, may_run).then(|| Kind::new("", "v1", "Node"));
+        let nodes = rollout::asks_for_nodes(&all, &self.view).then(rollout::nodes);
         let planned = app.ledger.states.last().and_then(|state| state.plan.policy.as_ref()).map(|policy| &policy.spec);
         let policies = renders.clone().filter_map(|render| render.policy.as_ref()).chain(planned);
         let measured_by_jobs = policies.clone().flat_map(|policy| policy.metrics.values()).any(Metric::is_job);

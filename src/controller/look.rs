@@ -35,6 +35,9 @@ use crate::core::{
     },
 };
 
+/// How long a kind that only an application names is waited for.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Reads Git and the cluster, and decides as the controller would; nothing is ever written or pushed.
 pub struct Look {
     controller: Controller,
@@ -143,6 +146,7 @@ impl Look {
     /// Decides for one application; the report says where it is. `None` where there is no such application.
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
         let newer = self.controller.apps.get(app)?.newer.clone();
+        self.load(app).await;
         let mut decision = self.controller.decide(app, Door::Open).await?;
         if let Some(why) = newer {
             decision.report.activity = Activity::Held;
@@ -153,6 +157,15 @@ impl Look {
             return self.controller.decide(app, Door::Open).await;
         }
         Some(decision)
+    }
+
+    /// Loads an application's renders; kinds that only they name are listed before anything is decided.
+    async fn load(&mut self, app: &AppName) {
+        self.controller.load_renders(app).await;
+        if self.controller.ready && !self.lists_everything() {
+            // A kind that does not answer is told of where it is needed.
+            let _ = self.watch(LISTED_WITHIN).await;
+        }
     }
 
     /// Asks the API server what must be asked before a decision is followed; returns whether that may change it.
@@ -267,7 +280,7 @@ impl Look {
         // What would open is shown, and what it waits for beside it.
         let settings = Settings { concurrent: None, ..merged.branch.settings.clone() };
         self.controller.branch = Some(Branch { freezes: Vec::new(), settings, ..merged.branch.clone() });
-        self.controller.load_renders(app).await;
+        self.load(app).await;
         let ready = self.controller.ready;
         let known = self.controller.apps.get_mut(app)?;
         let stable = stable_at(&known.ledger.states).and_then(|at| known.renders.get(&at.revision).cloned());

@@ -36,6 +36,6 @@ pub mod view;
 
 pub use decide::{decide, version, versions};
 pub use gates::late_answers;
-pub use handover::{asks_for_nodes, keep_labels};
+pub use handover::{asks_for_nodes, keep_labels, nodes};
 pub use objects::labelled;
 pub use sides::{StableAt, inherited, needed, released_as, stable_at, target_at};

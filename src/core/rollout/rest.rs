@@ -10,7 +10,7 @@ use super::{
     handover,
     input::{Decision, Head, HeadContent, Input},
     objects,
-    render::Render,
+    render::{Render, Workload},
     report::{Activity, Reason},
     reschedule, services, sides,
     state::{Outcome, Phase, State},
@@ -168,6 +168,16 @@ fn start(
     }
     if let Some(other) = input.neighbours.waits_for.as_ref().filter(|_| target.is_some()) {
         decision.report.reasons.push(Reason::Following { what: format!("{other}, on which it depends, is complete") });
+        return false;
+    }
+    // Which pods would have to move, the plan says: it is not made before that can be told.
+    let renders: Vec<&Render> = [target, stable].into_iter().flatten().map(Arc::as_ref).collect();
+    let mut workloads = renders.iter().flat_map(|render| render.workloads.values());
+    let is_listed = |workload: &Workload| input.view.knows(&workload.object.kind());
+    let is_there = workloads.any(|workload| is_listed(workload) && input.view.by_key(&workload.key).is_some());
+    if is_there && handover::asks_for_nodes(&renders, input.view) && !input.view.knows(&handover::nodes()) {
+        let why = input.view.lost(&handover::nodes()).map(|why| format!(": {why}")).unwrap_or_default();
+        decision.report.reasons.push(Reason::Following { what: format!("nodes are listed{why}") });
         return false;
     }
     match open(input, head, target, stable) {

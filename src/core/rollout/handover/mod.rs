@@ -27,7 +27,7 @@ use super::{
     view::View,
 };
 use crate::core::{
-    cluster::ObjectKey,
+    cluster::{Kind, ObjectKey},
     ledger::Quota,
     manifest::{Object, config_references},
     names::{AppName, Unit},
@@ -151,15 +151,19 @@ fn pods_of(strategy: &mut Strategy) -> &mut PodPolicy {
 }
 
 /// Returns whether an application may have pods of which only their nodes tell the unit: its units are others in one of
-/// these renders than in another, or a Deployment runs that nothing of it was released of. `may_run`: whether one
-/// may that is not in the view.
-pub fn asks_for_nodes(renders: &[&Render], view: &View, may_run: bool) -> bool {
+/// these renders than in another, or a Deployment runs that nothing of it was released of.
+pub fn asks_for_nodes(renders: &[&Render], view: &View) -> bool {
     let in_units =
         |render: &&&Render| render.policy.as_ref().is_some_and(|policy| policy.strategy.pods().topology.is_some());
     let Some(render) = renders.iter().find(in_units) else { return false };
-    let runs = |workload: &Workload| may_run || runs_by_itself(workload, view);
+    let runs = |workload: &Workload| runs_by_itself(workload, view);
     renders.iter().any(|other| other.shape() != render.shape())
         || renders.iter().flat_map(|render| render.workloads.values()).any(runs)
+}
+
+/// The kind of nodes.
+pub fn nodes() -> Kind {
+    Kind::new("", "v1", "Node")
 }
 
 /// Returns whether a workload runs already, outside of anything that Locktender staged.
