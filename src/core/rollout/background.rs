@@ -44,7 +44,7 @@ fn endless(rule: &Rule) -> Rule {
 }
 
 /// Returns since when it is measured: since every pod of its first step was there, or the rollout was tried again.
-fn since(state: &State, metric: &str) -> Option<Timestamp> {
+pub(super) fn since(state: &State, metric: &str) -> Option<Timestamp> {
     let stages = &state.plan.stages;
     let first = stages.iter().position(|stage| stage.in_background().any(|name| name == metric))?;
     let there = match state.waiting.get(&stages[first].name) {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{
     action::Action,
     analyse::later,
+    background,
     input::{Decision, Input},
     labels,
     report::Reason,
@@ -189,9 +190,16 @@ pub(super) fn end_others(input: &Input<'_>, decision: &mut Decision) {
 
 /// Names the analyses that may go on.
 fn current(state: &State) -> BTreeSet<String> {
+    if state.is_over() || matches!(state.phase, Phase::Aborting(_)) {
+        return BTreeSet::new();
+    }
     let stage = &state.current().name;
-    let waiting = state.waiting.get(stage).filter(|_| !state.is_over() && !matches!(state.phase, Phase::Aborting(_)));
-    let Some(waiting) = waiting else { return BTreeSet::new() };
-    let since = waiting.since.max(state.since);
-    state.current().analyses().map(|metric| analysis(state, stage, metric, since)).collect()
+    let waiting = state.waiting.get(stage).into_iter();
+    let at_gate = waiting.flat_map(|waiting| {
+        let since = waiting.since.max(state.since);
+        state.current().analyses().map(move |metric| analysis(state, stage, metric, since))
+    });
+    let beside = state.current().in_background();
+    let beside = beside.filter_map(|metric| Some(analysis(state, stage, metric, background::since(state, metric)?)));
+    at_gate.chain(beside).collect()
 }
