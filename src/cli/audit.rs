@@ -315,6 +315,9 @@ async fn accept(args: AcceptArgs) -> Outcome {
     let mut look = Look::new(ports(opened.repository.clone(), cluster));
     look.fetch().await?;
     let app = AppName::new(&args.app);
+    // What Git has: once the cluster is asked, what the anchor remembers is beside it.
+    let in_git: BTreeSet<Digest> =
+        look.rollouts(&app).iter().flat_map(|state| state.records.iter().map(|record| record.id)).collect();
     let lost = match args.record {
         Some(record) => record,
         None => {
@@ -324,8 +327,10 @@ async fn accept(args: AcceptArgs) -> Outcome {
                     .hint("`--record` names it; the controller's log has its id")
             })?;
             match look.anchored(&app) {
-                Some((record, false)) => record,
-                Some((_, true)) => return Err(Error::failed(format!("no record of {app} is lost"))),
+                Some(record) if in_git.contains(&record) => {
+                    return Err(Error::failed(format!("no record of {app} is lost")));
+                }
+                Some(record) => record,
                 None => {
                     return Err(Error::failed(format!("there is no anchor of {app} in the cluster"))
                         .hint("`--record` names the lost record"));
@@ -333,7 +338,7 @@ async fn accept(args: AcceptArgs) -> Outcome {
             }
         }
     };
-    if look.ledger(&app).is_some_and(|ledger| ledger.contains(&lost)) {
+    if in_git.contains(&lost) {
         return Err(Error::failed(format!("record {} of {app} is not lost: the branch has it", lost.short())));
     }
     let repository = opened.repository.clone();

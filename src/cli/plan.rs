@@ -104,6 +104,8 @@ pub(super) struct Merged {
     pub snapshot: Snapshot,
     /// Whether that is the working tree as it is.
     pub is_working_tree: bool,
+    /// Whether the cluster is asked what runs there.
+    asks_cluster: bool,
     /// Kept open as long as anything reads it.
     _opened: Opened,
 }
@@ -199,7 +201,7 @@ impl Merged {
         }
         let snapshot = source.snapshot(&at).await?;
         let is_working_tree = place.here.is_some() && revision.is_none();
-        Ok(Self { look, snapshot, is_working_tree, _opened: opened })
+        Ok(Self { look, snapshot, is_working_tree, asks_cluster, _opened: opened })
     }
 
     /// Finds one application, there or to be.
@@ -262,6 +264,11 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     }
     notes.extend(plan.iter().flat_map(|plan| handed_over(plan, stable, target)));
     notes.extend(plan.iter().flat_map(rough_weights));
+    let is_first = plan.as_ref().is_some_and(|plan| plan.from.is_none() && plan.policy.is_some());
+    if is_first && !merged.asks_cluster {
+        let why = "no cluster was asked: a Deployment that runs there already is taken over instead; --kubeconfig asks";
+        notes.push(why.to_owned());
+    }
     let workloads = plan.as_ref().map(|plan| methods(plan, stable, target)).unwrap_or_default();
     let config = plan.as_ref().filter(|plan| plan.policy.is_some()).and(target).map(|target| config(stable, target));
     let abort = plan.as_ref().map(|plan| abort(app, plan));
@@ -397,6 +404,12 @@ fn config(stable: Option<&Render>, target: &Render) -> String {
 
 fn abort(app: &AppName, plan: &Plan) -> String {
     let Some(from) = &plan.from else {
+        // What is only taken over was there before, and stays.
+        if plan.methods.values().any(|method| *method == Method::Rebalance) {
+            return "leaves what runs already as it is, and removes what is new; Git is left as it is, and the \
+                    application is held"
+                .to_owned();
+        }
         return "removes what was installed; Git is left as it is, and the application is held".to_owned();
     };
     let versions = crate::core::rollout::versions(plan);

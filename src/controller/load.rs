@@ -118,7 +118,7 @@ impl Controller {
                 format!("a newer Locktender opened {rollout}, whose plan is of `{version}`: run that one")
             });
             match git {
-                Some(git) => take_git(app, git, self.accepted.as_ref()),
+                Some(git) => take_git(name, app, git, self.accepted.as_ref()),
                 None if rewritten => app.rewritten = None,
                 None => {}
             }
@@ -397,14 +397,14 @@ fn same(known: Option<&HeadContent>, now: &HeadContent) -> bool {
 }
 
 /// Takes what Git has of an application's ledger, beside what it does not have yet.
-fn take_git(app: &mut App, mut git: BTreeMap<u32, Journal>, accepted: Option<&BTreeSet<Digest>>) {
+fn take_git(name: &AppName, app: &mut App, mut git: BTreeMap<u32, Journal>, accepted: Option<&BTreeSet<Digest>>) {
     let has = |id: &Digest| git.values().any(|journal| journal.records.iter().any(|record| record.id == *id));
     let is_accepted = |id: &Digest| accepted.is_some_and(|accepted| accepted.contains(id));
     let expected = app.ledger.pushed_tip();
     if let Some(id) = expected.filter(|id| !has(id) && !is_accepted(id)) {
         app.rewritten = Some(format!(
             "the last record {} is not in the branch's history any more; bring it back, or accept the new history \
-             with `locktender audit accept`",
+             with `locktender audit accept {name}`",
             id.short()
         ));
         return;

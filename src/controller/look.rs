@@ -347,13 +347,11 @@ impl Look {
         lines.map(|why| Reason::Refused { why: why.to_owned() }).collect()
     }
 
-    /// Returns the last record that the application's anchor in the cluster names, and whether Git has it.
-    pub fn anchored(&self, app: &AppName) -> Option<(Digest, bool)> {
+    /// Returns the last record that the application's anchor in the cluster says is in Git.
+    pub fn anchored(&self, app: &AppName) -> Option<Digest> {
         let view = &self.controller.view;
         let objects = view.of_kind("", "ConfigMap");
-        let anchors = objects.filter_map(super::anchor::read).find(|anchor| anchor.app == *app)?;
-        let id = anchors.pushed?;
-        Some((id, self.ledger(app).is_some_and(|ledger| ledger.contains(&id))))
+        objects.filter_map(super::anchor::read).find(|anchor| anchor.app == *app)?.pushed
     }
 
     /// Returns the time.

@@ -438,8 +438,9 @@ fn take_anchor(app: &mut App, anchor: Anchor) {
     if let Some(id) = lost {
         app.rewritten = Some(format!(
             "the anchor names record {}, which is not in the branch's history; bring it back, or accept the new \
-             history with `locktender audit accept`",
-            id.short()
+             history with `locktender audit accept {}`",
+            id.short(),
+            anchor.app
         ));
     }
     if lost.is_some() || !git_is_read {

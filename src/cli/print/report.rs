@@ -206,6 +206,10 @@ fn reasons(shown: &Shown, state: &State, text: &mut String) {
             let _ = writeln!(text, "{:15}git: rm {}/pause.yaml", "", state.plan.rollout.directory());
             let _ = writeln!(text, "{:15}or:  locktender resume {}", "", report.app);
         }
+        if matches!(reason, Reason::Stopped { .. }) {
+            let _ = writeln!(text, "{:15}git: add {}/retry.yaml", "", state.plan.rollout.directory());
+            let _ = writeln!(text, "{:15}or:  locktender retry {}, or abort, or a fix", "", report.app);
+        }
     }
 }
 

@@ -33,6 +33,11 @@ use crate::core::{
     validate::check_workloads,
 };
 
+/// Returns a policy, or the first problem of its file.
+fn readable(policy: &Result<RolloutPolicy, Vec<Problem>>) -> Result<&RolloutPolicy, Option<&Problem>> {
+    policy.as_ref().map_err(|problems| problems.first())
+}
+
 /// Policies by name, as read.
 type ReadPolicies = BTreeMap<String, Result<RolloutPolicy, Vec<Problem>>>;
 
@@ -372,7 +377,7 @@ impl Source {
             names: &|| self.read.iter().filter(|(_, read)| read.application.is_ok()).map(|(app, _)| app).collect(),
         };
         let policies: Policies<'_> =
-            self.policies.iter().map(|(name, policy)| (name.as_str(), policy.as_ref().ok())).collect();
+            self.policies.iter().map(|(name, policy)| (name.as_str(), readable(policy))).collect();
         let mut wrong = check_applications(some, &others, &policies, settings);
         let near: BTreeSet<AppName> = some.iter().flat_map(|app| self.claims.beside(app)).collect();
         let read = near.iter().filter_map(|app| self.read.get_key_value(app));
@@ -421,7 +426,7 @@ impl Source {
             }
         }
         let name = application.value.policy.as_deref().zip(policy.as_ref());
-        let policies: Policies<'_> = name.map(|(name, policy)| (name, policy.as_ref().ok())).into_iter().collect();
+        let policies: Policies<'_> = name.map(|(name, policy)| (name, readable(policy))).into_iter().collect();
         let wrong = check_policy(application, &policies, &settings);
         Ok(Some(content(app, &read, policy.as_ref(), wrong.into_iter().collect())))
     }

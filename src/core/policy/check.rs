@@ -8,8 +8,8 @@ use super::{
 };
 use crate::core::{names::AppName, problem::Problem};
 
-/// The policies of a repository by name; `None` is one whose file has problems of its own.
-pub type Policies<'a> = BTreeMap<&'a str, Option<&'a RolloutPolicy>>;
+/// The policies of a repository by name. One whose file has problems of its own has the first of them.
+pub type Policies<'a> = BTreeMap<&'a str, Result<&'a RolloutPolicy, Option<&'a Problem>>>;
 
 /// The applications of a repository that read, as far as others can be looked up in them.
 pub struct Others<'a> {
@@ -57,14 +57,17 @@ pub fn check_policy(
     let name = application.value.policy.as_deref()?;
     let policies_path = &settings.paths.policies;
     match policies.get(name) {
-        Some(Some(policy)) => {
+        Some(Ok(policy)) => {
             check_overrides(application, policy).or_else(|| check_server(application, policy, settings))
         }
-        Some(None) => Some(
-            application
-                .problem(&["spec", "policy"], format!("policy `{name}` is not valid"))
-                .label(format!("see {policies_path}/{name}.yaml")),
-        ),
+        Some(Err(why)) => {
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            Some(
+                application
+                    .problem(&["spec", "policy"], format!("policy `{name}` is not valid{why}"))
+                    .label(format!("see {policies_path}/{name}.yaml")),
+            )
+        }
         None => {
             let problem = application.problem(&["spec", "policy"], format!("there is no policy `{name}`"));
             Some(match nearest(name, policies.keys().copied()) {

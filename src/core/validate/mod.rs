@@ -2,7 +2,7 @@
 
 mod workloads;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use workloads::check_workloads;
 
@@ -81,8 +81,12 @@ pub fn validate(
     read_others(files, &mut found);
     let read = read_applications(files, &mut found);
     let mut policies: Policies<'_> =
-        found.policies.iter().map(|(name, policy)| (name.as_str(), Some(&policy.value))).collect();
-    policies.extend(broken.iter().map(|name| (name.as_str(), None)));
+        found.policies.iter().map(|(name, policy)| (name.as_str(), Ok(&policy.value))).collect();
+    policies.extend(
+        broken
+            .iter()
+            .map(|(name, path)| (name.as_str(), Err(found.problems.iter().find(|problem| problem.file == *path)))),
+    );
     let others = Others { get: &|name| read.get(name), names: &|| read.keys().collect() };
     let mut refused = check_applications(read.keys(), &others, &policies, &found.settings);
 
@@ -90,7 +94,7 @@ pub fn validate(
     for (name, application) in &read {
         match read_manifests(application, files, rendered.get(name), &scope) {
             Ok(read) => {
-                let policy = application.value.policy.as_deref().and_then(|name| policies.get(name).copied().flatten());
+                let policy = application.value.policy.as_deref().and_then(|name| policies.get(name)?.ok());
                 let is_rendered =
                     matches!(application.value.source, Source::Plain { .. }) || rendered.contains_key(name);
                 let problems = if is_rendered { check_workloads(application, policy, &read) } else { Vec::new() };
@@ -126,9 +130,9 @@ fn below<'f>(files: &'f Files, directory: &str) -> impl Iterator<Item = (&'f Str
     inside.map(move |(path, bytes)| (path, bytes.as_ref(), &path[length..]))
 }
 
-/// Reads the policies; returns the names of those that do not read.
-fn read_policies(files: &Files, found: &mut Validated) -> BTreeSet<String> {
-    let mut broken = BTreeSet::new();
+/// Reads the policies; returns the names and paths of those that do not read.
+fn read_policies(files: &Files, found: &mut Validated) -> BTreeMap<String, String> {
+    let mut broken = BTreeMap::new();
     let directory = found.settings.paths.policies.clone();
     for (path, bytes, relative) in below(files, &directory) {
         let Some(name) = relative.strip_suffix(".yaml").filter(|name| !name.contains('/')) else {
@@ -142,7 +146,7 @@ fn read_policies(files: &Files, found: &mut Validated) -> BTreeSet<String> {
             Ok(policy) => drop(found.policies.insert(name.to_owned(), policy)),
             Err(problems) => {
                 found.problems.extend(problems);
-                broken.insert(name.to_owned());
+                broken.insert(name.to_owned(), path.to_owned());
             }
         }
     }

@@ -8,6 +8,8 @@ use locktender::core::{
 };
 use serde_json::Value;
 
+use crate::cli::Shell;
+
 use super::{
     checkout::{DEPLOYMENT, POLICY_FILE, deployment},
     release::{Place, Release, Seen},
@@ -46,9 +48,22 @@ async fn fault_37_a_force_push_that_loses_our_last_record_holds_until_a_person_a
     release.rest().await;
     assert_eq!(release.seen("checkout").await.pods(), "1.9: 4, 2.0: 6", "nothing moves");
 
-    release.commit("accept the new history", |clone| {
-        clone.write("rollouts/accepted.yaml", &format!("accepted:\n- {lost}\n"));
-    });
+    match place {
+        Place::Simulation => {
+            release.commit("accept the new history", |clone| {
+                clone.write("rollouts/accepted.yaml", &format!("accepted:\n- {lost}\n"));
+            });
+        }
+        Place::Sandbox | Place::ControlPlane => {
+            // The anchor in the cluster knows what was lost.
+            let (shell, kubeconfig) = (Shell::new(), release.kubeconfig().display().to_string());
+            let (url, elsewhere) = (release.remote.url(), tempfile::tempdir().unwrap());
+            let ran = shell
+                .run(elsewhere.path(), &["audit", "accept", "checkout", "--repo", &url, "--kubeconfig", &kubeconfig]);
+            assert_eq!(ran.code, 0, "{}", ran.transcript());
+            assert!(release.remote.read("rollouts/accepted.yaml").unwrap().contains(&lost.to_string()));
+        }
+    }
     // What the new history says holds now: beta was confirmed, batch-1 did not wait yet.
     release.until("checkout", "it goes on from what Git says", |seen| seen.waits(2, "batch-1")).await;
     release.decide(2, "confirm/batch-1", "message: again\n");
