@@ -324,7 +324,7 @@ async fn accept(args: AcceptArgs) -> Outcome {
             let asked = look.watch(Duration::from_secs(15)).await;
             asked.map_err(|why| {
                 Error::failed(format!("the cluster cannot be asked which record is lost: {why}"))
-                    .hint("`--record` names it; the controller's log has its id")
+                    .hint("`--record` names it: `id` of the last record in rollouts/<app>/<number>/journal.yaml of a clone that has it")
             })?;
             match look.anchored(&app) {
                 Some(record) if in_git.contains(&record) => {

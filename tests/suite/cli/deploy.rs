@@ -175,27 +175,22 @@ fn names_that_must_agree_do() {
     }
 }
 
-#[test]
+/// The chart, rendered; `None` where there is no `helm`.
 #[allow(clippy::print_stdout)] // For people who read the output.
-fn the_chart_grants_what_the_base_grants() {
+fn chart(more: &[&str]) -> Option<Vec<Value>> {
     if Command::new("helm").arg("version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "CI builds helm");
         println!("skipped: there is no helm here; .ci/run builds one");
-        return;
+        return None;
     }
-    let chart = |more: &[&str]| {
-        let args = [
-            "template",
-            "locktender",
-            "deploy/helm/locktender",
-            "--namespace",
-            "locktender",
-            "--kube-version",
-            "1.33.0",
-        ];
-        rendered("helm", &[&args[..], more].concat())
-    };
-    let plain = chart(&[]);
+    let args =
+        ["template", "locktender", "deploy/helm/locktender", "--namespace", "locktender", "--kube-version", "1.33.0"];
+    Some(rendered("helm", &[&args[..], more].concat()))
+}
+
+#[test]
+fn the_chart_grants_what_the_base_grants() {
+    let Some(plain) = chart(&[]) else { return };
     assert_eq!(roles(&plain), roles(&base()));
     assert_eq!(arguments(&plain), arguments(&base()));
     let kinds = |objects: &[Value]| -> BTreeSet<String> {
@@ -208,12 +203,43 @@ fn the_chart_grants_what_the_base_grants() {
     let all = chart(&[
         "--set=rbac.secrets=true,serviceMonitor.create=true,settings.LOCKTENDER_QPS=50",
         "--set-json=rbac.additional=[{\"apiGroups\":[\"gateway.networking.k8s.io\"],\"resources\":[\"httproutes\"]}]",
-    ]);
+    ])
+    .unwrap();
     let granted = roles(&all);
     for needed in ["patch secrets", "list secrets", "delete httproutes.gateway.networking.k8s.io"] {
         assert!(granted.contains(needed), "{needed}");
     }
     assert!(of_kind(&all, "ServiceMonitor").count() == 1);
-    let tenants = chart(&["--set=rbac.tenants=true"]);
+    let tenants = chart(&["--set=rbac.tenants=true"]).unwrap();
     assert_eq!(bound(&tenants), bound(&kustomized("tests/fixtures/tenants")));
+}
+
+#[test]
+fn the_charts_switches_grant_what_the_components_grant() {
+    let components = kustomized("tests/fixtures/rights");
+    let more = [
+        ("gatewayApi", "httproutes.gateway.networking.k8s.io"),
+        ("istio", "virtualservices.networking.istio.io"),
+        ("istio", "destinationrules.networking.istio.io"),
+        ("secrets", "secrets"),
+    ];
+    // Accounts of tenants change it, the controller itself only looks.
+    let (all, own) = (roles(&components), bound(&components));
+    for (_, resource) in more {
+        for verb in ["get", "list", "watch"] {
+            assert!(own.contains(&format!("{verb} {resource}")), "{verb} {resource}");
+        }
+        for verb in ["create", "patch", "delete"] {
+            let right = format!("{verb} {resource}");
+            assert!(all.contains(&right) && !own.contains(&right), "{right}");
+        }
+    }
+    let every = "--set=rbac.gatewayApi=true,rbac.istio=true,rbac.secrets=true,rbac.tenants=true";
+    let Some(switched) = chart(&[every]) else { return };
+    assert_eq!(roles(&switched), all);
+    assert_eq!(bound(&switched), own);
+    for (switch, resource) in more {
+        let alone = chart(&[&format!("--set=rbac.{switch}=true")]).unwrap();
+        assert!(bound(&alone).contains(&format!("patch {resource}")), "{switch}");
+    }
 }
