@@ -1,8 +1,6 @@
 //! Analysis by Jobs, on an API server whose controllers run them.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use serde_json::Value;
-
 use locktender::core::{
     analysis::{Finding, Verdict},
     ledger::{Cause, Event},
@@ -10,7 +8,7 @@ use locktender::core::{
 };
 
 use crate::{
-    histories::release::{Place, Release, Seen},
+    histories::release::{Place, Release},
     simulation::rollouts::{APP, DEPLOYMENT, manifest},
 };
 
@@ -35,44 +33,6 @@ spec:
       - setWeight: 20
       - analysis: {metrics: [smoke]}
 ";
-
-const BESIDE: &str = "      - setWeight: 20
-      - analysis: {metrics: [smoke], background: true}
-      - setWeight: 60
-      - confirm: {}
-";
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_beside_the_steps_runs_to_its_end_and_one_that_fails_sends_it_back() {
-    let policy_file = "policies/two-data-centers.yaml";
-    let (before, _) = POLICY.split_once("      - setWeight").unwrap();
-    let policy = format!("{before}{BESIDE}");
-    let release = Release::new(
-        Place::live(),
-        &[(policy_file, policy.as_str()), ("apps/checkout/app.yaml", APP), (DEPLOYMENT, &manifest("1.9"))],
-    )
-    .await;
-    let at_gate = |number| move |seen: &Seen| seen.waits(number, "weight-60");
-    release.until("checkout", "1.9 waits", at_gate(1)).await;
-    release.rest().await;
-    let jobs = release.list("apis/batch/v1/jobs", "jobs.batch").await;
-    let complete = |job: &Value| job["status"]["succeeded"] == 1;
-    assert!(!jobs.is_empty() && jobs.iter().all(|job| complete(job)), "{jobs:?}");
-    release.commit("yes", |clone| {
-        clone.write("rollouts/checkout/0001/confirm/weight-60.yaml", "");
-    });
-    release.until("checkout", "1.9 is installed", |seen| seen.is(1, Activity::Stable)).await;
-
-    release.commit("checkout 2.0, and a test that fails", |clone| {
-        clone.write(policy_file, &policy.replace("smoke:1", "smoke:1-crash"));
-        clone.write(DEPLOYMENT, &manifest("2.0"));
-    });
-    let seen = release.until("checkout", "2.0 goes back", |seen| seen.has(2, Event::Reverted)).await;
-    assert_eq!(seen.last(2, Event::Aborting).unwrap().evidence.cause, Some(Cause::Failure));
-    let run = seen.last(2, Event::AnalysisRun).unwrap().evidence.analysis.clone().unwrap();
-    assert_eq!((run.verdict, run.check()), (Verdict::Fail, Ok(())));
-    release.until("checkout", "stable", |seen| seen.pods() == "1.9: 10").await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_opens_the_gate_and_one_that_fails_sends_it_back() {
