@@ -88,8 +88,8 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// After this long whatever is under way is left: it is found again by whoever comes next. The controller takes eight
-/// seconds at most, giving the lease back one.
+/// After this long whatever is under way is left: it is found again by whoever comes next. The controller takes seven
+/// seconds at most, giving the lease back two.
 const FAREWELL: Duration = Duration::from_millis(9_200);
 
 fn qps(text: &str) -> Result<f64, String> {

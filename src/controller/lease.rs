@@ -48,8 +48,8 @@ struct Held {
 
 impl Lease {
     /// Runs `term` while this process holds the lease, as often as it takes it, until `stop` is ready or a term ends
-    /// by itself. A term that loses the lease is dropped where it is; one that ends gives the lease back. Nothing of a
-    /// term may write but through its fence.
+    /// by itself. A term that loses the lease is dropped where it is. Nothing of a term may write but through its fence.
+    /// Before it returns the lease is given back, for two seconds at most.
     ///
     /// # Errors
     ///
@@ -63,10 +63,10 @@ impl Lease {
         F: Future<Output = Result<(), E>>,
     {
         let stop = stop.shared();
-        loop {
+        let ended = loop {
             let mut held = tokio::select! {
                 biased;
-                () = stop.clone() => return Ok(()),
+                () = stop.clone() => break Ok(()),
                 held = self.take() => held,
             };
             info!(lease = %self.name(), identity = self.terms.identity, "leads");
@@ -75,14 +75,17 @@ impl Lease {
                 ended = term => Some(ended),
                 () = self.keep(&mut held) => None,
             };
+            held.fence.close();
             match ended {
-                Some(ended) => {
-                    self.release(held).await;
-                    return ended;
-                }
+                Some(ended) => break ended,
                 None => warn!(lease = %self.name(), "the lease is lost: stands by"),
             }
+        };
+        tokio::select! {
+            () = self.give_back() => {}
+            () = self.wait(RELEASE_WITHIN) => warn!(lease = %self.name(), "the lease cannot be given back in time"),
         }
+        ended
     }
 
     fn name(&self) -> String {
@@ -205,25 +208,31 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back, so that nobody has to wait for it.
-    async fn release(&self, held: Held) {
-        if !held.fence.holds() {
-            return;
-        }
-        held.fence.close();
-        let write = lease::release(&held.object, self.clock.now());
-        tokio::select! {
-            released = self.cluster.write(&write) => match released {
-                Ok(_) => info!(lease = %self.name(), "the lease is given back"),
-                Err(error) => warn!(lease = %self.name(), %error, "the lease cannot be given back"),
-            },
-            () = self.wait(RELEASE_WITHIN) => warn!(lease = %self.name(), "the lease cannot be given back in time"),
+    /// Gives the lease back where it has this process' name, so that nobody has to wait until it has run out. That it is
+    /// what was seen last cannot be counted on: a renewal may be on its way, and one that nobody answered in time, which
+    /// cost the lease, may have been carried out.
+    async fn give_back(&self) {
+        loop {
+            let answer = match self.read().await {
+                Ok(Some(live)) if lease::holder(&live) == self.terms.identity => {
+                    self.cluster.write(&lease::release(&live, self.clock.now())).await
+                }
+                Ok(_) => return,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(_) => return info!(lease = %self.name(), "the lease is given back"),
+                Err(ClusterError::Conflict(_) | ClusterError::Unreachable(_)) => {
+                    self.wait(self.terms.look_every()).await
+                }
+                Err(error) => return warn!(lease = %self.name(), %error, "the lease cannot be given back"),
+            }
         }
     }
 }
 
 /// How long giving the lease back may take: what is not given back runs out.
-const RELEASE_WITHIN: Duration = Duration::from_secs(1);
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Returns the time that a renewal writes.
 fn sent(write: &Write) -> Option<&serde_json::Value> {

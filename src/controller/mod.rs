@@ -142,9 +142,9 @@ pub fn core_kinds() -> Vec<Kind> {
 const STALE_COMPLAINT: SignedDuration = SignedDuration::from_mins(5);
 
 /// How long what is under way may take to end.
-const LEAVE_WITHIN: SignedDuration = SignedDuration::from_secs(8);
+const LEAVE_WITHIN: SignedDuration = SignedDuration::from_secs(7);
 
-/// Runs until `stop` is ready, then lets what is under way end, for eight seconds at most, and returns.
+/// Runs until `stop` is ready, then lets what is under way end, for seven seconds at most, and returns.
 pub async fn run(
     ports: Ports,
     options: Options,
@@ -332,7 +332,7 @@ impl Controller {
             self.fetch_due = false;
             self.git_lane = Some(lanes::fetch(&self.ports.repository));
         }
-        if !self.ready {
+        if !self.may_decide() {
             return;
         }
         let mut publications: Vec<(Publication, bool)> = Vec::new();
@@ -358,6 +358,12 @@ impl Controller {
             self.publish(publications).await;
         }
         self.ask();
+    }
+
+    /// Returns whether enough is known to decide: the cluster is listed, and the branch is read, or cannot be. Until one of
+    /// both is known anchors alone would count, and what a newer Locktender has opened since may stand in Git alone.
+    fn may_decide(&self) -> bool {
+        self.ready && (self.branch.is_some() || self.git.away.is_some())
     }
 
     /// Returns whether writes or pushes of an application are under way.
@@ -646,10 +652,10 @@ impl Controller {
 
     /// Returns when something is due without an event.
     fn next_wake(&self) -> Option<Timestamp> {
-        let apps = self.agenda.next().filter(|_| self.ready);
+        let apps = self.agenda.next().filter(|_| self.may_decide());
         let git = self.git_not_before.filter(|_| self.fetch_due && self.git_lane.is_none());
         let turn = self.next_turn();
-        let question = self.next_question().filter(|_| self.ready);
+        let question = self.next_question().filter(|_| self.may_decide());
         [apps, git, turn, question].into_iter().flatten().min()
     }
 

@@ -26,6 +26,8 @@ pub fn initial_status(object: &Value, resource: &Resource) -> Option<Value> {
             "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
         })),
         ("Namespace", None) => Some(json!({"phase": "Active"})),
+        // Who makes a node says what it has, as a kubelet does.
+        ("Node", None) => object.get("status").filter(|status| status.is_object()).cloned(),
         ("PersistentVolumeClaim", None) => Some(json!({"phase": "Pending"})),
         _ => None,
     }

@@ -9,12 +9,12 @@ use super::{defaults::deployment, server::Server};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/NS/deployments";
 const SETS: &str = "/apis/apps/v1/namespaces/NS/replicasets";
-const PODS: &str = "/api/v1/namespaces/NS/pods";
+pub(super) const PODS: &str = "/api/v1/namespaces/NS/pods";
 const SERVICES: &str = "/api/v1/namespaces/NS/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/NS/endpointslices";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/NS/poddisruptionbudgets";
 
-fn template(labels: &Value) -> Value {
+pub(super) fn template(labels: &Value) -> Value {
     let container = json!({"name": "web", "image": "registry.example/web:1.0"});
     // Deleted, they are gone: nobody would stop them.
     json!({
@@ -42,43 +42,43 @@ fn items(answer: &Value) -> &[Value] {
     answer["items"].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn names(list: &[Value]) -> BTreeSet<String> {
+pub(super) fn names(list: &[Value]) -> BTreeSet<String> {
     list.iter().map(|one| one["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
-fn uids(list: &[Value]) -> BTreeSet<String> {
+pub(super) fn uids(list: &[Value]) -> BTreeSet<String> {
     list.iter().map(|one| one["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Lists objects until there is what is wanted.
-async fn list(server: &mut Server, path: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+pub(super) async fn list(server: &mut Server, path: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     items(&server.until(path, |answer| wanted(items(&answer.body))).await.body).to_vec()
 }
 
-async fn pods(server: &mut Server, count: usize) -> Vec<Value> {
+pub(super) async fn pods(server: &mut Server, count: usize) -> Vec<Value> {
     list(server, PODS, |pods| pods.len() == count).await
 }
 
 /// The controller has seen what the object says now.
-async fn seen(server: &mut Server, path: &str) -> Value {
+pub(super) async fn seen(server: &mut Server, path: &str) -> Value {
     let is_seen = |of: &Value| {
         of["status"]["observedGeneration"].as_i64().unwrap_or(0) >= of["metadata"]["generation"].as_i64().unwrap_or(1)
     };
     server.until(path, |answer| is_seen(&answer.body)).await.body
 }
 
-async fn patch(server: &mut Server, path: &str, body: Value) {
+pub(super) async fn patch(server: &mut Server, path: &str, body: Value) {
     let answer = server.ask("PATCH", path, body).await;
     assert!(answer.status < 300, "{path}: {answer:?}");
 }
 
-async fn make(server: &mut Server, path: &str, body: Value) {
+pub(super) async fn make(server: &mut Server, path: &str, body: Value) {
     let answer = server.ask("POST", path, body).await;
     assert!(answer.status < 300, "{path}: {answer:?}");
 }
 
 /// A kubelet runs a pod: it has an address, and is ready or not.
-async fn run(server: &mut Server, pod: &Value, address: &str, ready: bool) {
+pub(super) async fn run(server: &mut Server, pod: &Value, address: &str, ready: bool) {
     let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
     if pod["spec"]["nodeName"].is_null() {
         // Endpoints are those of nodes that there are. The scheduler leaves it alone.
@@ -102,7 +102,7 @@ async fn run(server: &mut Server, pod: &Value, address: &str, ready: bool) {
     patch(server, &format!("{path}/status"), json!({"status": status})).await;
 }
 
-async fn run_all(server: &mut Server, count: usize) -> Vec<Value> {
+pub(super) async fn run_all(server: &mut Server, count: usize) -> Vec<Value> {
     for (at, pod) in pods(server, count).await.iter().enumerate() {
         run(server, pod, &format!("10.77.0.{}", at + 1), true).await;
     }

@@ -2,6 +2,7 @@
 //! version has a transcript of its own; one that has none is passed over, and the test says so. CI's own has one.
 
 use std::{
+    collections::BTreeSet,
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
@@ -132,12 +133,17 @@ const SCRIPT: &[&str] = &[
 async fn does_the_same_on_both() {
     let named = std::env::var_os("KUBECTL_VERSIONS").unwrap_or_default();
     let programs = std::env::split_paths(&named).filter(|path| path != Path::new("")).collect::<Vec<_>>();
+    // An older server brings a kubectl that may be one of those.
+    let mut seen = BTreeSet::new();
     for program in std::iter::once(PathBuf::from("kubectl")).chain(programs) {
         let mut server = Server::start().await;
         let home = tempfile::tempdir().unwrap();
         let kubectl =
             Kubectl { program, home, kubeconfig: server.kubeconfig.clone(), namespace: server.namespace.clone() };
         let version = kubectl.minor();
+        if !seen.insert(version.clone()) {
+            continue;
+        }
         let golden = format!(
             "{}/tests/suite/conformance/golden/does_the_same_on_both@{version}.snap",
             env!("CARGO_MANIFEST_DIR")

@@ -32,7 +32,8 @@
 //! | a budget refuses; two over one pod are 500 | [`ground`]`::a_budget…` |
 //! | no finalizer on what is being deleted; one that is held stays | [`deleting`]`::a_finalizer_keeps…` |
 //! | a switch of a Service is one change of one slice | [`ground`]`::a_switch…`; beyond a hundred `sandbox_world::endpoints` |
-//! | StatefulSets by partition, DaemonSets by `OnDelete` | later: `sandbox_world::stateful_set` |
+//! | StatefulSets by partition and by `OnDelete`, DaemonSets by `OnDelete`, and the labels of their revisions | [`sets`]`::a_pod_of_a_stateful_set…`, `a_stateful_set…`, `a_daemon_set…` |
+//! | what conditions a Job has when it ends; one that is suspended | [`sets`]`::a_job…` |
 //! | `minReplicas: 0` is refused | [`validation`]`::budgets_and_autoscalers…` |
 //! | what autoscalers do with metrics | cannot be here: nothing serves metrics |
 //! | names, labels; what is immutable | [`objects`]`::names_labels…`, [`objects`]`::what_is_immutable…`, [`validation`]`::jobs_that…` |
@@ -64,6 +65,7 @@ mod kubectl;
 mod lists;
 mod objects;
 mod patches;
+mod sets;
 mod subresources;
 mod tables;
 mod validation;

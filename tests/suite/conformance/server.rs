@@ -21,7 +21,7 @@ use crate::support::cluster;
 const NEWEST: &str = "1.36";
 
 /// How long something may take that the server does by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An answer.
 #[derive(Clone, Debug)]

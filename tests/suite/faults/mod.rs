@@ -7,6 +7,7 @@
 
 mod admission;
 mod kinds;
+mod nodes;
 mod others;
 mod process;
 mod rollout;

@@ -34,7 +34,10 @@ impl Drop for Program {
 
 impl Program {
     fn start(release: &Release, kubeconfig: &Path) -> Self {
-        let mirror = tempfile::tempdir().unwrap();
+        Self::with_mirror(release, kubeconfig, tempfile::tempdir().unwrap())
+    }
+
+    fn with_mirror(release: &Release, kubeconfig: &Path, mirror: tempfile::TempDir) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_locktender"));
         command.args(["run", "--push-interval", "100ms", "--lease-namespace", "default", "--lease-name", "locktender"]);
         command.args(["--lease-duration", "3s", "--repo"]).arg(release.remote.path());
@@ -203,4 +206,66 @@ async fn fault_86_a_token_that_is_rotated_and_the_old_one_revoked() {
     release.complete(2).await;
     release.stable(2, "2.0: 10").await;
     deployed::kubectl(&admin, &[&space[..], &["delete", "secret", "second"]].concat(), "");
+}
+
+/// A file system of a megabyte, until it is dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Self {
+        let small = Self(tempfile::tempdir().unwrap());
+        small.run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+        small
+    }
+
+    fn run(&self, program: &str, args: &[&str]) {
+        let done = Command::new(program).args(args).arg(self.0.path()).status().unwrap();
+        assert!(done.success(), "{program} {args:?}");
+    }
+
+    /// Writes until nothing fits in any more.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        for size in [4096, 1] {
+            let bytes = vec![0; size];
+            while std::io::Write::write_all(&mut file, &bytes).is_ok() {}
+        }
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        self.run("umount", &["--lazy"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "mounts a file system: on a real control plane alone, which runs in a namespace of mounts"]
+async fn fault_88_a_full_disk_holds_what_is_merged_until_there_is_room() {
+    let policy = POLICY.replace("confirm: everyBatch", "confirm: none");
+    let faulty = Faulty::without_controller(&[(POLICY_FILE, &policy)]).await;
+    let disk = Small::mount();
+    let mirror = tempfile::tempdir_in(disk.0.path()).unwrap();
+    let _program = Program::with_mirror(&faulty, &faulty.proxy.kubeconfig(), mirror);
+    faulty.is_held_by_another_than(None).await;
+    faulty.merge_with(&[]);
+    faulty.until("checkout", "1.9 runs", |seen| seen.has(1, Event::Completed)).await;
+    faulty.rest().await;
+
+    disk.fill();
+    faulty.set_tag("2.0");
+    let tip = faulty.remote.rev("refs/heads/main");
+    faulty.proxy.forget();
+    faulty.rest().await;
+    let others = faulty.proxy.writes().into_iter().filter(|one| one.resource != "leases.coordination.k8s.io");
+    assert_eq!(in_words(&others.collect::<Vec<_>>()), Vec::<String>::new(), "nothing is begun that cannot be kept");
+    assert_eq!(faulty.remote.rev("refs/heads/main"), tip);
+
+    disk.empty();
+    let seen = faulty.until("checkout", "it goes on by itself", |seen| seen.has(2, Event::Completed)).await;
+    assert_eq!((seen.pods(), seen.count(2, Event::RolloutOpened)), ("2.0: 10".to_owned(), 1));
 }

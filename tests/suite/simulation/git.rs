@@ -36,6 +36,8 @@ const POLL: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct Trouble {
     /// It does not answer.
     pub away: bool,
+    /// It takes so long over a fetch.
+    pub slow: std::time::Duration,
     /// It serves this commit instead of the branch's tip.
     pub stale: Option<Revision>,
     /// So many pushes are rejected because somebody else was first.
@@ -226,6 +228,10 @@ impl OverObjects for SimGit {
     async fn fetch(&self) -> Result<Revision, RepositoryError> {
         self.faults.alive(self.life).await;
         tokio::task::yield_now().await;
+        let slow = self.state.lock().unwrap().trouble.slow;
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         self.reach()?;
         let earlier = self.faults.on_read();
         let mut state = self.state.lock().unwrap();

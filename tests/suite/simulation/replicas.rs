@@ -2,7 +2,7 @@
 //! can be stopped where it is, as by SIGSTOP, and woken.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     pin::pin,
     sync::{Arc, Mutex},
@@ -34,7 +34,10 @@ use locktender::{
         world::{World, WorldOptions},
     },
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 use super::{
     Bases,
@@ -328,22 +331,35 @@ impl Repository for Pen {
 }
 
 /// The lease, as one controller reaches it: without the checker, since it is no part of any rollout.
+/// How writes to the lease go unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silent {
+    /// Nobody hears of them.
+    Unheard,
+    /// They are carried out.
+    CarriedOut,
+}
+
 struct LeasePort {
     who: &'static str,
     hand: Hand,
     /// Whose writes to the lease get no answer.
-    silent: Arc<Mutex<BTreeSet<&'static str>>>,
+    silent: Arc<Mutex<BTreeMap<&'static str, Silent>>>,
 }
 
 #[async_trait]
 impl Cluster for LeasePort {
     async fn write(&self, write: &Write) -> Result<Option<Object>, ClusterError> {
-        if self.silent.lock().unwrap().contains(self.who) {
+        let silent = self.silent.lock().unwrap().get(self.who).copied();
+        if silent == Some(Silent::Unheard) {
             return std::future::pending().await;
         }
         let written = self.hand.cluster.state.lock().unwrap().carry_out(write, false);
         // Everybody who watches is told of it.
         self.hand.cluster.with(|_| ());
+        if silent == Some(Silent::CarriedOut) {
+            return std::future::pending().await;
+        }
         written
     }
 
@@ -385,9 +401,16 @@ pub struct Replica {
     pub standing: watch::Receiver<Standing>,
     hand: Hand,
     task: JoinHandle<()>,
+    tell: Option<oneshot::Sender<()>>,
 }
 
 impl Replica {
+    /// Tells it to leave, as SIGTERM does; returns once it has.
+    pub async fn leaves(mut self) {
+        drop(self.tell.take());
+        self.task.await.unwrap();
+    }
+
     /// Stops it at the so-manieth write or push from now on.
     pub fn stop_after(&self, writes: usize, how: Stop) {
         *self.hand.stop_after.lock().unwrap() = Some((writes, how));
@@ -417,7 +440,7 @@ pub struct Replicas {
     pub cluster: SimCluster,
     pub checker: Arc<Mutex<Checker>>,
     log: Arc<Mutex<Vec<Did>>>,
-    silent: Arc<Mutex<BTreeSet<&'static str>>>,
+    silent: Arc<Mutex<BTreeMap<&'static str, Silent>>>,
     world: JoinHandle<()>,
 }
 
@@ -445,6 +468,7 @@ impl Replicas {
     /// Starts a controller whose clock runs at `rate`.
     pub fn start(&self, who: &'static str, rate: f64) -> Replica {
         let (stopped, mut is_stopped) = watch::channel(false);
+        let (tell, told) = oneshot::channel::<()>();
         let hand = Hand {
             who,
             clock: self.clock.clone(),
@@ -469,7 +493,8 @@ impl Replicas {
         };
         let hands = hand.clone();
         let run = async move {
-            let leading = lease.while_leading(std::future::pending(), |fence| {
+            let stop = async move { drop(told.await) }.shared();
+            let leading = lease.while_leading(stop.clone(), |fence| {
                 let ports = Ports {
                     repository: Arc::new(Pen(hands.clone())),
                     cluster: Arc::new(Eyes::new(hands.clone())),
@@ -478,7 +503,7 @@ impl Replicas {
                     tell: Arc::new(Outside::new(clock.clone())),
                     clock: clock.clone(),
                 };
-                let run = controller::run(fenced(ports, &fence), Options::default(), None, std::future::pending());
+                let run = controller::run(fenced(ports, &fence), Options::default(), None, stop.clone());
                 run.map(Ok::<(), Infallible>)
             });
             let _ = leading.await;
@@ -495,17 +520,22 @@ impl Replicas {
                 }
             }
         });
-        Replica { standing: seen, hand, task }
+        Replica { standing: seen, hand, task, tell: Some(tell) }
     }
 
     /// Lets every write of a controller to the lease go unanswered, or no longer.
-    pub fn silence(&self, who: &'static str, silent: bool) {
+    pub fn silence(&self, who: &'static str, silent: Option<Silent>) {
         let mut all = self.silent.lock().unwrap();
-        if silent {
-            all.insert(who)
-        } else {
-            all.remove(who)
+        match silent {
+            Some(silent) => all.insert(who, silent),
+            None => all.remove(who),
         };
+    }
+
+    /// Who has the lease, as the cluster says; "" where nobody has.
+    pub fn holder(&self) -> String {
+        let lease = self.cluster.with(|world| world.api.get("leases.coordination.k8s.io", "kube-system", "locktender"));
+        lease.and_then(|lease| Some(lease["spec"]["holderIdentity"].as_str()?.to_owned())).unwrap_or_default()
     }
 
     /// Returns what a controller did, in order.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::simulation::{
-    replicas::{LEASE, Replica, Replicas, Stop},
+    replicas::{LEASE, Replica, Replicas, Silent, Stop},
     rollouts,
 };
 
@@ -119,7 +119,7 @@ async fn fault_09_clocks_of_twice_and_half_the_rate() {
         // In the middle of a release renewals get no answer any more, and everything else does.
         merge(&replicas);
         replicas.until("it goes on", || at_in(&replicas, "2.0") >= 2).await;
-        replicas.silence("A", true);
+        replicas.silence("A", Some(Silent::Unheard));
         replicas.until("B leads", || b.leads()).await;
         let taken = replicas.clock.time();
         replicas.completed(2).await;
@@ -135,12 +135,29 @@ async fn fault_09_clocks_of_twice_and_half_the_rate() {
 async fn fault_09_slow_renewals_do_not_cost_the_lease() {
     let (replicas, a, b) = two(1.0, 1.0).await;
     for _ in 0..20 {
-        replicas.silence("A", true);
+        replicas.silence("A", Some(Silent::Unheard));
         tokio::time::sleep(Duration::from_millis(3_500)).await;
-        replicas.silence("A", false);
+        replicas.silence("A", None);
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
     assert!(a.leads() && !b.leads());
+}
+
+/// Its last renewals were carried out and never answered: a moment ago, for so long that it does not lead any more, or
+/// for so long that it tries to take what it has.
+#[tokio::test(start_paused = true)]
+async fn fault_05_who_leaves_gives_the_lease_back_whatever_became_of_its_renewals() {
+    for unanswered in [Duration::ZERO, Duration::from_millis(3_100), LEASE / 2 + Duration::from_millis(100), LEASE] {
+        let replicas = Replicas::new(&[]);
+        let a = replicas.start("A", 1.0);
+        replicas.until("A leads", || a.leads()).await;
+        replicas.silence("A", Some(Silent::CarriedOut));
+        tokio::time::sleep(unanswered).await;
+        assert_eq!(replicas.holder(), "A");
+        replicas.silence("A", None);
+        a.leaves().await;
+        assert_eq!(replicas.holder(), "", "after {unanswered:?} without an answer");
+    }
 }
 
 fn at_in(replicas: &Replicas, tag: &str) -> usize {

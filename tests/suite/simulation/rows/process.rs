@@ -128,6 +128,16 @@ async fn fault_10_a_newer_controllers_state_is_not_touched() {
             (DEPLOYMENT, Some(&manifest("2.0"))),
         ],
     );
+    // There is something to put back, and the anchor is there at once; Git is not.
+    sim.cluster.with(|world| {
+        let mut handle = world.api.get("deployments.apps", "shop", "checkout").unwrap().as_ref().clone();
+        handle["metadata"]["annotations"]
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| !name.starts_with("locktender.dev/"));
+        world.api.update(handle, None).unwrap();
+    });
+    sim.git.trouble(|trouble| trouble.slow = Duration::from_secs(50));
     let before = (sim.git.tip_now(), written(&sim).len());
     sim.start();
     sim.pass(Duration::from_secs(3600)).await;
