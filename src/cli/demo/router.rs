@@ -37,7 +37,7 @@ pub enum Router {
     /// The Gateway `public`, an object of the release repository.
     Gateway,
     /// A HAProxy.
-    Haproxy(Haproxy),
+    Haproxy(Box<Haproxy>),
 }
 
 /// A HAProxy that ends with the demo.
@@ -91,7 +91,7 @@ impl Router {
         match kind {
             Kind::Service => Ok(Self::Service),
             Kind::Gateway => Ok(Self::Gateway),
-            Kind::Haproxy => Haproxy::start(backend).await.map(Self::Haproxy),
+            Kind::Haproxy => Ok(Self::Haproxy(Box::new(Haproxy::start(backend).await?))),
         }
     }
 
