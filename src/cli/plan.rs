@@ -264,6 +264,7 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     }
     notes.extend(plan.iter().flat_map(|plan| handed_over(plan, stable, target)));
     notes.extend(plan.iter().flat_map(rough_weights));
+    notes.extend(plan.iter().flat_map(routed));
     let is_first = plan.as_ref().is_some_and(|plan| plan.from.is_none() && plan.policy.is_some());
     if is_first && !merged.asks_cluster {
         let why = "no cluster was asked: a Deployment that runs there already is taken over instead; --kubeconfig asks";
@@ -304,6 +305,30 @@ fn handed_over(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) ->
     if !moves.is_empty() {
         notes
             .push(format!("moves pods to another unit ({moves}), so it asks for a confirm before anything is touched"));
+    }
+    notes
+}
+
+/// Says who shares requests out, and which go to the new version whatever its weight.
+fn routed(plan: &Plan) -> Vec<String> {
+    let router = plan.policy.as_ref().and_then(|policy| policy.spec.strategy.beside()?.router);
+    // An install has no other side to share with.
+    let Some(router) = router.filter(|_| plan.stages.len() > 1) else { return Vec::new() };
+    let mut notes = vec![format!("requests are shared out by {router}")];
+    for (before, stage) in plan.stages.iter().zip(plan.stages.iter().skip(1)) {
+        for route in stage.headers.iter().filter(|route| !before.headers.contains(route)) {
+            notes.push(format!("{}: requests with {route} go to the new version", stage.name));
+        }
+        let copies = stage.mirror.filter(|_| stage.mirror != before.mirror);
+        notes.extend(
+            copies.map(|share| format!("{}: the new version gets a copy of {share} of the requests", stage.name)),
+        );
+        if let Some(affinity) = stage.affinity.as_ref().filter(|_| before.affinity.is_none()) {
+            notes.push(format!(
+                "{}: who was on the new version stays there, by the cookie {}",
+                stage.name, affinity.cookie
+            ));
+        }
     }
     notes
 }

@@ -125,8 +125,8 @@ fn alone_it_ends_with_a_table_in_which_everything_is_as_promised() {
 }
 
 /// Runs a demo alone to its end, and returns its closing table, the words of each line one space apart.
-fn closing_table(strategy: &str, header: &str) -> (Vec<String>, String) {
-    let mut demo = Demo::start(&["--yes", "--strategy", strategy]);
+fn closing_table(args: &[&str], header: &str) -> (Vec<String>, String) {
+    let mut demo = Demo::start(&[&["--yes", "--strategy"], args].concat());
     demo.until(header);
     let (code, told, temporary) = demo.end();
     assert_eq!(code, Some(0), "{}", told.join("\n"));
@@ -137,7 +137,8 @@ fn closing_table(strategy: &str, header: &str) -> (Vec<String>, String) {
 
 #[test]
 fn a_canary_grows_under_load_and_one_that_answers_errors_goes_back_by_itself() {
-    let (table, told) = closing_table("canary", "by v1  by v2");
+    let (table, told) = closing_table(&["canary"], "by v1  by v2");
+    assert!(told.contains("calls `reviews` by the sandbox's gateway for ever"), "{told}");
     for (row, start) in table[1..4].iter().zip(["✓ v2: weight-20 2 ", "✓ v2: weight-40 4 ", "✓ v2: weight-60 6 "])
     {
         assert!(row.starts_with(start), "{told}");
@@ -151,8 +152,25 @@ fn a_canary_grows_under_load_and_one_that_answers_errors_goes_back_by_itself() {
 }
 
 #[test]
-fn a_switch_loses_no_request_and_what_is_not_well_gets_none_or_is_switched_back() {
-    let (table, told) = closing_table("blue-green", "new connections reached");
+fn a_switch_by_haproxy_loses_no_request_and_what_is_not_well_gets_none_or_is_switched_back() {
+    a_switch_loses_no_request(&["blue-green"], "HAProxy");
+}
+
+#[test]
+fn a_switch_of_the_service_alone_is_told_the_same() {
+    a_switch_loses_no_request(&["blue-green", "--router", "service"], "the Service");
+}
+
+#[test]
+fn batches_take_no_router() {
+    let (code, told, temporary) = Demo::start(&["--yes", "--router", "gateway"]).end();
+    assert_eq!((code, told), (Some(2), Vec::new()));
+    assert!(is_empty(temporary.path()));
+}
+
+fn a_switch_loses_no_request(args: &[&str], router: &str) {
+    let (table, told) = closing_table(args, "new connections reached");
+    assert!(told.contains(&format!("calls `checkout` by {router} for ever")), "{told}");
     assert!(table[1].starts_with("✓ 2.0 is switched to ") && table[1].ends_with(" 0 1.9, then 2.0"), "{told}");
     assert!(table[2].starts_with("✓ 2.1 is never switched to ") && table[2].ends_with(" 0 2.0"), "{told}");
     assert!(

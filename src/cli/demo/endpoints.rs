@@ -124,6 +124,30 @@ impl Endpoints {
         endpoints
     }
 
+    /// Returns where the Gateway takes requests, once its status says so.
+    pub async fn gateway(&self) -> String {
+        loop {
+            match self.gateway_now().await {
+                Ok(Some(address)) => return address,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the gateway is looked for again"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn gateway_now(&self) -> Result<Option<String>, reqwest::Error> {
+        let path = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/public";
+        let gateway: Value = self.get(path).send().await?.json().await?;
+        let address = gateway["status"]["addresses"][0]["value"].as_str();
+        Ok(address.map(|address| format!("{address}:{}", gateway["spec"]["listeners"][0]["port"])))
+    }
+
+    /// Returns the digest of a pod; `None` where it is gone.
+    pub async fn digest(&self, pod: &str) -> Option<String> {
+        self.pod(pod).await.ok().map(|(_, digest)| digest)
+    }
+
     async fn pod(&self, name: &str) -> Result<(String, String), reqwest::Error> {
         let path = format!("/api/v1/namespaces/shop/pods/{name}");
         let pod: Value = self.get(&path).send().await?.error_for_status()?.json().await?;

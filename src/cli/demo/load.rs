@@ -1,4 +1,5 @@
-//! People's requests, a steady load of them: each on a connection of its own, to the next pod that the Service sends to.
+//! People's requests, a steady load of them: each on a connection of its own, to the next pod that the Service sends to, or
+//! to the router that stands before it.
 //! What came of each is kept; how many went well lately is measured on a page of its own, which analyses ask.
 
 use std::{
@@ -20,7 +21,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::endpoints::{Endpoint, Endpoints};
+use super::{
+    endpoints::{Endpoint, Endpoints},
+    router::Way,
+};
 use crate::{cli::error::Error, sandbox::server::Sandbox, server::page};
 
 /// The time between two requests.
@@ -75,6 +79,9 @@ pub struct Counts {
     /// The versions in the order in which new connections reached them.
     pub reached: Vec<String>,
 }
+
+/// A router's weights are changed one after the other: what is reached for less long than this while they are is one switch.
+const AT_ONCE: SignedDuration = SignedDuration::from_millis(100);
 
 impl Counts {
     /// Counts all requests.
@@ -133,19 +140,30 @@ impl Load {
         format!("http://{}", self.address)
     }
 
-    /// Begins to send, as soon as the Service has somebody to send to.
+    /// Begins to send, as soon as there is somebody to send to.
     ///
     /// # Errors
     ///
     /// There is no TLS provider.
-    pub fn run(mut self, sandbox: &Sandbox, service: &'static str) -> Result<Self, Error> {
+    pub fn run(mut self, sandbox: &Sandbox, service: &'static str, way: Way) -> Result<Self, Error> {
         let endpoints = Endpoints::of(sandbox)?;
         // Each request opens a connection of its own, as a new caller does.
         let client = Client::builder().timeout(Duration::from_secs(5)).no_proxy().pool_max_idle_per_host(0).build();
         let client = client.map_err(|error| Error::because("cannot make an HTTP client", &error))?;
-        let (sender, table) = watch::channel(Vec::new());
-        self.tasks.spawn(async move { endpoints.follow(service, sender).await });
-        self.tasks.spawn(send(client, table, self.log.clone()));
+        let log = self.log.clone();
+        match way {
+            Way::Pods => {
+                let (sender, table) = watch::channel(Vec::new());
+                self.tasks.spawn(async move { endpoints.follow(service, sender).await });
+                self.tasks.spawn(send(client, table, log));
+            }
+            Way::Gateway => {
+                self.tasks.spawn(async move { send_to(client, &endpoints.gateway().await, endpoints, log).await });
+            }
+            Way::Address(address) => {
+                self.tasks.spawn(async move { send_to(client, &address.to_string(), endpoints, log).await });
+            }
+        }
         if let Some(listener) = self.listener.take() {
             let log = self.log.clone();
             self.tasks.spawn(async move {
@@ -160,6 +178,7 @@ impl Load {
     /// Counts the requests that were sent in a time.
     pub fn within(&self, time: &Range<Timestamp>) -> Counts {
         let mut counts = Counts::default();
+        let mut since = None;
         for one in lock(&self.log).iter().filter(|one| time.contains(&one.at)) {
             let of_version = match one.outcome {
                 Outcome::Lost => {
@@ -171,14 +190,52 @@ impl Load {
             };
             *of_version.entry(one.version.clone()).or_default() += 1;
             if counts.reached.last() != Some(&one.version) {
-                counts.reached.push(one.version.clone());
+                let again = counts.reached.len() > 1 && counts.reached[counts.reached.len() - 2] == one.version;
+                match since {
+                    Some(since) if again && one.at.duration_since(since) < AT_ONCE => drop(counts.reached.pop()),
+                    _ => counts.reached.push(one.version.clone()),
+                }
+                since = Some(one.at);
             }
         }
         counts
     }
 }
 
-/// Sends for ever, one request after the other.
+/// Sends to a router for ever, one request after the other. Who answered is in the answer.
+async fn send_to(client: Client, address: &str, endpoints: Endpoints, log: Log) {
+    let mut digests = BTreeMap::<String, String>::new();
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        let at = Timestamp::now();
+        let answered = match answer(&client, address).await {
+            Some((outcome, pod, version)) => {
+                if !digests.contains_key(&pod) {
+                    digests.insert(pod.clone(), endpoints.digest(&pod).await.unwrap_or_default());
+                }
+                Answered { at, version, digest: digests.get(&pod).cloned().unwrap_or_default(), outcome }
+            }
+            None => Answered { at, version: String::new(), digest: String::new(), outcome: Outcome::Lost },
+        };
+        let mut log = lock(&log);
+        // Nobody calls an application before there is one.
+        if !log.is_empty() || answered.outcome == Outcome::Well {
+            log.push(answered);
+        }
+    }
+}
+
+/// Sends a request; returns what came of it, and the pod that answered and its version. `None` where no pod did.
+async fn answer(client: &Client, address: &str) -> Option<(Outcome, String, String)> {
+    let answer = client.get(format!("http://{address}/")).send().await.ok()?;
+    let outcome = if answer.status().is_success() { Outcome::Well } else { Outcome::Error };
+    let told: Value = answer.json().await.ok()?;
+    Some((outcome, told["name"].as_str()?.to_owned(), told["version"].as_str()?.to_owned()))
+}
+
+/// Sends to a Service's pods for ever, one request after the other.
 async fn send(client: Client, mut table: watch::Receiver<Vec<Endpoint>>, log: Log) {
     // Nobody calls a Service before there is one.
     if table.wait_for(|endpoints| !endpoints.is_empty()).await.is_err() {

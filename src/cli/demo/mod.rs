@@ -13,6 +13,7 @@ mod hand;
 mod load;
 mod pods;
 mod repositories;
+mod router;
 mod screen;
 mod setting;
 mod table;
@@ -25,6 +26,7 @@ use owo_colors::OwoColorize as _;
 use self::{
     hand::Hand,
     load::Load,
+    router::{Kind, Router, has_haproxy},
     screen::Screen,
     setting::{Setting, Told},
     table::Verdict,
@@ -43,11 +45,15 @@ use super::{
 ///
 /// Exit codes: 0 all of it is as promised, 1 something is not.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  locktender demo\n  locktender demo --strategy canary --yes")]
+#[command(after_help = "Examples:\n  locktender demo\n  locktender demo --strategy canary --yes\n  \
+                  locktender demo --strategy blue-green --router service")]
 pub(super) struct Args {
     /// How it is released
     #[arg(long, value_enum, default_value_t = Strategy::Batched)]
     strategy: Strategy,
+    /// By what way requests come; without it a canary takes the gateway, a switch HAProxy where this machine has it
+    #[arg(long, value_enum)]
+    router: Option<Kind>,
     /// Run alone, in about a minute: type the commands as soon as they are shown
     #[arg(short, long)]
     yes: bool,
@@ -84,8 +90,22 @@ impl Strategy {
         }
     }
 
+    /// Starts the router that was asked for, else the one that belongs to the strategy, as far as this machine has it.
+    async fn router(self, asked: Option<Kind>) -> Result<Router, Error> {
+        let kind = match (self, asked) {
+            (Self::Batched, Some(_)) => {
+                return Err(Error::usage("batches need no router: `--router` goes with a canary or a switch"));
+            }
+            (_, Some(kind)) => kind,
+            (Self::Canary, None) => Kind::Gateway,
+            (Self::BlueGreen, None) if has_haproxy() => Kind::Haproxy,
+            _ => Kind::Service,
+        };
+        Router::start(kind, self.app()).await
+    }
+
     /// Starts what it happens on, with the load where there is one.
-    async fn setting(self, push_interval: Option<Duration>) -> Result<(Setting, Option<Load>), Error> {
+    async fn setting(self, router: &Router, push_interval: Option<Duration>) -> Result<(Setting, Option<Load>), Error> {
         let (files, first) = match self {
             Self::Batched => (batched::FILES, batched::FIRST),
             Self::Canary => (canary::FILES, canary::FIRST),
@@ -94,10 +114,11 @@ impl Strategy {
         let load = if self == Self::Batched { None } else { Some(Load::bind().await?) };
         let page = load.as_ref().map(Load::page).unwrap_or_default();
         // Metrics are asked of the load, which takes whatever address is free.
-        let files: Vec<(&str, String)> =
-            files.iter().map(|(path, text)| (*path, text.replace("http://load.example", &page))).collect();
+        let files = router.files(self.app(), files);
+        let files: Vec<(String, String)> =
+            files.into_iter().map(|(path, text)| (path, text.replace("http://load.example", &page))).collect();
         let setting = Setting::start(&files, first, push_interval).await?;
-        let load = load.map(|load| load.run(&setting.sandbox, self.app())).transpose()?;
+        let load = load.map(|load| load.run(&setting.sandbox, self.app(), router.way())).transpose()?;
         Ok((setting, load))
     }
 }
@@ -116,10 +137,11 @@ pub(super) async fn run(args: &Args) -> Outcome {
     }
     let started = Instant::now();
     let mut screen = Screen::new();
-    let (setting, load) = args.strategy.setting(args.yes.then_some(PUSH_INTERVAL)).await?;
+    let router = args.strategy.router(args.router).await?;
+    let (setting, load) = args.strategy.setting(&router, args.yes.then_some(PUSH_INTERVAL)).await?;
     let teller = Teller::new(&setting, &mut screen, Hand::new(args.yes), args.strategy.app(), args.strategy.steps());
     let shown = tokio::select! {
-        shown = show(args.strategy, teller, load.as_ref(), started) => shown,
+        shown = show(args.strategy, teller, load.as_ref().map(|load| (load, &router)), started) => shown,
         stopped = stopped() => stopped.and_then(|()| Err(Error::failed("interrupted: everything was stopped"))),
     };
     screen.still();
@@ -130,15 +152,15 @@ pub(super) async fn run(args: &Args) -> Outcome {
     shown
 }
 
-async fn show(strategy: Strategy, mut teller: Teller<'_>, load: Option<&Load>, started: Instant) -> Outcome {
+async fn show(strategy: Strategy, mut teller: Teller<'_>, load: Option<(&Load, &Router)>, started: Instant) -> Outcome {
     let verdict = match (strategy, load) {
-        (Strategy::Canary, Some(load)) => {
-            let seen = canary::tell(&mut teller, load).await?;
+        (Strategy::Canary, Some((load, router))) => {
+            let seen = canary::tell(&mut teller, load, router).await?;
             let verify = trail(&mut teller, canary::APP).await?;
             canary::verdict(teller.setting, load, &seen, verify).await?
         }
-        (Strategy::BlueGreen, Some(load)) => {
-            let seen = blue_green::tell(&mut teller, load).await?;
+        (Strategy::BlueGreen, Some((load, router))) => {
+            let seen = blue_green::tell(&mut teller, load, router).await?;
             let verify = trail(&mut teller, blue_green::APP).await?;
             blue_green::verdict(teller.setting, load, &seen, verify).await?
         }

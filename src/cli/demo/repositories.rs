@@ -34,7 +34,7 @@ impl Repositories {
     /// # Errors
     ///
     /// There is no `git`, or it says no.
-    pub async fn make(directory: &Path, files: &[(&str, String)], first: &str) -> Result<Self, Error> {
+    pub async fn make(directory: &Path, files: &[(String, String)], first: &str) -> Result<Self, Error> {
         let clone = Self { path: directory.join("clone"), remote: directory.join("release.git") };
         let (path, remote) = (clone.path.display().to_string(), clone.remote.display().to_string());
         git(directory, &["init", "--quiet", "--bare", "--initial-branch=main", &remote]).await?;

@@ -60,12 +60,17 @@ impl Setting {
     /// # Errors
     ///
     /// There is no `git`, no room, or no port to listen on.
-    pub async fn start(files: &[(&str, String)], first: &str, push_interval: Option<Duration>) -> Result<Self, Error> {
+    pub async fn start(
+        files: &[(String, String)],
+        first: &str,
+        push_interval: Option<Duration>,
+    ) -> Result<Self, Error> {
         let directory = tempfile::Builder::new().prefix("locktender-demo-").tempdir();
         let directory = directory.map_err(|error| Error::because("cannot make a temporary directory", &error))?;
         let repositories = Repositories::make(directory.path(), files, first).await?;
         let kubeconfig = directory.path().join("kubeconfig");
-        let sandbox = SandboxOptions { kubeconfig: Some(kubeconfig.clone()), ..SandboxOptions::default() };
+        let sandbox =
+            SandboxOptions { kubeconfig: Some(kubeconfig.clone()), gateway_api: true, ..SandboxOptions::default() };
         let sandbox = Sandbox::start(sandbox).await;
         let sandbox = sandbox.map_err(|error| Error::because("cannot start the sandbox", &error))?;
         let ports = ports(&repositories, &kubeconfig, &directory.path().join("mirror")).await?;

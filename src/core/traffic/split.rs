@@ -1,6 +1,6 @@
 //! What share of the traffic the new side gets, and which requests go there whatever the share.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,27 @@ pub enum Matcher {
     Prefix(String),
     /// A regular expression, in the router's own dialect, takes all of it.
     Regex(String),
+}
+
+impl fmt::Display for HeaderRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let matches: Vec<String> = self.matches.iter().map(ToString::to_string).collect();
+        f.write_str(&matches.join(" and "))
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Subject::Header(name) => write!(f, "header {name} ")?,
+            Subject::Cookie(name) => write!(f, "cookie {name} ")?,
+        }
+        match &self.value {
+            Matcher::Exact(text) => write!(f, "`{text}`"),
+            Matcher::Prefix(text) => write!(f, "beginning with `{text}`"),
+            Matcher::Regex(text) => write!(f, "like `{text}`"),
+        }
+    }
 }
 
 impl Matcher {
@@ -168,5 +189,17 @@ mod tests {
         let routes = split.header_routes();
         assert_eq!(routes.len(), 1);
         assert_eq!(routes[0].matches[0].subject, Subject::Cookie("side".to_owned()));
+    }
+
+    #[test]
+    fn a_header_route_is_told_in_words() {
+        let one = |subject, value| Match { subject, value };
+        let matches = vec![
+            one(Subject::Header("x-staff".to_owned()), Matcher::Exact("yes".to_owned())),
+            one(Subject::Header("x-user".to_owned()), Matcher::Prefix("a".to_owned())),
+            one(Subject::Cookie("beta".to_owned()), Matcher::Regex("[12]".to_owned())),
+        ];
+        let told = "header x-staff `yes` and header x-user beginning with `a` and cookie beta like `[12]`";
+        assert_eq!(HeaderRoute { matches }.to_string(), told);
     }
 }

@@ -184,6 +184,8 @@ async fn get(address: &str, path: &str) -> io::Result<u16> {
 /// What a container answers.
 struct Page {
     body: String,
+    /// What it says where it is told to fail.
+    failure: String,
     server_errors: AtomicBool,
     never_ready: AtomicBool,
     sick: AtomicBool,
@@ -202,7 +204,7 @@ const BUCKETS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 5.0];
 
 impl Page {
     fn new(container: &ContainerSpec) -> Self {
-        let body = json!({
+        let mut body = json!({
             "app": container.app,
             "version": version(&container.image),
             "image": container.image,
@@ -210,10 +212,13 @@ impl Page {
             "unit": container.unit,
             "node": container.node,
         });
+        let answer = format!("{body}\n");
+        body["error"] = "told to fail".into();
         let labels =
             format!("app=\"{}\",pod=\"{}\",version=\"{}\"", container.app, container.pod, version(&container.image));
         Self {
-            body: format!("{body}\n"),
+            body: answer,
+            failure: format!("{body}\n"),
             server_errors: AtomicBool::new(container.manner.server_errors),
             never_ready: AtomicBool::new(container.manner.never_ready),
             sick: AtomicBool::new(container.manner.sick),
@@ -278,7 +283,7 @@ impl Page {
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 if self.server_errors.load(Ordering::Relaxed) {
                     self.errors.fetch_add(1, Ordering::Relaxed);
-                    return (500, JSON, json!({"error": "told to fail"}).to_string());
+                    return (500, JSON, self.failure.clone());
                 }
                 (200, JSON, self.body.clone())
             }

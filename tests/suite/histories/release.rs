@@ -35,6 +35,7 @@ use locktender::{
         nodes::NodeSpec,
         pace::Pace,
         server::Sandbox,
+        traffic::definitions::definitions,
         world::{World, WorldOptions},
     },
 };
@@ -311,7 +312,11 @@ impl Release {
                 let nodes = units.iter().map(|(unit, count)| (unit.as_str(), *count));
                 let nodes = NodeSpec::of_units(nodes, capacity);
                 let options = WorldOptions { seed: 7, now: clock.time(), nodes, pace: Pace::simulated() };
-                let cluster = SimCluster::new(World::new(options), clock.clone());
+                let mut world = World::new(options);
+                for definition in definitions() {
+                    world.api.create(definition).unwrap();
+                }
+                let cluster = SimCluster::new(world, clock.clone());
                 let world = tokio::spawn(cluster.clone().live());
                 Ground::Simulation { disk: DiskGit::open(remote.path()), clock, cluster, world }
             }

@@ -4,67 +4,46 @@
 //! `LOCKTENDER_LOAD=all` goes through twenty switches and ten canaries; otherwise it is a sample.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use locktender::core::{ledger::Event, rollout::report::Activity};
+use locktender::core::{
+    ledger::{Event, Record},
+    rollout::report::Activity,
+};
 use serde_json::Value;
 
 use super::{
     blue_green::{blue_green, with_service},
     canary::canary,
+    routed::{self, GATEWAY_FIELDS, haproxy_fields},
     *,
 };
-use crate::histories::release::{Place, Release, two_units};
+use crate::{
+    histories::release::{Place, Release, two_units},
+    traffic::{
+        haproxy::Haproxy,
+        load::{Connection, ask},
+    },
+};
 
-/// A connection that is kept for so many requests: less long than the old side stays.
+/// A connection straight to a pod is kept for so many requests: less long than the old side stays.
 const KEPT: u32 = 3;
 
-/// Asks on a connection; returns the version that answered.
-fn ask(connection: &mut BufReader<TcpStream>) -> Result<String, String> {
-    let told = |error: std::io::Error| error.to_string();
-    connection.get_mut().write_all(b"GET / HTTP/1.1\r\nhost: checkout\r\n\r\n").map_err(told)?;
-    let (mut status, mut length) = (String::new(), 0);
-    connection.read_line(&mut status).map_err(told)?;
-    loop {
-        let mut line = String::new();
-        connection.read_line(&mut line).map_err(told)?;
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    connection.read_exact(&mut body).map_err(told)?;
-    if !status.starts_with("HTTP/1.1 200") {
-        return Err(status);
-    }
-    let body: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    Ok(body["version"].as_str().unwrap_or_default().to_owned())
-}
-
-fn connect(address: &str) -> Result<BufReader<TcpStream>, String> {
-    let connection = TcpStream::connect(address).map_err(|error| format!("{address}: {error}"))?;
-    connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    Ok(BufReader::new(connection))
-}
-
-/// A client that knows a Service by its EndpointSlices, as kube-proxy does.
+/// A client that knows a Service by its EndpointSlices, as kube-proxy does, or a router by its address.
 #[derive(Default)]
 pub(super) struct Load {
     pub(super) asked: usize,
     pub(super) failed: Vec<String>,
     /// The versions in the order in which new connections reached them.
     reached: Vec<String>,
-    kept: Option<(BufReader<TcpStream>, u32)>,
+    kept: Option<(Connection, u32)>,
+    router: Option<SocketAddr>,
 }
 
 impl Load {
-    async fn endpoints(release: &Release) -> Vec<String> {
+    async fn endpoints(release: &Release) -> Vec<SocketAddr> {
         let path = "apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
         let slices = release.list(path, "endpointslices.discovery.k8s.io").await;
         let of_it =
@@ -73,31 +52,72 @@ impl Load {
             let port = slice["ports"][0]["port"].clone();
             let ready =
                 slice["endpoints"].as_array().into_iter().flatten().filter(|it| it["conditions"]["ready"] != false);
-            ready.map(|it| format!("{}:{port}", it["addresses"][0].as_str().unwrap())).collect::<Vec<_>>()
+            let address = |it: &Value| format!("{}:{port}", it["addresses"][0].as_str().unwrap()).parse().unwrap();
+            ready.map(address).collect::<Vec<_>>()
         };
         of_it.flat_map(|slice| one(slice)).collect()
     }
 
     /// Asks once on a new connection, and once on one that is kept.
     pub(super) async fn turn(&mut self, release: &Release) {
-        let endpoints = Self::endpoints(release).await;
         self.asked += 2;
-        if endpoints.is_empty() {
-            return self.failed.push("nobody is there".to_owned());
-        }
-        let address = &endpoints[self.asked / 2 % endpoints.len()];
-        match connect(address).and_then(|mut connection| ask(&mut connection)) {
-            Ok(version) if self.reached.last() == Some(&version) => {}
-            Ok(version) => self.reached.push(version),
-            Err(why) => self.failed.push(why),
-        }
-        let kept = match self.kept.take().filter(|(_, left)| *left > 0) {
-            Some(kept) => Ok(kept),
-            None => connect(address).map(|connection| (connection, KEPT)),
+        let address = match self.router {
+            Some(router) => router,
+            None => match Self::endpoints(release).await.as_slice() {
+                [] => return self.failed.push("nobody is there".to_owned()),
+                endpoints => endpoints[self.asked / 2 % endpoints.len()],
+            },
         };
-        match kept.and_then(|(mut connection, left)| ask(&mut connection).map(|_| (connection, left - 1))) {
-            Ok(kept) => self.kept = Some(kept),
-            Err(why) => self.failed.push(format!("kept: {why}")),
+        match ask(address, &[]).await {
+            Ok(reply) if reply.status != 200 => self.failed.push(reply.head.first),
+            Ok(reply) if self.reached.last() == Some(&reply.version()) => {}
+            Ok(reply) => self.reached.push(reply.version()),
+            Err(why) => self.failed.push(format!("{address}: {why}")),
+        }
+        if let Err(why) = self.keep_on(address).await {
+            self.failed.push(format!("kept: {why}"));
+        }
+    }
+
+    async fn keep_on(&mut self, address: SocketAddr) -> Result<(), String> {
+        let told = |error: std::io::Error| error.to_string();
+        let (mut connection, left) = match self.kept.take().filter(|(_, left)| *left > 0) {
+            Some(kept) => kept,
+            // A router's connections outlive the pods behind it.
+            None => {
+                (Connection::open(address).await.map_err(told)?, if self.router.is_some() { u32::MAX } else { KEPT })
+            }
+        };
+        let reply = connection.get("/", &[]).await.map_err(told)?;
+        if !reply.head.closes("") {
+            self.kept = Some((connection, left - 1));
+        }
+        if reply.status == 200 { Ok(()) } else { Err(reply.head.first) }
+    }
+}
+
+/// By what way requests come.
+enum Door {
+    Service,
+    Gateway,
+    Haproxy(Box<Haproxy>),
+}
+
+impl Door {
+    /// What a policy says of it.
+    fn fields(&self) -> String {
+        match self {
+            Self::Service => String::new(),
+            Self::Gateway => GATEWAY_FIELDS.to_owned(),
+            Self::Haproxy(haproxy) => haproxy_fields(haproxy),
+        }
+    }
+
+    async fn address(&self, release: &Release) -> Option<SocketAddr> {
+        match self {
+            Self::Service => None,
+            Self::Gateway => Some(routed::address(release).await),
+            Self::Haproxy(haproxy) => Some(haproxy.config.bind),
         }
     }
 }
@@ -109,16 +129,24 @@ struct Loaded {
     began: Instant,
     /// How many rollouts there were.
     number: u32,
+    /// Whether the router changes its weights one after the other, so that a switch has a moment in which both serve.
+    gradual: bool,
 }
 
 impl Loaded {
     /// 1.0 is installed.
-    async fn new(policy: &str) -> Self {
-        let manifest = with_service("1.0");
-        let files = [(POLICY_FILE, policy), (APP_FILE, &*app("")), (DEPLOYMENT, &*manifest)];
+    async fn new(policy: &str, door: &Door) -> Self {
+        let (app, manifest) = (app(""), with_service("1.0"));
+        let mut files = vec![(POLICY_FILE, policy), (APP_FILE, &*app), (DEPLOYMENT, &*manifest)];
+        let route = routed::files();
+        if matches!(door, Door::Gateway) {
+            files.extend(route.iter().map(|(path, text)| (*path, text.as_str())));
+        }
         let release = Release::on(Place::Sandbox, &files, two_units(), 10).await;
         release.until("checkout", "1.0 is stable", |seen| seen.is(1, Activity::Stable)).await;
-        Self { release, load: Load::default(), began: Instant::now(), number: 1 }
+        let load = Load { router: door.address(&release).await, ..Load::default() };
+        let gradual = matches!(door, Door::Haproxy(_));
+        Self { release, load, began: Instant::now(), number: 1, gradual }
     }
 
     fn is_over(&self, event: Event) -> bool {
@@ -126,22 +154,51 @@ impl Loaded {
         ledger.get(&self.number).is_some_and(|all| all.iter().any(|one| one.event == event))
     }
 
-    /// Somebody merges another version; returns its name.
-    fn merge(&mut self) -> String {
+    /// Asks, and holds new connections to what the ledger says: once a switch is recorded to be done, nobody reaches the
+    /// version before it.
+    async fn turn(&mut self) {
+        let switched = self.is_switched();
+        self.load.turn(&self.release).await;
+        // The machine has two cores, and others on them.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let reached = &mut self.load.reached;
+        if let [.., before, _, now] = reached.as_slice()
+            && before == now
+            && self.gradual
+            && !switched
+        {
+            reached.pop();
+        }
+    }
+
+    /// Returns whether the rollout's last switch, there or back, is recorded to be done.
+    fn is_switched(&self) -> bool {
+        let ledger = self.release.ledger("checkout");
+        let Some(all) = ledger.get(&self.number) else { return false };
+        if all.iter().any(|one| one.event == Event::Aborting) {
+            return all.iter().any(|one| one.event == Event::Aborted);
+        }
+        let at_switch = |one: &Record| one.stage.as_ref().is_some_and(|stage| stage.as_str() == "switch");
+        all.iter().any(|one| one.event == Event::StageWaiting && at_switch(one))
+    }
+
+    /// Somebody merges another version, under this policy; returns its name.
+    fn merge(&mut self, policy: &str) -> String {
         self.number += 1;
         let tag = format!("{}.0", self.number);
         self.release.commit(&tag, |clone| {
             clone.write(DEPLOYMENT, &with_service(&tag));
+            clone.write(POLICY_FILE, policy);
         });
         tag
     }
 
     /// Somebody merges another version, and requests go on until it is out.
-    async fn complete(&mut self) -> String {
-        let tag = self.merge();
+    async fn complete(&mut self, policy: &str) -> String {
+        let tag = self.merge(policy);
         while !self.is_over(Event::Completed) {
             assert!(!self.is_over(Event::Aborted), "{tag} went back");
-            self.load.turn(&self.release).await;
+            self.turn().await;
         }
         tag
     }
@@ -159,42 +216,49 @@ fn times(few: u32, all: u32) -> u32 {
     if std::env::var("LOCKTENDER_LOAD").is_ok_and(|load| load == "all") { all } else { few }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_in_switches_and_on_the_way_back() {
-    let policy =
-        blue_green("confirm: none\nwatch: {duration: 1s}\nscaleDownDelaySeconds: 2\ngraceful: {gracePeriodSeconds: 1}");
-    let mut loaded = Loaded::new(&policy).await;
+/// Switches, and goes back from the last one; no new connection reaches a version that should not serve.
+async fn switches(what: &str, door: Door) {
+    let policy = |watch: &str| {
+        let fields = format!("confirm: none\nwatch: {{duration: {watch}}}\nscaleDownDelaySeconds: 2\n");
+        blue_green(&(door.fields() + &fields + "graceful: {gracePeriodSeconds: 1}"))
+    };
+    let short = policy("1s");
+    let mut loaded = Loaded::new(&short, &door).await;
     let mut released = vec!["1.0".to_owned()];
     for _ in 0..times(4, 20) {
-        released.push(loaded.complete().await);
+        released.push(loaded.complete(&short).await);
     }
     assert_eq!(loaded.load.reached, released, "never the one before again");
     // Switched, and aborted while it is watched.
-    let last = loaded.merge();
-    let mut aborted = false;
-    while !loaded.is_over(Event::Aborted) && !loaded.is_over(Event::Completed) {
-        loaded.load.turn(&loaded.release).await;
-        if !aborted && loaded.load.reached.last() == Some(&last) {
-            aborted = true;
-            let path = format!("rollouts/checkout/{:04}/abort.yaml", loaded.number);
-            loaded.release.commit("abort", |clone| {
-                clone.write(&path, "");
-            });
-        }
+    let last = loaded.merge(&policy("1h"));
+    while !loaded.is_switched() {
+        loaded.turn().await;
     }
-    assert!(loaded.is_over(Event::Aborted), "it was aborted in time");
-    assert_eq!(loaded.load.reached.split_off(released.len()), [last, released.pop().unwrap()]);
-    loaded.none_failed(&format!("{} switches, and one back", released.len()));
+    loaded.turn().await;
+    assert_eq!(loaded.load.reached.split_off(released.len()), [&*last]);
+    let path = format!("rollouts/checkout/{:04}/abort.yaml", loaded.number);
+    loaded.release.commit("abort", |clone| {
+        clone.write(&path, "");
+    });
+    loaded.load.reached = vec![last.clone()];
+    while !loaded.is_over(Event::Aborted) {
+        loaded.turn().await;
+    }
+    loaded.turn().await;
+    assert_eq!(loaded.load.reached, [last, released.pop().unwrap()]);
+    loaded.none_failed(&format!("{what}: {} switches, and one back", released.len()));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_while_canaries_grow() {
-    let mut loaded = Loaded::new(&canary("steps:\n- setWeight: 50\ngraceful: {gracePeriodSeconds: 1}")).await;
+/// Grows canaries; only the two versions that a rollout is about are reached, and after it only the new one.
+async fn canaries(what: &str, door: Door) {
+    let delay = if matches!(door, Door::Service) { "" } else { "scaleDownDelaySeconds: 1\n" };
+    let policy = canary(&(door.fields() + delay + "steps:\n- setWeight: 50\ngraceful: {gracePeriodSeconds: 1}"));
+    let mut loaded = Loaded::new(&policy, &door).await;
     let mut before = "1.0".to_owned();
     let count = times(2, 10);
     for _ in 0..count {
         loaded.load.reached.clear();
-        let tag = loaded.complete().await;
+        let tag = loaded.complete(&policy).await;
         let strangers = loaded.load.reached.iter().filter(|version| **version != before && **version != tag);
         assert_eq!(strangers.count(), 0, "{:?}", loaded.load.reached);
         loaded.load.reached.clear();
@@ -204,5 +268,35 @@ async fn no_request_fails_while_canaries_grow() {
         assert_eq!(loaded.load.reached, [&*tag], "once it is out, nothing else is reached");
         before = tag;
     }
-    loaded.none_failed(&format!("{count} canaries"));
+    loaded.none_failed(&format!("{what}: {count} canaries"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_in_switches_and_on_the_way_back() {
+    switches("a Service", Door::Service).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_canaries_grow() {
+    canaries("a Service", Door::Service).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_in_switches_and_on_the_way_back_by_a_gateway() {
+    switches("a gateway", Door::Gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_canaries_grow_by_a_gateway() {
+    canaries("a gateway", Door::Gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_in_switches_and_on_the_way_back_by_haproxy() {
+    switches("HAProxy", Door::Haproxy(Box::new(Haproxy::start().await))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_canaries_grow_by_haproxy() {
+    canaries("HAProxy", Door::Haproxy(Box::new(Haproxy::start().await))).await;
 }

@@ -18,7 +18,9 @@ mod load;
 mod real;
 mod restarts;
 mod routed;
+mod routers;
 mod stateful_set;
+mod traces;
 
 use self::transcript::Transcript;
 

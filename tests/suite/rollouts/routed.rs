@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use locktender::core::{rollout::report::Activity, traffic::haproxy::OURS};
+use locktender::{
+    core::{ledger::Event, rollout::report::Activity, traffic::haproxy::OURS},
+    sandbox::faults::{Fault, Target},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -18,35 +21,36 @@ use crate::{
 };
 
 /// A canary policy under the name that the application's file asks for.
-fn canary(fields: &str) -> String {
+pub(super) fn canary(fields: &str) -> String {
     blue_green("").replace("blueGreen:", "canary:")
         + &fields.lines().map(|line| format!("      {line}\n")).collect::<String>()
 }
 
 /// The application with this policy and these manifests, at 1.0.
-async fn installed(policy: &str, more: &[(&str, &str)]) -> Release {
+async fn installed(policy: &str, more: &[(&str, String)]) -> Release {
     let manifest = with_service("1.0");
     let app = app("");
-    let files = [&[(POLICY_FILE, policy), (APP_FILE, &*app), (DEPLOYMENT, &*manifest)], more].concat();
+    let mut files = vec![(POLICY_FILE, policy), (APP_FILE, &*app), (DEPLOYMENT, &*manifest)];
+    files.extend(more.iter().map(|(path, text)| (*path, text.as_str())));
     let release = Release::on(Place::Sandbox, &files, vec![("dca".to_owned(), 3)], 10).await;
     release.until("checkout", "1.0 is stable", |seen| seen.is(1, Activity::Stable)).await;
     release
 }
 
-fn merge(release: &Release, tag: &str) {
+pub(super) fn merge(release: &Release, tag: &str) {
     let manifest = with_service(tag);
     release.commit(tag, |clone| {
         clone.write(DEPLOYMENT, &manifest);
     });
 }
 
-fn decide(release: &Release, path: &str) {
+pub(super) fn decide(release: &Release, path: &str) {
     release.commit(path, |clone| {
         clone.write(&format!("rollouts/checkout/{path}.yaml"), "");
     });
 }
 
-async fn waits(release: &Release, number: u32, stage: &str) -> Seen {
+pub(super) async fn waits(release: &Release, number: u32, stage: &str) -> Seen {
     release.until("checkout", &format!("{number} waits at {stage}"), |seen| seen.waits(number, stage)).await
 }
 
@@ -66,7 +70,8 @@ async fn weights(release: &Release, haproxy: &Haproxy) -> String {
     shares.collect::<Vec<_>>().join(", ")
 }
 
-fn haproxy_fields(haproxy: &Haproxy) -> String {
+/// What a policy says of this HAProxy.
+pub(super) fn haproxy_fields(haproxy: &Haproxy) -> String {
     let asked = &haproxy.config.asked;
     format!("traffic: {{haproxy: {{backend: {}, runtime: \"{}\"}}}}\n", asked.backend, asked.runtime)
 }
@@ -165,7 +170,7 @@ fn gateway() -> Value {
     })
 }
 
-fn route() -> Value {
+pub(super) fn route() -> Value {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
         "metadata": {"name": "checkout", "namespace": "shop"},
@@ -173,23 +178,30 @@ fn route() -> Value {
     })
 }
 
+/// A gateway and a route to the application, as it brings them itself.
+pub(super) fn files() -> [(&'static str, String); 2] {
+    [("apps/checkout/gateway.yaml", gateway().to_string()), ("apps/checkout/route.yaml", route().to_string())]
+}
+
 /// Where the gateway takes requests.
-async fn address(release: &Release) -> SocketAddr {
+pub(super) async fn address(release: &Release) -> SocketAddr {
     let gateway = release.get(GATEWAY, "gateways.gateway.networking.k8s.io").await.unwrap();
     format!("{}:8000", gateway["status"]["addresses"][0]["value"].as_str().unwrap()).parse().unwrap()
 }
 
 /// The route's backends with their weights, as they are in the cluster: `checkout 80, checkout-canary 20`.
-async fn backends(release: &Release) -> String {
+pub(super) async fn backends(release: &Release) -> String {
     let route = release.get(ROUTE, "httproutes.gateway.networking.k8s.io").await.unwrap();
     let references = route["spec"]["rules"][0]["backendRefs"].as_array().unwrap();
     let one = |reference: &Value| format!("{} {}", reference["name"].as_str().unwrap(), reference["weight"]);
     references.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// What a policy says of the route.
+pub(super) const GATEWAY_FIELDS: &str = "traffic: {gatewayApi: {httpRoute: checkout}}\n";
+
 /// The policy of the design's own example: 20, 40, 60, each with a confirm.
 const GATEWAY_STEPS: &str = "\
-traffic: {gatewayApi: {httpRoute: checkout}}
 steps:
 - setWeight: 20
 - confirm: {}
@@ -202,9 +214,8 @@ scaleDownDelaySeconds: 1
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_shares_two_thousand_requests_out_at_each_step() {
-    let (gateway, route) = (gateway().to_string(), route().to_string());
-    let more = [("apps/checkout/gateway.yaml", gateway.as_str()), ("apps/checkout/route.yaml", &route)];
-    let release = installed(&canary(GATEWAY_STEPS), &more).await;
+    let more = files();
+    let release = installed(&canary(&(GATEWAY_FIELDS.to_owned() + GATEWAY_STEPS)), &more).await;
     let address = address(&release).await;
     let load = Load::start(address, 1, 1);
     merge(&release, "2.0");
@@ -230,7 +241,7 @@ async fn a_gateway_shares_two_thousand_requests_out_at_each_step() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_that_others_look_after_is_patched_and_given_back() {
-    let release = installed(&canary(GATEWAY_STEPS), &[]).await;
+    let release = installed(&canary(&(GATEWAY_FIELDS.to_owned() + GATEWAY_STEPS)), &[]).await;
     for object in [gateway(), route()] {
         let path = if object["kind"] == "Gateway" { GATEWAY } else { ROUTE };
         release.live().ask("POST", path.rsplit_once('/').unwrap().0, object).await.unwrap();
@@ -260,7 +271,6 @@ async fn a_route_that_others_look_after_is_patched_and_given_back() {
 }
 
 const STAFF_FIRST: &str = "\
-traffic: {gatewayApi: {httpRoute: checkout}}
 steps:
 - setCanaryReplicas: 1
 - setHeaderRoute: {match: [{headerName: x-staff, headerValue: {exact: 'yes'}}]}
@@ -273,9 +283,8 @@ scaleDownDelaySeconds: 1
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_sends_the_staff_first_and_keeps_who_was_on_the_new_version() {
-    let (gateway, route) = (gateway().to_string(), route().to_string());
-    let more = [("apps/checkout/gateway.yaml", gateway.as_str()), ("apps/checkout/route.yaml", &route)];
-    let release = installed(&canary(STAFF_FIRST), &more).await;
+    let more = files();
+    let release = installed(&canary(&(GATEWAY_FIELDS.to_owned() + STAFF_FIRST)), &more).await;
     let address = address(&release).await;
     merge(&release, "2.0");
     let seen = waits(&release, 2, "header-route").await;
@@ -298,4 +307,45 @@ async fn a_gateway_sends_the_staff_first_and_keeps_who_was_on_the_new_version() 
     let ended = release.get(ROUTE, "httproutes.gateway.networking.k8s.io").await.unwrap();
     assert_eq!(ended["spec"]["rules"].as_array().unwrap().len(), 1, "no rule of ours is left in it");
     assert_eq!(backends(&release).await, "checkout 1");
+}
+
+const HEADER_SECOND: &str = "\
+steps:
+- setWeight: 20
+- confirm: {}
+- setHeaderRoute: {match: [{headerName: x-staff, headerValue: {exact: 'yes'}}]}
+- confirm: {}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_rule_goes_at_once_also_while_the_new_version_is_not_ready() {
+    let release = installed(&canary(&(GATEWAY_FIELDS.to_owned() + HEADER_SECOND)), &files()).await;
+    merge(&release, "2.0");
+    waits(&release, 2, "weight-20").await;
+    decide(&release, "0002/confirm/weight-20");
+    waits(&release, 2, "header-route").await;
+    let rules = async || {
+        let route = release.get(ROUTE, "httproutes.gateway.networking.k8s.io").await.unwrap();
+        route["spec"]["rules"].as_array().unwrap().len()
+    };
+    assert_eq!(rules().await, 2);
+    release.live().faults(|faults| faults.add(Target::image("*checkout:2.0"), Fault::NeverReady));
+    let is_ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array();
+        conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
+    };
+    let ready = |seen: &Seen| seen.pods.iter().filter(|pod| is_ready(pod)).count();
+    release.until("checkout", "2.0 is not ready any more", |seen| ready(seen) == 4).await;
+    release.commit("take the confirm back", |clone| {
+        clone.remove("rollouts/checkout/0002/confirm/weight-20.yaml");
+    });
+    release.until("checkout", "it steps back", |seen| seen.has(2, Event::StageReverted)).await;
+    let gone = async {
+        while rules().await != 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), gone).await.expect("the rule goes");
+    assert_eq!(ready(&release.seen("checkout").await), 4, "nobody waited for the new version");
+    assert_eq!(backends(&release).await, "checkout 80, checkout-canary 20");
 }

@@ -57,21 +57,20 @@ fn objects() -> Vec<Value> {
     ]
 }
 
-async fn define(cluster: &dyn Cluster, directory: &Path) {
+/// Reads the definitions in this directory, as far as the tests use them.
+pub fn definitions(directory: &Path) -> Vec<Value> {
     let wanted = ["HTTPRoute", "VirtualService", "DestinationRule"];
-    for file in std::fs::read_dir(directory).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        for document in serde_yaml::Deserializer::from_str(&text) {
-            let Ok(definition) = Value::deserialize(document) else { continue };
-            if wanted.iter().any(|kind| definition["spec"]["names"]["kind"] == *kind) {
-                apply(cluster, definition).await;
-            }
-        }
-    }
+    let files = std::fs::read_dir(directory).unwrap();
+    let texts: Vec<String> = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let documents = texts.iter().flat_map(|text| serde_yaml::Deserializer::from_str(text));
+    let read = documents.filter_map(|document| Value::deserialize(document).ok());
+    read.filter(|definition| wanted.iter().any(|kind| definition["spec"]["names"]["kind"] == *kind)).collect()
 }
 
 async fn what_is_set_is_taken(cluster: &KubeCluster, directory: &Path) {
-    define(cluster, directory).await;
+    for definition in definitions(directory) {
+        apply(cluster, definition).await;
+    }
     apply(cluster, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})).await;
     for object in objects() {
         let served = async {

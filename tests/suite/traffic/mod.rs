@@ -1,7 +1,7 @@
 //! Routers: what a split makes of their objects, and when they say that they have taken it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod crds;
+pub mod crds;
 mod gateway_api;
 pub mod haproxy;
 mod istio;

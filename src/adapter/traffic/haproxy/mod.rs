@@ -36,20 +36,31 @@ impl Tell for Proxies {
         if !now.is_told_as(seen) {
             return Err(TellError::Stale(now));
         }
-        for command in commands {
-            let line = command.line(&asked.backend);
-            let said = self.within(client::say(&asked.runtime, &line)).await?;
-            if !command.is_done(&said) {
-                // While a server has idle connections it cannot be forgotten, and nothing goes there.
-                if matches!(command, Command::Delete(_)) {
-                    continue;
+        for together in commands.chunk_by(|one, next| is_weight(one) && is_weight(next)) {
+            for some in together.chunks(MOST_TOGETHER) {
+                let lines: Vec<String> = some.iter().map(|command| command.line(&asked.backend)).collect();
+                let line = lines.join("; ");
+                let said = self.within(client::say(&asked.runtime, &line)).await?;
+                if !some.iter().all(|command| command.is_done(&said)) {
+                    // While a server has idle connections it cannot be forgotten, and nothing goes there.
+                    if matches!(some, [Command::Delete(_)]) {
+                        continue;
+                    }
+                    return Err(Unanswered::Garbage(format!("`{line}` is not done: {}", said.trim())).into());
                 }
-                return Err(Unanswered::Garbage(format!("`{line}` is not done: {}", said.trim())).into());
             }
         }
         let state = self.within(client::state(asked)).await?;
         Ok(State { told: true, ..state })
     }
+}
+
+/// So many weights are told in one line: two sides of a usual size. HAProxy takes no line longer than its buffer, 16 KiB.
+const MOST_TOGETHER: usize = 48;
+
+/// A switch is many weights: told one by one, requests would go to both sides for as long as that takes.
+fn is_weight(command: &Command) -> bool {
+    matches!(command, Command::Weight(..))
 }
 
 impl Proxies {

@@ -1,4 +1,4 @@
-//! The blue-green demo: a Service under a steady load. One version is looked at, confirmed and switched to; one says that
+//! The blue-green demo: an application under a steady load. One version is looked at, confirmed and switched to; one says that
 //! it is not well, and gets no request; one is well until it gets requests, and is switched back by itself.
 
 use std::ops::Range;
@@ -10,6 +10,7 @@ use super::{
     gate,
     load::{Counts, Load},
     pods::Asker,
+    router::Router,
     setting::Setting,
     table::{Row, Verdict, count, repaired, rollouts, verified},
     teller::{Teller, has},
@@ -56,8 +57,11 @@ pub struct Seen {
 /// # Errors
 ///
 /// A step does not end as it should, or git or the cluster does not answer.
-pub async fn tell(teller: &mut Teller<'_>, load: &Load) -> Result<Seen, Error> {
-    teller.introduce("a sandbox, and a load that calls the Service `checkout` for ever");
+pub async fn tell(teller: &mut Teller<'_>, load: &Load, router: &Router) -> Result<Seen, Error> {
+    teller.introduce(&format!("a sandbox, and a load that calls `checkout` by {router} for ever"));
+    if matches!(router, Router::Service) {
+        teller.say("  No router stands before it: with HAProxy on this machine, or `--router gateway`, one does.");
+    }
     teller.setting.sandbox.with_faults(|faults| {
         faults.add(Target::image("*/checkout:2.1"), Fault::Sick);
         faults.add(Target::image("*/checkout:2.2"), Fault::ServerErrors);

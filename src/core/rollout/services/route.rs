@@ -134,7 +134,11 @@ impl<'a> Routed<'a> {
         }
         let is_less = match &wanted {
             None => true,
-            Some(split) => split.weight < self.route.share(&self.live()) || *split == Split::default(),
+            Some(split) => {
+                let now = self.route.share(&self.live());
+                // At the same share a header's rule, a copy or a cookie can only go where none is wanted.
+                split.weight < now || split.weight == now && *split == Split::of(split.weight)
+            }
         };
         let may = if is_less {
             self.stable_takes(one, serving)
