@@ -347,13 +347,14 @@ impl Look {
         lines.map(|why| Reason::Refused { why: why.to_owned() }).collect()
     }
 
-    /// Returns the last record that the application's anchor in the cluster names, and whether Git has it.
-    pub fn anchored(&self, app: &AppName) -> Option<(Digest, bool)> {
+    /// Returns the records that the cluster names and the branch does not have; `None` where it names none at all.
+    pub fn lost(&self, app: &AppName) -> Option<BTreeSet<Digest>> {
         let view = &self.controller.view;
-        let objects = view.of_kind("", "ConfigMap");
-        let anchors = objects.filter_map(super::anchor::read).find(|anchor| anchor.app == *app)?;
-        let id = anchors.pushed?;
-        Some((id, self.ledger(app).is_some_and(|ledger| ledger.contains(&id))))
+        let anchor = view.of_kind("", "ConfigMap").filter_map(super::anchor::read).find(|anchor| anchor.app == *app);
+        let mut named: BTreeSet<Digest> = view.named(app).map(|named| named.id).collect();
+        named.extend(anchor.and_then(|anchor| anchor.pushed));
+        let has = |id: &Digest| self.ledger(app).is_some_and(|ledger| ledger.contains(id));
+        (!named.is_empty()).then(|| named.into_iter().filter(|id| !has(id)).collect())
     }
 
     /// Returns the time.

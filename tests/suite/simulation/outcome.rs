@@ -53,7 +53,13 @@ fn normal(resource: &str, object: &Value, tips: &BTreeMap<String, String>) -> Va
         // How often a DaemonSet's template was set on the way says nothing of the end.
         labels.remove("pod-template-generation");
     }
-    let mut result = json!({ "labels": labels.take(), "annotations": meta["annotations"], "gone": meta["deletionTimestamp"].is_string() });
+    let mut annotations = meta["annotations"].clone();
+    if let Some(annotations) = annotations.as_object_mut() {
+        // Ids of records have their times in them.
+        annotations.remove(locktender::core::rollout::labels::RECORD);
+    }
+    let mut result =
+        json!({ "labels": labels.take(), "annotations": annotations, "gone": meta["deletionTimestamp"].is_string() });
     match resource {
         "pods" => {
             result["spec"] = pod_spec(&object["spec"]);
