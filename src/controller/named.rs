@@ -3,11 +3,9 @@
 //!
 //! With a policy the anchor names it, in a write before any other. Without one the first object of those that a decision
 //! applies names the record that it is written under: what was acted on cannot be without its name, and that costs no
-//! write. Such a rollout gets an anchor, which keeps all that going back without Git needs, once it has run for a minute.
+//! write. Such a rollout gets an anchor, which keeps all that going back without Git needs, when Git goes away while it runs.
 
 use std::collections::BTreeSet;
-
-use jiff::SignedDuration;
 
 use super::{
     Controller,
@@ -21,9 +19,6 @@ use crate::core::{
     names::{AppName, Digest},
     rollout::{NamedRecord, action::Action, labels},
 };
-
-/// What runs longer than this may never end by itself, and somebody may want to go back.
-const ENDS_BY_ITSELF: SignedDuration = SignedDuration::from_mins(1);
 
 /// The write that goes before all others of a decision.
 pub(super) enum First {
@@ -46,7 +41,7 @@ impl Controller {
         }
         let tip = last.tip();
         let is_named = self.view.named(name).any(|named| named.id == tip);
-        let carrier = actions.iter_mut().position(|action| carries(action, app)).filter(|_| !is_named);
+        let carrier = actions.iter().position(|action| carries(action, app)).filter(|_| !is_named);
         if let Some(carrier) = carrier {
             let mut action = actions.remove(carrier);
             if let Write::Apply { object, .. } = &mut action.write {
@@ -55,11 +50,7 @@ impl Controller {
             }
             return Some(First::Named(action));
         }
-        let until = last.since + ENDS_BY_ITSELF;
-        if (is_named || actions.is_empty()) && (last.is_over() || self.now() < until) {
-            if !last.is_over() {
-                self.agenda.wake_by(name, until);
-            }
+        if (is_named || actions.is_empty()) && (last.is_over() || self.git.away.is_none()) {
             return None;
         }
         self.anchor_write(name).map(First::Anchor)

@@ -269,11 +269,6 @@ impl View {
         keys.filter_map(|key| self.objects.get(key)?.named.as_deref().copied())
     }
 
-    /// Returns the applications that objects belong to.
-    pub fn apps(&self) -> impl Iterator<Item = AppName> {
-        self.by_app.keys().map(AppName::new)
-    }
-
     /// Returns all objects of one kind, in order of namespace and name.
     pub fn of_kind<'a>(&'a self, group: &str, kind: &str) -> impl Iterator<Item = &'a Object> {
         self.keys_of_kind(group, kind).map(|(_, kept)| kept.object())
