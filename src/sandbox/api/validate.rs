@@ -126,9 +126,17 @@ pub fn change(old: &Value, new: &Value, resource: &Resource, subresource: &str) 
         "Job" => {
             keep("/spec/selector", "spec.selector");
             keep("/spec/completions", "spec.completions");
-            let started = old["spec"]["suspend"] != true || old["status"]["startTime"].is_string();
-            if frozen_template(old, started) != frozen_template(new, started) {
-                problems.invalid("spec.template.spec", &new["spec"]["template"]["spec"], IMMUTABLE);
+            // Not what people wish, but what the controller has seen to: until then the template stays as a whole.
+            let is_suspended = old["status"]["conditions"].as_array().is_some_and(|conditions| {
+                conditions.iter().any(|it| it["type"] == "Suspended" && it["status"] == "True")
+            });
+            let rests =
+                old["spec"]["suspend"] == true && is_suspended && old["status"]["active"].as_i64().unwrap_or(0) == 0;
+            if frozen_template(old, rests) != frozen_template(new, rests) {
+                let template = &new["spec"]["template"];
+                let (field, value) =
+                    if rests { ("spec.template.spec", &template["spec"]) } else { ("spec.template", template) };
+                problems.invalid(field, value, IMMUTABLE);
             }
         }
         "RoleBinding" | "ClusterRoleBinding" if !same("/roleRef") => {
@@ -203,10 +211,10 @@ fn stateful_set(old: &Value, new: &Value, problems: &mut Problems) {
     }
 }
 
-/// What of a Job's pod template stays as it is: before it starts, a suspended one may still be placed elsewhere.
-fn frozen_template(job: &Value, started: bool) -> Value {
+/// What of a Job's pod template stays as it is: one that rests while it is suspended may be placed elsewhere.
+fn frozen_template(job: &Value, rests: bool) -> Value {
     let mut template = job["spec"]["template"].clone();
-    if !started {
+    if rests {
         for (part, names) in [
             ("metadata", &["annotations", "labels"][..]),
             ("spec", &["nodeSelector", "affinity", "tolerations", "schedulingGates"][..]),

@@ -67,10 +67,15 @@ fn run(job: &Value, pods: &[&Arc<Value>], view: &View<'_>) -> Outcome {
         None
     };
     let mut writes = Vec::new();
-    let mut status = json!({
-        "startTime": value::at(job, &["status", "startTime"]).cloned().unwrap_or_else(|| value::stamp(view.now)),
-    });
     let suspended = value::flag(job, &["spec", "suspend"]);
+    let mut status = json!({});
+    if !suspended {
+        let started = value::at(job, &["status", "startTime"]).cloned();
+        status["startTime"] = started.unwrap_or_else(|| value::stamp(view.now));
+    }
+    if suspended || pods::condition(job, "Suspended").is_some() {
+        status["conditions"] = vec![suspension(job, suspended, view)].into();
+    }
     if is_complete || failure.is_some() || suspended {
         writes.extend(active.iter().map(|pod| Write::delete(Key::of(&Arc::from("pods"), pod), pod)));
     } else {
@@ -98,6 +103,22 @@ fn run(job: &Value, pods: &[&Arc<Value>], view: &View<'_>) -> Outcome {
     writes.extend(Write::status(job, status));
     // Its first status says since when it runs: the write of it is seen, and the deadline counted from there.
     Outcome { writes, wake: deadline.filter(|deadline| *deadline > view.now) }
+}
+
+/// Says whether a job is suspended; since when, where it says so already.
+fn suspension(job: &Value, suspended: bool, view: &View<'_>) -> Value {
+    if pods::holds(job, "Suspended") == suspended
+        && let Some(said) = pods::condition(job, "Suspended")
+    {
+        return said.clone();
+    }
+    let now = value::stamp(view.now);
+    let (status, reason, message) =
+        if suspended { ("True", "JobSuspended", "Job suspended") } else { ("False", "JobResumed", "Job resumed") };
+    json!({
+        "type": "Suspended", "status": status, "reason": reason, "message": message,
+        "lastProbeTime": now, "lastTransitionTime": now,
+    })
 }
 
 /// Returns when a job has run for as long as it may.

@@ -17,7 +17,7 @@ async fn with_maps() -> Server {
 }
 
 fn names(answer: &Answer) -> Value {
-    let items = answer.body["items"].as_array().unwrap();
+    let items = answer.body["items"].as_array().unwrap_or_else(|| panic!("no list: {answer:?}"));
     items.iter().map(|item| item["metadata"]["name"].clone()).collect()
 }
 
@@ -65,7 +65,8 @@ async fn a_long_list_comes_in_pages() {
     let first = server.ask("GET", &format!("{OURS}&limit=2"), Value::Null).await;
     server.tell_value("first", names(&first));
     server.tell_value("metadata", first.body["metadata"].clone());
-    let token = first.text("/metadata/continue");
+    // A token may well have the letters that stand for the namespace in a path.
+    let token = first.text("/metadata/continue").replace("NS", "%4ES");
     server
         .ask(
             "POST",
@@ -170,11 +171,17 @@ async fn a_watch_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_watch_from_a_version_that_is_gone_says_so() {
-    let mut server = with_maps().await;
+async fn a_watch_from_an_old_version_tells_all_or_that_it_is_gone() {
+    let server = with_maps().await;
     let mut watch = server.watch(&format!("{OURS}&watch=true&resourceVersion=1")).await;
-    let (kind, status) = watch.next().await.unwrap();
-    server.tell_value("kind", kind.into());
-    server.tell_value("code and reason", json!([status["code"], status["reason"], status["status"], status["kind"]]));
-    matches!(server);
+    let (kind, told) = watch.next().await.unwrap();
+    // How long changes are kept is the server's: a young one knows them all, one of two minutes no longer.
+    match kind.as_str() {
+        "ADDED" => assert_eq!(told["metadata"]["name"], "a"),
+        "ERROR" => assert_eq!(
+            json!([told["code"], told["reason"], told["status"], told["kind"]]),
+            json!([410, "Expired", "Failure", "Status"])
+        ),
+        _ => panic!("{kind}: {told}"),
+    }
 }

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{defaults::deployment, server::Server};
+use super::{
+    defaults::deployment,
+    server::{Answer, Server},
+};
 
 /// What makes an object wrong.
 type Change = fn(&mut Value);
@@ -208,6 +211,12 @@ async fn jobs_that_make_no_sense_and_changes_of_them() {
     server.see_part("POST", &format!("{JOBS}?dryRun=All"), job(|_| ()), &[]).await;
     let image = json!([{"name": "a", "image": "migrate:2"}]);
     server.leave_words_out();
+    server.note("the template of a suspended one");
+    let holds = |kind: &str, answer: &Answer| {
+        let conditions = answer.body["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|it| it["type"] == kind && it["status"] == "True"))
+    };
+    server.until(&path, |answer| holds("Suspended", answer)).await;
     for (what, change) in [
         ("another image", json!({"spec": {"template": {"spec": {"containers": image}}}})),
         ("more at once", json!({"spec": {"parallelism": 2}})),
