@@ -53,7 +53,7 @@
 //! | handle, slice | a workload's Deployment, paused while we stage; one ReplicaSet a unit and workload digest, which owns the pods |
 //! | record, decision | a journal entry, written by Locktender; a file by which a person says confirm, promote, abort, pause or retry |
 //! | ledger | all plans, records and decisions |
-//! | anchor | a ConfigMap beside the application: its last pushed record, and what could not be pushed yet |
+//! | anchor | a ConfigMap beside the application: its last pushed record, and what could not be pushed yet. Without a policy objects name the record that they were written under |
 //!
 //! # The way of a commit
 //!

@@ -319,42 +319,52 @@ async fn accept(args: AcceptArgs) -> Outcome {
     let in_git: BTreeSet<Digest> =
         look.rollouts(&app).iter().flat_map(|state| state.records.iter().map(|record| record.id)).collect();
     let lost = match args.record {
-        Some(record) => record,
+        Some(record) => BTreeSet::from([record]),
         None => {
             let asked = look.watch(Duration::from_secs(15)).await;
             asked.map_err(|why| {
                 Error::failed(format!("the cluster cannot be asked which record is lost: {why}"))
                     .hint("`--record` names it: `id` of the last record in rollouts/<app>/<number>/journal.yaml of a clone that has it")
             })?;
-            match look.anchored(&app) {
-                Some(record) if in_git.contains(&record) => {
-                    return Err(Error::failed(format!("no record of {app} is lost")));
-                }
-                Some(record) => record,
-                None => {
-                    return Err(Error::failed(format!("there is no anchor of {app} in the cluster"))
+            let named = look.named(&app);
+            let lost: BTreeSet<Digest> = named.difference(&in_git).copied().collect();
+            match (named.is_empty(), lost.is_empty()) {
+                (false, true) => return Err(Error::failed(format!("no record of {app} is lost"))),
+                (false, false) => lost,
+                (true, _) => {
+                    return Err(Error::failed(format!("nothing in the cluster names a record of {app}"))
                         .hint("`--record` names the lost record"));
                 }
             }
         }
     };
-    if in_git.contains(&lost) {
-        return Err(Error::failed(format!("record {} of {app} is not lost: the branch has it", lost.short())));
+    if let Some(known) = lost.intersection(&in_git).next() {
+        return Err(Error::failed(format!("record {} of {app} is not lost: the branch has it", known.short())));
     }
+    let records = |lost: &BTreeSet<Digest>| {
+        let names: Vec<String> = lost.iter().map(Digest::short).collect();
+        match names.as_slice() {
+            [one] => format!("record {one} of {app} was lost"),
+            several => format!("records {} of {app} were lost", several.join(", ")),
+        }
+    };
     let repository = opened.repository.clone();
     for _ in 0..8 {
         let head = look.fetch().await?;
         let before = read_accepted(repository.as_ref(), &head).await?;
-        if before.contains(&lost.to_string()) {
-            return Err(Error::failed(format!("record {} is accepted as lost already", lost.short())));
+        let fresh: BTreeSet<Digest> = lost.iter().filter(|id| !before.contains(&id.to_string())).copied().collect();
+        if fresh.is_empty() {
+            let names: Vec<String> = lost.iter().map(Digest::short).collect();
+            return Err(Error::failed(format!("record {} is accepted as lost already", names.join(", "))));
         }
         let because = args.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-        let content = format!("{before}- {lost}   # of {app}\n");
+        let lines: String = fresh.iter().map(|id| format!("- {id}   # of {app}\n")).collect();
+        let content = format!("{before}{lines}");
         let edits = BTreeMap::from([(ACCEPTED.to_owned(), Some(content.into_bytes()))]);
-        let message = format!("accept that record {} of {app} was lost{because}", lost.short());
+        let message = format!("accept that {}{because}", records(&fresh));
         let pushed = decision::push_once(&place, repository.as_ref(), &head, edits, message, &author, look.now());
         if let Some(commit) = pushed.await? {
-            let said = format!("accepted that record {} of {app} was lost", lost.short());
+            let said = format!("accepted that {}", records(&fresh));
             output::data(&format!("{said}   (commit {}, pushed to {})\n", commit.short(), place.called));
             return Ok(Done::Well);
         }

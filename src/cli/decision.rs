@@ -401,7 +401,7 @@ async fn abort_now(args: &AbortArgs) -> Outcome {
     let Some((object, known)) = object.and_then(|object| anchor::read(&object).map(|known| (object, known))) else {
         let place = args.namespace.as_ref().map_or("this cluster".to_owned(), |name| format!("the namespace {name}"));
         let error = Error::failed(format!("there is no anchor of {app} in {place}"));
-        return Err(error.hint("is it the right cluster? The controller writes the anchor when it opens a rollout"));
+        return Err(error.hint("is it the right cluster? The controller writes the anchor when it opens a rollout, without a policy when Git goes away"));
     };
     let journal = known.rollouts.into_values().next_back();
     let Some(journal) = journal else { return Err(Error::failed(format!("{app} has no rollout"))) };

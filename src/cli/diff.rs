@@ -16,7 +16,7 @@ use crate::core::{
     diff::text_diff,
     manifest::{Object, redact_text},
     names::AppName,
-    rollout::{action::Action, input::HeadContent, keep_labels, labelled, render::Render},
+    rollout::{action::Action, input::HeadContent, keep_notes, labelled, render::Render},
 };
 
 /// Shows what applying the working tree would change in the live cluster
@@ -120,7 +120,7 @@ async fn of(
         };
         let mut object = object.clone();
         if let Some(live) = &live {
-            keep_labels(&mut object, live);
+            keep_notes(&mut object, live);
         }
         let object = &object;
         let action = Action::apply(object.clone(), live.as_ref(), true, "");

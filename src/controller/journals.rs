@@ -141,11 +141,19 @@ struct Versions {
     longest: Option<Longest>,
 }
 
-/// A journal as some commit has it.
+/// A journal as some commit has it: what tells it from others. Its records are kept with the application.
 struct Longest {
     blob: BlobId,
-    text: Bytes,
-    records: Vec<Record>,
+    /// How long its text is, and the text's digest: what begins with the same goes on where this ends.
+    size: usize,
+    text: Digest,
+    /// How many records it has.
+    count: usize,
+    /// The plan that its first record names.
+    plan: Option<Digest>,
+    last: Option<Box<Record>>,
+    /// What was read, until an application has it.
+    read: Option<(Bytes, Vec<Record>)>,
     /// Whether it is written as Locktender writes it, byte for byte.
     is_ours: bool,
 }
@@ -154,22 +162,40 @@ impl Longest {
     fn read(blob: BlobId, text: Bytes) -> Self {
         let plain = String::from_utf8_lossy(&text);
         let records = journal::read(&plain).unwrap_or_default();
-        let is_ours = journal::write(&records) == plain;
-        Self { blob, text, records, is_ours }
+        Self {
+            blob,
+            size: text.len(),
+            text: Digest::of(&text),
+            count: records.len(),
+            plan: records.first().and_then(|record| record.evidence.plan),
+            is_ours: journal::write(&records) == plain,
+            last: records.last().cloned().map(Box::new),
+            read: Some((text, records)),
+        }
+    }
+
+    /// Returns the id of the last record.
+    fn tip(&self) -> Option<Digest> {
+        self.last.as_ref().map(|record| record.id)
     }
 
     /// Takes a journal that begins with this one: only what is new in it is read and verified. Returns whether it is
     /// such a one, and can be believed.
     fn grow(&mut self, blob: &BlobId, text: &Bytes) -> bool {
-        let Some(rest) = text.strip_prefix(self.text.as_ref()) else { return false };
+        let Some((known, rest)) = text.split_at_checked(self.size) else { return false };
+        if Digest::of(known) != self.text {
+            return false;
+        }
         let rest = String::from_utf8_lossy(rest);
         // Without the mark the last record that is known would go on.
-        let last = self.records.last().filter(|_| rest.starts_with("---\n"));
+        let last = self.last.as_deref().filter(|_| rest.starts_with("---\n"));
         let Some(more) = last.and_then(|last| journal::read_after(Some(last), &rest).ok()) else { return false };
         self.is_ours &= journal::write(&more) == rest;
-        self.records.extend(more);
+        self.count += more.len();
+        self.last = more.into_iter().next_back().map(Box::new).or(self.last.take());
         self.blob = blob.clone();
-        self.text = text.clone();
+        self.read = None;
+        (self.size, self.text) = (text.len(), Digest::of(text));
         true
     }
 }
@@ -177,8 +203,8 @@ impl Longest {
 /// A plan as some commit has it.
 #[derive(Clone)]
 enum ReadPlan {
-    /// Whether it is written as Locktender writes it, byte for byte.
-    Ours(Arc<Plan>, bool),
+    /// Its hash, its rollout's number, and whether it is written as Locktender writes it, byte for byte.
+    Ours(Digest, u32, bool),
     /// An API version that this program does not know.
     Newer(String),
     Unreadable,
@@ -305,42 +331,55 @@ impl Journals {
                 let (ours, theirs) = (known.rollouts.get(&id.number), self.versions.get(id));
                 let theirs = theirs.and_then(|versions| versions.longest.as_ref());
                 ours.zip(theirs).is_some_and(|(ours, theirs)| {
-                    let tip = theirs.records.last().map(|record| record.id);
-                    ours.pushed == theirs.records.len() && tip == ours.records.last().map(|record| record.id)
+                    ours.pushed == theirs.count && theirs.tip() == ours.records.last().map(|record| record.id)
                 })
             });
+        let mut read: BTreeMap<u32, (Bytes, Vec<Record>)> = BTreeMap::new();
+        for id in &ids {
+            let longest = self.versions.get_mut(id).and_then(|versions| versions.longest.as_mut());
+            read.extend(longest.and_then(|longest| longest.read.take()).map(|read| (id.number, read)));
+        }
         if same {
             return Ok(None);
         }
         let mut rollouts = BTreeMap::new();
         for id in ids {
-            let Some(versions) = self.versions.get(&id) else { continue };
-            let Some(longest) = &versions.longest else { continue };
-            let Some(hash) = longest.records.first().and_then(|record| record.evidence.plan) else { continue };
-            let plans = versions.plans.iter().filter_map(|blob| match self.plans.get(blob) {
-                Some(ReadPlan::Ours(plan, _)) => Some(plan),
-                _ => None,
-            });
-            let plan = plans.into_iter().find(|plan| plan.hash == hash && plan.rollout.number == id.number);
-            if let Some(plan) = plan {
-                let records = longest.records.clone();
-                let text = match longest.is_ours {
-                    true => String::from_utf8_lossy(&longest.text).as_ref().into(),
-                    false => journal::write(&records).into(),
-                };
-                let (plan, pushed) = (plan.as_ref().clone(), records.len());
-                rollouts.insert(id.number, Journal { plan, records, pushed, text });
-            }
+            let Some((journal, plan)) = self.places(&id) else { continue };
+            let plan = self.repository.read(&plan, LARGEST).await?;
+            let Ok(plan) = plan::read(&String::from_utf8_lossy(&plan)) else { continue };
+            let (text, records) = match read.remove(&id.number) {
+                Some(read) => read,
+                None => {
+                    let text = self.repository.read(&journal, LARGEST).await?;
+                    let records = journal::read(&String::from_utf8_lossy(&text)).unwrap_or_default();
+                    (text, records)
+                }
+            };
+            let text = String::from_utf8_lossy(&text);
+            let is_ours =
+                self.versions.get(&id).and_then(|versions| versions.longest.as_ref()).is_some_and(|one| one.is_ours);
+            let text = if is_ours { text.as_ref().into() } else { journal::write(&records).into() };
+            let pushed = records.len();
+            rollouts.insert(id.number, Journal { plan, records, pushed, text });
         }
         Ok(Some(rollouts))
+    }
+
+    /// Returns where a rollout's longest journal lies, and the plan that its first record names.
+    fn places(&self, id: &RolloutId) -> Option<(BlobId, BlobId)> {
+        let versions = self.versions.get(id)?;
+        let longest = versions.longest.as_ref()?;
+        let hash = longest.plan?;
+        let is_it = |blob: &&BlobId| matches!(self.plans.get(*blob), Some(ReadPlan::Ours(plan, number, _)) if *plan == hash && *number == id.number);
+        Some((longest.blob.clone(), versions.plans.iter().find(is_it)?.clone()))
     }
 
     /// Returns whether these are a rollout's plan and longest journal, as Locktender writes them.
     pub fn is_copy(&self, rollout: &RolloutId, plan: Option<&BlobId>, journal: Option<&BlobId>) -> bool {
         let longest = self.versions.get(rollout).and_then(|versions| versions.longest.as_ref());
         let Some((longest, plan)) = longest.zip(plan) else { return false };
-        let hash = longest.records.first().and_then(|record| record.evidence.plan);
-        let is_plan = matches!(self.plans.get(plan), Some(ReadPlan::Ours(plan, true)) if Some(plan.hash) == hash);
+        let is_plan =
+            matches!(self.plans.get(plan), Some(ReadPlan::Ours(plan, _, true)) if Some(*plan) == longest.plan);
         is_plan && longest.is_ours && Some(&longest.blob) == journal
     }
 
@@ -349,14 +388,10 @@ impl Journals {
         let Some(versions) = self.versions.get_mut(id) else { return Ok(()) };
         while let Some(blob) = versions.unread.front().cloned() {
             let text = self.repository.read(&blob, LARGEST).await?;
-            let is_told = versions
-                .longest
-                .as_mut()
-                .is_some_and(|known| known.text.starts_with(&text) || known.grow(&blob, &text));
-            if !is_told {
+            if !versions.longest.as_mut().is_some_and(|known| known.grow(&blob, &text)) {
                 let read = Longest::read(blob, text);
                 // Of two copies of the same records the one that is as it was pushed counts.
-                let rank = |one: &Longest| (one.records.len(), one.is_ours);
+                let rank = |one: &Longest| (one.count, one.is_ours);
                 if versions.longest.as_ref().is_none_or(|known| rank(&read) > rank(known)) {
                     versions.longest = Some(read);
                 }
@@ -369,7 +404,7 @@ impl Journals {
             let read = match (plan::read(&text), plan::newer_version(&text)) {
                 (Ok(read), _) => {
                     let is_ours = plan::write(&read) == text;
-                    ReadPlan::Ours(Arc::new(read), is_ours)
+                    ReadPlan::Ours(read.hash, read.rollout.number, is_ours)
                 }
                 (Err(_), Some(version)) => ReadPlan::Newer(version),
                 (Err(_), None) => ReadPlan::Unreadable,

@@ -84,11 +84,11 @@ pub(super) fn push(
     .boxed()
 }
 
-/// Carries out an application's writes, a few at a time, each in the name of whom its cluster acts for: the one to the
-/// anchor, where there is one, before any other; and beside them what proxies are told.
+/// Carries out an application's writes, a few at a time, each in the name of whom its cluster acts for: the one by
+/// which the cluster knows the last record, where there is one, before any other; and beside them what proxies are told.
 pub(super) fn act(
     app: AppName,
-    anchor: Option<(Action, Arc<dyn Cluster>)>,
+    first: Option<(Action, Arc<dyn Cluster>)>,
     actions: Vec<(Action, Arc<dyn Cluster>)>,
     tells: Vec<Telling>,
     tell: Arc<dyn Tell>,
@@ -96,7 +96,7 @@ pub(super) fn act(
 ) -> BoxFuture<'static, Acted> {
     async move {
         let mut done = Vec::new();
-        if let Some((action, cluster)) = anchor {
+        if let Some((action, cluster)) = first {
             done.push(one(action, cluster).await);
         }
         let writes: Vec<_> = actions.into_iter().map(|(action, cluster)| one(action, cluster)).collect();

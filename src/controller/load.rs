@@ -11,6 +11,7 @@ use super::{
     Controller, Ports,
     app::App,
     journals::{self, AppLedger, Journal},
+    named,
     overlay::Overlay,
     source::{News, Source},
 };
@@ -121,6 +122,9 @@ impl Controller {
                 Some(git) => take_git(name, app, git, self.accepted.as_ref()),
                 None if rewritten => app.rewritten = None,
                 None => {}
+            }
+            if app.rewritten.is_none() {
+                app.rewritten = named::lost(name, &app.ledger, self.view.named(name), self.accepted.as_ref());
             }
             self.line.follow(name, app);
             if app.content.is_none() {

@@ -347,11 +347,13 @@ impl Look {
         lines.map(|why| Reason::Refused { why: why.to_owned() }).collect()
     }
 
-    /// Returns the last record that the application's anchor in the cluster says is in Git.
-    pub fn anchored(&self, app: &AppName) -> Option<Digest> {
+    /// Returns the records that the cluster names: what the controller believes that Git has.
+    pub fn named(&self, app: &AppName) -> BTreeSet<Digest> {
         let view = &self.controller.view;
-        let objects = view.of_kind("", "ConfigMap");
-        objects.filter_map(super::anchor::read).find(|anchor| anchor.app == *app)?.pushed
+        let anchor = view.of_kind("", "ConfigMap").filter_map(super::anchor::read).find(|anchor| anchor.app == *app);
+        let mut named: BTreeSet<Digest> = view.named(app).map(|named| named.id).collect();
+        named.extend(anchor.and_then(|anchor| anchor.pushed));
+        named
     }
 
     /// Returns the time.

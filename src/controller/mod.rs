@@ -16,6 +16,7 @@ pub mod lease;
 mod line;
 mod load;
 pub mod look;
+mod named;
 pub mod news;
 mod observe;
 pub mod overlay;
@@ -42,6 +43,7 @@ use self::{
     lanes::{Acted, GitDone},
     line::{Door, Line},
     load::Unread,
+    named::First,
     news::{Listeners, Load, News},
     publish::Publication,
     source::{Branch, Source},
@@ -543,24 +545,26 @@ impl Controller {
         }
         app.report = Some(report.clone());
         self.tell(name, &report);
-        let anchor = self.anchor_write(name);
+        let mut actions = std::mem::take(&mut decision.actions);
+        let first = self.first_write(name, &mut actions);
         let app = self.apps.get_mut(name)?;
-        // The anchor goes first: whoever comes next, with a remote that lags behind, must know what was acted on. It is
-        // the controller's own, whoever the application is.
         let own = &self.ports.cluster;
         let theirs = beforehand::acting(own, app.account().as_ref());
-        let anchor = anchor.map(|action| (action, own.clone()));
-        let actions = std::mem::take(&mut decision.actions).into_iter();
-        let actions: Vec<_> = actions.map(|action| (action, theirs.clone())).collect();
+        // The anchor is the controller's own, whoever the application is.
+        let first = first.map(|first| match first {
+            First::Anchor(action) => (action, own.clone()),
+            First::Named(action) => (action, theirs.clone()),
+        });
+        let actions: Vec<_> = actions.into_iter().map(|action| (action, theirs.clone())).collect();
         let tells = std::mem::take(&mut decision.tells);
-        if anchor.is_some() || !actions.is_empty() || !tells.is_empty() {
+        if first.is_some() || !actions.is_empty() || !tells.is_empty() {
             if let Some(at) = app.not_before.filter(|at| *at > now) {
                 self.agenda.wake_by(name, at);
             } else {
                 app.acting = true;
                 let parallel = self.options.parallel_writes;
                 let tell = self.ports.tell.clone();
-                self.acts.push(lanes::act(name.clone(), anchor, actions, tells, tell, parallel));
+                self.acts.push(lanes::act(name.clone(), first, actions, tells, tell, parallel));
             }
         }
         self.rests(name, &decision);

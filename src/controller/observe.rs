@@ -9,10 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::{
-    Controller, STALE_COMPLAINT,
-    anchor::{self, Anchor, Named},
-    app::App,
-    journals::{self, AppLedger},
+    Controller, STALE_COMPLAINT, anchor,
     lanes::{Acted, GitDone, subject},
     news::{News, Recorded},
     publish::Publication,
@@ -20,13 +17,11 @@ use super::{
 use crate::core::{
     ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
-    ledger::{Event, Record},
+    ledger::Record,
     names::{AppName, Revision},
     repository::{Push, RepositoryError},
     rollout::{
-        action::Action,
         input::{Admitted, HeadContent},
-        labels,
         rights::Missing,
         view::Touched,
     },
@@ -389,79 +384,5 @@ impl Controller {
                 }
             }
         }
-    }
-
-    /// Returns the write that lets the anchor name the last record, where it does not.
-    pub(super) fn anchor_write(&mut self, name: &AppName) -> Option<Action> {
-        let app = self.apps.get_mut(name)?;
-        let tip = app.ledger.tip()?;
-        let wanted = (app.ledger.pushed_tip(), Some(tip));
-        let lacks = app.lacks.as_deref();
-        let namespace = app.namespace();
-        let live = self.view.get("", "ConfigMap", &namespace, &anchor::name(name));
-        let says = live.map_or(lacks.is_none(), |live| anchor::lacks(live) == lacks);
-        if app.anchored == Some(wanted) && says || app.rewritten.is_some() {
-            return None;
-        }
-        // It comes when the namespace does.
-        self.view.get("", "Namespace", "", &namespace).filter(|namespace| !namespace.is_terminating())?;
-        let known = live.filter(|_| says).and_then(|live| app.anchor.named(live));
-        if known.is_some_and(|known| known == wanted || ends_unstaged(&app.ledger, known)) {
-            return None;
-        }
-        let renders = app.renders.values().map(Arc::as_ref);
-        Some(anchor::write(name, &namespace, &app.ledger, renders, lacks, live))
-    }
-
-    /// Reads every anchor: what Git does not have, or cannot be asked for, counts from here.
-    pub(super) fn read_anchors(&mut self) {
-        let anchors: Vec<Anchor> = self
-            .view
-            .of_kind("", "ConfigMap")
-            .filter(|object| object.label(labels::ANCHOR).is_some())
-            .filter_map(anchor::read)
-            .collect();
-        for anchor in anchors {
-            let name = anchor.app.clone();
-            let app = self.apps.entry(name.clone()).or_default();
-            take_anchor(app, anchor);
-            self.line.follow(&name, app);
-            self.agenda.touch(&name);
-        }
-    }
-}
-
-/// Takes an anchor: its records where they continue what is known, its renders where they are missing.
-fn take_anchor(app: &mut App, anchor: Anchor) {
-    let git_is_read = app.content.is_some();
-    let lost = anchor.pushed.filter(|pushed| git_is_read && !app.ledger.contains(pushed));
-    if let Some(id) = lost {
-        app.rewritten = Some(format!(
-            "the anchor names record {}, which is not in the branch's history; bring it back, or accept the new \
-             history with `locktender audit accept {}`",
-            id.short(),
-            anchor.app
-        ));
-    }
-    if lost.is_some() || !git_is_read {
-        // What the anchor says was pushed is what Git must have: until it does, nothing else is believed.
-        app.ledger.rollouts.extend(anchor.rollouts);
-    } else {
-        journals::join(&mut app.ledger.rollouts, anchor.rollouts);
-    }
-    app.ledger.refold();
-    app.anchored_in = Some(anchor.namespace);
-    for (revision, render) in anchor.renders {
-        app.renders.entry(revision).or_insert_with(|| Arc::new(render));
-    }
-}
-
-/// Returns whether all that an anchor lacks is that a rollout without stages is complete. What was acted on it names; and
-/// where nothing is staged a write for that alone would cost as much as a release.
-fn ends_unstaged(ledger: &AppLedger, known: Named) -> bool {
-    let Some(state) = ledger.states.last().filter(|state| state.plan.policy.is_none()) else { return false };
-    match state.records.as_slice() {
-        [.., before, last] => last.event == Event::Completed && known == (Some(before.id), Some(before.id)),
-        _ => false,
     }
 }

@@ -351,7 +351,8 @@ impl Source {
             self.claims.remove(&app);
             return differs;
         };
-        self.claims.set(&app, read.manifests.iter().flat_map(|(_, manifests)| manifests));
+        let manifests = read.manifests.as_ref().map(|(_, manifests)| manifests.open()).unwrap_or_default();
+        self.claims.set(&app, manifests.iter());
         for path in &read.outside {
             self.outside.entry(path.clone()).or_default().insert(app.clone());
         }
@@ -381,7 +382,9 @@ impl Source {
         let mut wrong = check_applications(some, &others, &policies, settings);
         let near: BTreeSet<AppName> = some.iter().flat_map(|app| self.claims.beside(app)).collect();
         let read = near.iter().filter_map(|app| self.read.get_key_value(app));
-        let manifests = read.filter_map(|(app, read)| Some((app, &read.manifests.as_ref().ok()?.1)));
+        let manifests = read.filter_map(|(app, read)| Some((app, read.manifests.as_ref().ok()?.1.open())));
+        let manifests: Vec<_> = manifests.collect();
+        let manifests = manifests.iter().map(|(app, manifests)| (*app, manifests));
         for (app, problems) in check_across(manifests.flat_map(|(app, all)| all.iter().map(move |one| (app, one)))) {
             wrong.entry(app).or_default().extend(problems);
         }
@@ -564,13 +567,14 @@ fn content(
         }
         None => None,
     };
-    if let (Ok((_, manifests)), true) = (&read.manifests, problems.is_empty()) {
+    let manifests = read.manifests.as_ref().map(|(inputs, manifests)| (inputs, manifests.open()));
+    if let (Ok((_, manifests)), true) = (&manifests, problems.is_empty()) {
         problems.extend(check_workloads(application, policy.as_ref(), manifests));
     }
-    match &read.manifests {
+    match manifests {
         Ok((inputs, manifests)) if problems.is_empty() => {
             debug_assert_eq!(application.value.name, *app);
-            let objects = manifests.iter().map(|manifest| manifest.object.clone()).collect();
+            let objects = manifests.into_iter().map(|manifest| manifest.object).collect();
             let revision = read.revision.clone();
             HeadContent::Rendered(Arc::new(build(revision, inputs.clone(), application.value.clone(), policy, objects)))
         }

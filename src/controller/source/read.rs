@@ -8,7 +8,7 @@ use std::{
 use crate::core::{
     cluster::{Kind, Scope},
     kustomize,
-    manifest::{Manifest, builtin_scope, is_manifest, parse},
+    manifest::{Manifest, Object, builtin_scope, is_manifest, parse},
     names::{AppName, BlobId, Revision},
     policy::{
         Application, Freeze, RolloutPolicy, Settings, Source as Where, Sourced, read_application, read_freeze,
@@ -18,6 +18,7 @@ use crate::core::{
     render::{Files, RenderError, Renderer},
     repository::{Entry, EntryKind, Repository, RepositoryError},
     rollout::plan::Inputs,
+    yaml::Span,
 };
 
 /// The largest file that is read.
@@ -32,8 +33,52 @@ pub(super) struct Read {
     /// Whether only this machine was in the way: worth another try though nothing changed.
     pub again: bool,
     pub application: Result<Sourced<Application>, Vec<Problem>>,
-    pub manifests: Result<(Inputs, Vec<Manifest>), Vec<Problem>>,
+    pub manifests: Result<(Inputs, Packed), Vec<Problem>>,
     pub revision: Revision,
+}
+
+/// Manifests as they are kept: as text, which takes a tenth of the room. They are looked at again only where what lies
+/// beside them changes.
+pub(super) enum Packed {
+    /// The objects, as JSON, and the file of each with where it starts there.
+    Text(Box<[u8]>, Box<[(Arc<str>, Span)]>),
+    /// What would come back as something else: digests must not depend on how it is kept.
+    Open(Vec<Manifest>),
+}
+
+impl Packed {
+    fn new(manifests: Vec<Manifest>) -> Self {
+        let objects: Vec<&Object> = manifests.iter().map(|manifest| &manifest.object).collect();
+        let mut files: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut file = |name: &str| match files.get(name) {
+            Some(known) => known.clone(),
+            None => {
+                let new: Arc<str> = name.into();
+                files.insert(new.clone());
+                new
+            }
+        };
+        let text = serde_json::to_vec(&objects).unwrap_or_default();
+        let is_same = serde_json::from_slice::<Vec<Object>>(&text).is_ok_and(|read| read.iter().eq(objects));
+        let places = manifests.iter().map(|manifest| (file(&manifest.file), manifest.span)).collect();
+        if is_same { Self::Text(text.into(), places) } else { Self::Open(manifests) }
+    }
+
+    /// Returns the manifests.
+    pub fn open(&self) -> Vec<Manifest> {
+        let (objects, places) = match self {
+            Self::Text(objects, places) => (objects, places),
+            Self::Open(manifests) => return manifests.clone(),
+        };
+        // It was read once already.
+        let objects: Vec<Object> = serde_json::from_slice(objects).unwrap_or_default();
+        let manifest = |(object, (file, span)): (Object, &(Arc<str>, Span))| Manifest {
+            object,
+            file: file.to_string(),
+            span: *span,
+        };
+        objects.into_iter().zip(places.iter()).map(manifest).collect()
+    }
 }
 
 /// Reads the files of a release repository.
@@ -136,7 +181,8 @@ impl Reader {
             Where::Kustomize { path } => self.kustomize(at, path, directory, &mut inputs, &mut read).await?,
         };
         let scope = |kind: &Kind| Some(self.scopes.get(kind).copied().unwrap_or_else(|| builtin_scope(kind)));
-        read.manifests = files.and_then(|files| parse(&files, &namespace, scope)).map(|manifests| (inputs, manifests));
+        read.manifests =
+            files.and_then(|files| parse(&files, &namespace, scope)).map(|manifests| (inputs, Packed::new(manifests)));
         Ok(Some(read))
     }
 

@@ -3,7 +3,36 @@
 
 use std::sync::OnceLock;
 
-use crate::core::{manifest::Object, rollout::labels};
+use crate::core::{
+    manifest::Object,
+    names::{Digest, RolloutId},
+    rollout::labels,
+};
+
+/// The record that an object names as the one under which it was written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedRecord {
+    /// The number of its rollout.
+    pub number: u32,
+    /// Its id.
+    pub id: Digest,
+}
+
+impl NamedRecord {
+    /// Reads what an object names; `None` where that is no record of the application that it belongs to: one that was handed
+    /// over goes on naming a record of the other until it is written again.
+    fn of(object: &Object, app: &str) -> Option<Self> {
+        let text = object.at(&["metadata", "annotations", labels::RECORD])?.as_str()?;
+        let (rollout, id) = text.split_once(' ')?;
+        let rollout = RolloutId::parse(rollout).filter(|rollout| rollout.app.as_str() == app)?;
+        Some(Self { number: rollout.number, id: Digest::parse(id).ok()? })
+    }
+
+    /// Writes it as an object's annotation says it.
+    pub fn text(rollout: &RolloutId, id: &Digest) -> String {
+        format!("{rollout} {id}")
+    }
+}
 
 /// An object of the view.
 #[derive(Clone, Debug)]
@@ -14,6 +43,8 @@ pub(super) struct Kept {
     pub version: u64,
     /// The application that it is labelled with.
     pub app: Option<Box<str>>,
+    /// The record that it names.
+    pub named: Option<Box<NamedRecord>>,
     text: Box<[u8]>,
     open: OnceLock<Object>,
 }
@@ -21,10 +52,12 @@ pub(super) struct Kept {
 impl Kept {
     /// Keeps an object.
     pub fn new(object: &Object, version: u64) -> Self {
+        let app = object.label(labels::APP);
         Self {
             uid: object.uid().into(),
             version,
-            app: object.label(labels::APP).map(Into::into),
+            app: app.map(Into::into),
+            named: app.and_then(|app| NamedRecord::of(object, app)).map(Box::new),
             // JSON is written whatever it is.
             text: serde_json::to_vec(&object.0).unwrap_or_default().into_boxed_slice(),
             open: OnceLock::new(),

@@ -21,6 +21,8 @@ pub const SLICE: &str = "locktender.dev/slice";
 pub const ANCHOR: &str = "locktender.dev/anchor";
 /// On a Service that was made to look at the new side: the Service that it stands beside.
 pub const PREVIEW_OF: &str = "locktender.dev/preview-of";
+/// On an object of an application without a policy: the record under which it was written last, after its rollout's id.
+pub const RECORD: &str = "locktender.dev/record";
 /// On a slice beside the one that serves: since when no request goes there (RFC 3339).
 pub const IDLE_SINCE: &str = "locktender.dev/idle-since";
 /// On a Job that measures: the analysis that it is for.

@@ -36,6 +36,7 @@ pub mod view;
 
 pub use decide::{decide, version, versions};
 pub use gates::late_answers;
-pub use handover::{asks_for_nodes, keep_labels, nodes};
-pub use objects::labelled;
+pub use handover::{asks_for_nodes, nodes};
+pub use kept::NamedRecord;
+pub use objects::{keep_notes, labelled};
 pub use sides::{StableAt, inherited, needed, released_as, stable_at, target_at};

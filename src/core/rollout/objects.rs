@@ -61,6 +61,15 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
     object
 }
 
+/// Lets an object keep what is ours on the live one besides Git's: what it would be written anew for, and means nothing by
+/// itself.
+pub fn keep_notes(wanted: &mut Object, live: &Object) {
+    handover::keep_labels(wanted, live);
+    if let Some(named) = live.at(&["metadata", "annotations", labels::RECORD]) {
+        wanted.set(&["metadata", "annotations", labels::RECORD], named.clone());
+    }
+}
+
 /// Brings objects to what is wanted: group after group, each healthy before the next.
 pub fn converge(
     objects: &[&Object],
@@ -125,7 +134,7 @@ fn one(object: &Object, app: &AppName, view: &View, means: &Means<'_>, outcome: 
     let mut wanted = labelled(object, app);
     let live = view.by_key(&key);
     if let Some(live) = live {
-        handover::keep_labels(&mut wanted, live);
+        keep_notes(&mut wanted, live);
     }
     let made_into = live.and_then(|live| made_into(&wanted, live, means.admitted));
     match live {

@@ -117,7 +117,7 @@ fn changed_by(input: &Input<'_>, target: &Render) -> Vec<String> {
     let differ = wanted.map(|(key, mut wanted)| {
         let live = input.view.by_key(&key);
         if let Some(live) = live {
-            handover::keep_labels(&mut wanted, live);
+            objects::keep_notes(&mut wanted, live);
         }
         let before = live.is_none_or(|live| diff::differs(&wanted, live)).then(|| action::seen(&wanted, live));
         // What is replaced is missing for a while.

@@ -457,9 +457,12 @@ impl Switch<'_> {
     }
 
     /// Applies a Service where it differs.
-    fn put(&self, wanted: Object, outcome: &mut Services) {
+    fn put(&self, mut wanted: Object, outcome: &mut Services) {
         let key = wanted.key();
         let live = self.view.by_key(&key);
+        if let Some(live) = live {
+            objects::keep_notes(&mut wanted, live);
+        }
         if live.is_some_and(|live| !diff::differs(&wanted, live)) {
             return;
         }

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use super::{kept::Kept, labels};
+use super::{
+    kept::{Kept, NamedRecord},
+    labels,
+};
 use crate::core::{
     cluster::{ClusterEvent, Kind, ObjectKey},
     manifest::Object,
@@ -258,6 +261,12 @@ impl View {
     pub fn of_app<'a>(&'a self, app: &AppName, kind: &'a str) -> impl Iterator<Item = &'a Object> {
         let keys = self.by_app.get(app.as_str()).into_iter().flatten();
         keys.filter(move |key| key.kind == kind).filter_map(|key| self.by_key(key))
+    }
+
+    /// Returns the records that an application's objects name.
+    pub fn named(&self, app: &AppName) -> impl Iterator<Item = NamedRecord> {
+        let keys = self.by_app.get(app.as_str()).into_iter().flatten();
+        keys.filter_map(|key| self.objects.get(key)?.named.as_deref().copied())
     }
 
     /// Returns all objects of one kind, in order of namespace and name.

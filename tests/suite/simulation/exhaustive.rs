@@ -43,6 +43,8 @@ pub enum Scenario {
     TakeOver,
     /// The policy goes.
     GiveBack,
+    /// Another image without a policy.
+    Unstaged,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -163,6 +165,7 @@ impl Scenario {
             Self::Ordinals => "ordinals",
             Self::OrdinalsBack => "ordinals-back",
             Self::Nodes => "nodes",
+            Self::Unstaged => "unstaged",
         }
     }
 
@@ -185,7 +188,7 @@ impl Scenario {
             _ => policy("InPlaceIfPossible"),
         };
         let manifest = self.manifest("1.9");
-        let app = if matches!(self, Self::TakeOver) { handover::BARE } else { super::rollouts::APP };
+        let app = if matches!(self, Self::TakeOver | Self::Unstaged) { handover::BARE } else { super::rollouts::APP };
         let mut files = vec![
             ("policies/two-data-centers.yaml", policy.as_str()),
             ("apps/checkout/app.yaml", app),
@@ -223,7 +226,8 @@ impl Scenario {
             | Self::BlueGreen
             | Self::Ordinals
             | Self::Nodes
-            | Self::Routed => {
+            | Self::Routed
+            | Self::Unstaged => {
                 self.stages(sim, 2).await?;
             }
             Self::StepBack | Self::OrdinalsBack => {
@@ -273,6 +277,7 @@ impl Scenario {
             // Nobody but its controller says when the first come.
             Self::Nodes if number == 1 => (&[], "beta"),
             Self::TakeOver if number == 1 => (&[], "all"),
+            Self::Unstaged => (&[], "all"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
         for stage in asking {
@@ -426,6 +431,11 @@ fn everything_goes_wrong_once_in_a_taking_over() {
 #[test]
 fn everything_goes_wrong_once_in_a_giving_back() {
     exhaust(Scenario::GiveBack);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_release_without_a_policy() {
+    exhaust(Scenario::Unstaged);
 }
 
 #[test]

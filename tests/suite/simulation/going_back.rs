@@ -80,7 +80,7 @@ async fn confirms(sim: &Sim, stages: &[&str]) {
 }
 
 /// Does what `locktender abort --now` does; returns whether there was something to abort.
-fn abort_now(sim: &Sim) -> bool {
+pub fn abort_now(sim: &Sim) -> bool {
     let rollout = RolloutId { app: AppName::new(APP), number: 2 };
     let name = anchor::name(&rollout.app);
     sim.cluster.with(|world| {

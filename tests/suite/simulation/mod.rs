@@ -22,6 +22,7 @@ mod handover;
 pub mod rollouts;
 mod rows;
 mod schedules;
+mod unstaged;
 mod workloads;
 
 use std::{

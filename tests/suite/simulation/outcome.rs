@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use locktender::core::names::AppName;
+use locktender::core::{names::AppName, rollout::labels};
 use serde_json::{Map, Value, json};
 
 use super::{Sim, git::BRANCH};
@@ -31,12 +31,19 @@ pub fn outcome(sim: &Sim) -> Vec<String> {
 
 fn objects(sim: &Sim) -> Vec<String> {
     let tip = sim.checker.lock().unwrap().tips();
+    let unstaged = unstaged(sim);
+    // Without a policy there is an anchor only where Git was away at the wrong moment.
+    let counts = |object: &Value| {
+        let app = object["metadata"]["labels"][labels::ANCHOR].as_str();
+        !app.is_some_and(|app| unstaged.iter().any(|one| one.as_str() == app))
+    };
     sim.cluster.with(|world| {
         let mut lines: Vec<String> = Vec::new();
         for resource in RESOURCES {
             let mut some: Vec<String> = world
                 .api
                 .list(resource)
+                .filter(|object| counts(object))
                 .map(|object| format!("{resource} {}", normal(resource, object, &tip)))
                 .collect();
             some.sort();
@@ -46,6 +53,16 @@ fn objects(sim: &Sim) -> Vec<String> {
     })
 }
 
+/// Returns the applications that never had a policy.
+fn unstaged(sim: &Sim) -> Vec<AppName> {
+    let checker = sim.checker.lock().unwrap();
+    let mut apps = checker.known_apps();
+    apps.retain(|app| {
+        checker.rollouts(app).into_iter().flat_map(BTreeMap::values).all(|one| one.plan.policy.is_none())
+    });
+    apps
+}
+
 fn normal(resource: &str, object: &Value, tips: &BTreeMap<String, String>) -> Value {
     let meta = &object["metadata"];
     let mut labels = meta["labels"].clone();
@@ -53,7 +70,13 @@ fn normal(resource: &str, object: &Value, tips: &BTreeMap<String, String>) -> Va
         // How often a DaemonSet's template was set on the way says nothing of the end.
         labels.remove("pod-template-generation");
     }
-    let mut result = json!({ "labels": labels.take(), "annotations": meta["annotations"], "gone": meta["deletionTimestamp"].is_string() });
+    let mut annotations = meta["annotations"].clone();
+    if let Some(annotations) = annotations.as_object_mut() {
+        // Ids of records have their times in them.
+        annotations.remove(labels::RECORD);
+    }
+    let mut result =
+        json!({ "labels": labels.take(), "annotations": annotations, "gone": meta["deletionTimestamp"].is_string() });
     match resource {
         "pods" => {
             result["spec"] = pod_spec(&object["spec"]);

@@ -244,8 +244,11 @@ impl<'a> Routed<'a> {
 
 impl Switch<'_> {
     /// Applies an object where it differs.
-    fn apply(&self, wanted: Object, why: String, outcome: &mut Services) {
+    fn apply(&self, mut wanted: Object, why: String, outcome: &mut Services) {
         let live = self.view.by_key(&wanted.key());
+        if let Some(live) = live {
+            objects::keep_notes(&mut wanted, live);
+        }
         if live.is_some_and(|live| live.is_terminating() || !diff::differs(&wanted, live)) {
             return;
         }

@@ -107,7 +107,7 @@ fn each_once(sim: &Sim) {
 }
 
 /// A person changes an object with `kubectl patch`.
-fn person_patches(sim: &Sim, resource: &str, name: &str, body: Value) {
+pub fn person_patches(sim: &Sim, resource: &str, name: &str, body: Value) {
     sim.cluster.with(|world| person_patches_in(world, resource, name, body));
 }
 
