@@ -94,7 +94,7 @@ async fn fault_31_nothing_is_made_in_a_namespace_that_goes_and_others_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_33_what_no_server_takes_is_refused_before_anything_of_the_step_is_written() {
     let faulty = Faulty::installed().await;
-    faulty.proxy.forget();
+    faulty.quiet().await;
     let large = "x".repeat(1_600_000);
     let annotated = "y".repeat(300_000);
     faulty.commit("2.0, and too much", |clone| {

@@ -59,6 +59,17 @@ impl Faulty {
         Self::behind(Release::checkout(Place::live()).await).await
     }
 
+    /// Waits until the controller has written all that it has to, and forgets what was asked until then.
+    async fn quiet(&self) {
+        loop {
+            self.proxy.forget();
+            self.rest().await;
+            if self.proxy.writes().is_empty() {
+                return;
+            }
+        }
+    }
+
     /// 1.9 runs, and rollout 2 to 2.0 waits after its beta group.
     async fn at_beta() -> Self {
         let faulty = Self::installed().await;
