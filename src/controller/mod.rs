@@ -395,7 +395,7 @@ impl Controller {
         report.activity = Activity::Held;
         report.reasons = vec![Reason::Held { why }];
         app.report = Some(report.clone());
-        self.options.listeners.tell(&News::Decided { app: name, activity: Activity::Held });
+        self.options.listeners.tell(&News::Decided { app: name, activity: Activity::Held, head_is_broken: false });
         self.tell(name, &report);
         true
     }
@@ -540,8 +540,12 @@ impl Controller {
             info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
                 "{}", reasons.join("; "));
         }
-        if app.report.as_ref().map(|before| before.activity) != Some(report.activity) {
-            self.options.listeners.tell(&News::Decided { app: name, activity: report.activity });
+        let in_short = |report: &Report| {
+            (report.activity, report.reasons.iter().any(|reason| matches!(reason, Reason::HeadBroken { .. })))
+        };
+        let (activity, head_is_broken) = in_short(&report);
+        if app.report.as_ref().map(in_short) != Some((activity, head_is_broken)) {
+            self.options.listeners.tell(&News::Decided { app: name, activity, head_is_broken });
         }
         app.report = Some(report.clone());
         self.tell(name, &report);

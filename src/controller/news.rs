@@ -23,6 +23,8 @@ pub enum News<'a> {
         app: &'a AppName,
         /// What it does now.
         activity: Activity,
+        /// Whether what HEAD says of it cannot be used.
+        head_is_broken: bool,
     },
     /// A record was pushed, or kept in its anchor because Git is away.
     Recorded(Recorded<'a>),

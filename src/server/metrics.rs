@@ -43,8 +43,8 @@ pub struct Sources {
     pub git: Arc<RemoteCounts>,
 }
 
-/// What each application does, as decided last.
-type Activities = Arc<Mutex<BTreeMap<AppName, Activity>>>;
+/// What each application does, as decided last, and whether its HEAD is broken.
+type Activities = Arc<Mutex<BTreeMap<AppName, (Activity, bool)>>>;
 
 struct Scraped {
     sources: Sources,
@@ -124,9 +124,9 @@ impl Listener for Metrics {
     fn hear(&self, news: &News<'_>) {
         match news {
             News::Recorded(recorded) => self.count(recorded),
-            News::Decided { app, activity } => {
+            News::Decided { app, activity, head_is_broken } => {
                 let mut activities = self.activities.lock().unwrap_or_else(PoisonError::into_inner);
-                activities.insert((*app).clone(), *activity);
+                activities.insert((*app).clone(), (*activity, *head_is_broken));
             }
             News::Woke | News::Rests(_) => {}
         }
@@ -166,14 +166,18 @@ impl Collector for Scraped {
         let Sources { health, api, git } = &self.sources;
         let leads = health.leads();
         let mut activities: BTreeMap<&str, i64> = ACTIVITIES.iter().map(|(_, name)| (*name, 0)).collect();
+        let mut broken = 0;
         if leads {
-            for activity in self.activities.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            for (activity, head_is_broken) in self.activities.lock().unwrap_or_else(PoisonError::into_inner).values() {
                 let name = ACTIVITIES.iter().find(|(known, _)| known == activity).map(|(_, name)| *name);
                 *activities.entry(name.unwrap_or_default()).or_default() += 1;
+                broken += i64::from(*head_is_broken);
             }
         }
         let labelled = activities.into_iter().map(|(name, count)| ([("activity", name)], count));
         gauges(&mut encoder, "applications", "Applications, by what they are doing; told by who leads", labelled)?;
+        let help = "Applications of which HEAD says what cannot be used; told by who leads";
+        gauge(&mut encoder, "heads_broken", help, broken)?;
         let load = health.load();
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         gauge(&mut encoder, "queue_depth", "Applications that are to be decided", count(load.due))?;

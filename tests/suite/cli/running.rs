@@ -231,4 +231,12 @@ fn probes_metrics_events_and_annotations_tell_of_a_release() {
     reasons.sort_unstable();
     let expected = ["Completed", "Promoted", "StageStarted", "StageStarted", "StageWaiting"];
     assert_eq!(reasons, expected, "each record once, from when there was a Deployment");
+
+    assert_eq!(ground.metric("a", "locktender_heads_broken"), Some(0.0));
+    ada.git(&["pull", "--quiet", "--rebase"]);
+    ada.write("apps/checkout/app.yaml", "apiVersion: locktender.dev/v1alpha1\nkind: Aplication\n");
+    ada.commit("a slip");
+    ada.push();
+    ground.until("it is counted", || ground.metric("a", "locktender_heads_broken") == Some(1.0));
+    assert_eq!(ground.metric("a", r#"locktender_applications{activity="stable"}"#), Some(1.0));
 }
