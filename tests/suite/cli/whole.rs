@@ -2,7 +2,7 @@
 
 use std::{
     process::{Child, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -44,7 +44,8 @@ impl World<'_> {
     /// Asks again until the application is where it should be.
     pub(super) fn until(&self, what: &str, there: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        for _ in 0..600 {
+        let patience = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < patience {
             let ran =
                 self.shell.run(self.here, &["status", "checkout", "-o", "json", "--kubeconfig", &self.kubeconfig]);
             if let Ok(status) = serde_json::from_str::<Value>(&ran.stdout) {

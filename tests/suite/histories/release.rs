@@ -618,7 +618,7 @@ impl Release {
     pub async fn until(&self, app: &str, what: &str, holds: impl Fn(&Seen) -> bool) -> Seen {
         let (step, limit) = match self.place() {
             Place::Simulation => (Duration::from_millis(250), Duration::from_secs(3600)),
-            Place::Sandbox => (Duration::from_millis(40), Duration::from_secs(60)),
+            Place::Sandbox => (Duration::from_millis(40), Duration::from_secs(150)),
             Place::ControlPlane => (Duration::from_millis(40), Duration::from_secs(180)),
         };
         let began = Instant::now();
