@@ -21,7 +21,7 @@ use super::{
     strategy::nodes,
 };
 use crate::core::{
-    ledger::{Draft, Event, Quota},
+    ledger::{DecisionFile, Draft, Event, Quota},
     names::Revision,
     policy::RolloutPolicy,
 };
@@ -58,10 +58,31 @@ pub fn decide(input: &Input<'_>) -> Decision {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
     answer_late(input, &mut decision);
+    name_useless(input, &mut decision);
     restore_copies(input, &mut decision);
     decision.report.reasons.sort();
     decision.report.reasons.dedup();
     decision
+}
+
+/// Names what people decided about the rollout under way that counts for nothing: who waits for it looks here first.
+fn name_useless(input: &Input<'_>, decision: &mut Decision) {
+    let (Some(head), Some(last)) = (input.head, input.rollouts.last()) else { return };
+    if !matches!(last.phase, Phase::Running | Phase::Stopped) || input.git.rewritten.is_some() {
+        return;
+    }
+    let recorded = last.records.iter().map(|record| (record.event, &record.evidence, &record.why));
+    let fresh = decision.records.iter().map(|(_, draft)| (draft.event, &draft.evidence, &draft.why));
+    let rejected = recorded.chain(fresh).filter(|(event, ..)| *event == Event::DecisionRejected);
+    let is_there = |file: &DecisionFile| head.decisions.iter().any(|decision| decision.file == *file);
+    let reasons: Vec<Reason> = rejected
+        .filter_map(|(_, evidence, why)| {
+            let path = evidence.decision.as_ref().filter(|file| is_there(file))?.path.clone();
+            let why = why.strip_prefix(&format!("{path}: ")).unwrap_or(why).to_owned();
+            Some(Reason::Useless { decision: path, why })
+        })
+        .collect();
+    decision.report.reasons.extend(reasons);
 }
 
 /// Answers decisions in directories of rollouts that others came after.
