@@ -1,5 +1,6 @@
 //! Invariant 4: from every state, an abort reaches stable, also with Git away. At every write and push of a release somebody
-//! aborts: by a commit, or, with Git away, by a word in the anchor.
+//! aborts: by a commit, or, with Git away, by a word in the anchor. So it is while a Deployment is taken over or given back, and
+//! there no pod is touched.
 //!
 //! `LOCKTENDER_SWEEP=all` tries every write; otherwise every third.
 
@@ -19,7 +20,8 @@ use serde_json::{Value, json};
 use super::{
     Sim,
     exhaustive::{Scenario, is_whole_sweep, manifest},
-    rollouts::DEPLOYMENT,
+    handover::{self, APP_FILE, BARE},
+    rollouts::{self, DEPLOYMENT},
 };
 
 const APP: &str = "checkout";
@@ -107,6 +109,29 @@ fn pods_at(sim: &Sim, tag: &str) -> usize {
     })
 }
 
+/// What is merged: a file, and its content before and after.
+fn change(scenario: Scenario) -> (&'static str, String, String) {
+    let (bare, staged) = (BARE.to_owned(), rollouts::APP.to_owned());
+    match scenario {
+        Scenario::TakeOver => (APP_FILE, bare, staged),
+        Scenario::GiveBack => (APP_FILE, staged, bare),
+        _ => (DEPLOYMENT, manifest("1.9"), manifest("2.0")),
+    }
+}
+
+/// Says what is not as it was before a Deployment was to be taken over or given back.
+fn is_untouched(sim: &Sim, scenario: Scenario, since: handover::Since) -> Vec<String> {
+    let before = match scenario {
+        Scenario::TakeOver => handover::Whose::Its,
+        Scenario::GiveBack => handover::Whose::Ours,
+        _ => return Vec::new(),
+    };
+    let mut wrong = since.disturbed(sim, 6);
+    let now = handover::whose(sim);
+    wrong.extend((now != before).then(|| format!("the pods are {now:?}, not {before:?}")));
+    wrong
+}
+
 /// How one run went.
 #[derive(Debug, PartialEq, Eq)]
 enum Went {
@@ -118,6 +143,8 @@ enum Went {
 
 async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize) {
     let mut sim = scenario.prepare().await.unwrap();
+    let since = handover::Since::now(&sim);
+    let (file, before, after) = change(scenario);
     sim.arm(&[]);
     let ran = std::sync::Arc::new(std::sync::Mutex::new(None));
     {
@@ -138,8 +165,9 @@ async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize)
             }
         });
     }
-    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    sim.git.commit("the change", &[(file, Some(&after))]);
     let asking: &[&str] = match scenario {
+        Scenario::TakeOver | Scenario::GiveBack => &[],
         Scenario::BlueGreen => &["preview"],
         Scenario::Routed => &["weight-60"],
         _ => &["beta", "batch-1"],
@@ -184,9 +212,10 @@ async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize)
     let told = |wanted: Event| sim.records(APP, 2).iter().filter(|record| record.event == wanted).count();
     let once = [Event::Aborting, Event::Aborted, Event::Reverted].map(told);
     let ended = last_rollout(&sim) == Some((2, Phase::Ended(Outcome::Aborted)));
-    let repaired = sim.git.file(DEPLOYMENT).as_deref() == Some(manifest("1.9").as_str());
+    let repaired = sim.git.file(file).as_deref() == Some(before.as_str());
     let pods = (pods_at(&sim, "1.9"), pods_at(&sim, "2.0"));
-    let violations = sim.checker.lock().unwrap().take();
+    let mut violations = sim.checker.lock().unwrap().take();
+    violations.extend(is_untouched(&sim, scenario, since));
     let right = once == [1, 1, 1] && ended && repaired && pods == (6, 0) && violations.is_empty() && !is_running(&sim);
     if right {
         return (Went::Back, writes);
@@ -248,4 +277,24 @@ fn an_abort_without_git_at_every_write_reaches_stable_and_is_recorded_later() {
 #[test]
 fn an_abort_without_git_survives_the_controller_and_its_disk() {
     everywhere(Scenario::Release, How::NowAndLost);
+}
+
+#[test]
+fn an_abort_at_every_write_of_taking_over_gives_back() {
+    everywhere(Scenario::TakeOver, How::Commit);
+}
+
+#[test]
+fn an_abort_at_every_write_of_giving_back_takes_over() {
+    everywhere(Scenario::GiveBack, How::Commit);
+}
+
+#[test]
+fn an_abort_without_git_at_every_write_of_taking_over_gives_back() {
+    everywhere(Scenario::TakeOver, How::NowAndLost);
+}
+
+#[test]
+fn an_abort_without_git_at_every_write_of_giving_back_takes_over() {
+    everywhere(Scenario::GiveBack, How::NowAndLost);
 }
