@@ -12,7 +12,7 @@ use crate::core::ask::{MOST_OF_A_PAGE, Said, Unanswered};
 pub(super) struct Http {
     client: OnceLock<Result<Client, String>>,
     /// Where the credentials of those who measure are; `None`: there are none.
-    pub(super) credentials: Option<PathBuf>,
+    credentials: Option<PathBuf>,
 }
 
 /// What was answered.
@@ -26,6 +26,10 @@ pub(super) struct Page {
 }
 
 impl Http {
+    pub(super) fn with_credentials(directory: Option<PathBuf>) -> Self {
+        Self { credentials: directory, ..Self::default() }
+    }
+
     /// Asks a pod, directly: whatever proxy this process has for the world is not on the way.
     pub(super) async fn probe(&self, url: &str) -> Result<Said, Unanswered> {
         let page = self.get(&address(url, &[])?, &Credentials::default()).await?;

@@ -23,7 +23,7 @@ impl Outside {
     /// one directory each, with the file `url`, and `bearerToken`, or `username` and `password`, `ca.crt`, `tls.crt` and
     /// `tls.key`. Pods and proxies are shown nothing.
     pub fn with_credentials(directory: Option<PathBuf>) -> Self {
-        Self { http: Http { credentials: directory, ..Http::default() } }
+        Self { http: Http::with_credentials(directory) }
     }
 }
 

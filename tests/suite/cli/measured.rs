@@ -1,9 +1,6 @@
 //! A release that is measured by a server which asks who is there, by the controller's program.
 
-use crate::{
-    metrics_credentials::Server,
-    support::{git::Remote, tls::Authority},
-};
+use crate::support::{git::Remote, measures::Server, tls::Authority};
 
 use super::{running::Ground, whole::World};
 
