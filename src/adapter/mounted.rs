@@ -76,15 +76,15 @@ pub(super) fn one_line(name: &str, content: Option<Vec<u8>>) -> Result<Option<St
     }
 }
 
+/// A client's certificate and its key, as PEM.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
 /// Puts a client's certificate and its key together.
 ///
 /// # Errors
 ///
 /// One is there without the other.
-pub(super) fn pair(
-    certificate: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, &'static str> {
+pub(super) fn pair(certificate: Option<Vec<u8>>, key: Option<Vec<u8>>) -> Result<Option<Pair>, &'static str> {
     match (certificate, key) {
         (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
         (None, None) => Ok(None),

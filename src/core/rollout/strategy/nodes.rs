@@ -214,7 +214,7 @@ impl Set<'_> {
         let name = own.and_then(|revision| revision.label(labels::REVISION));
         let is_other =
             |pod: &&Pod<'_>| is_at(pod, self.new) && (name.is_none() || pod.object.label(labels::REVISION) != name);
-        self.live.annotation(labels::REGROUPING).is_some() && self.pods.values().flatten().any(|pod| is_other(pod))
+        self.live.annotation(labels::REGROUPING).is_some() && self.pods.values().flatten().any(is_other)
     }
 
     fn go_forward(&self, unit: &Unit, revision: &str, budget: &mut Budget, outcome: &mut Outcome) {
