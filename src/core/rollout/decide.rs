@@ -197,16 +197,11 @@ pub(super) fn open(
         Some(target) => target.policy.as_ref(),
         None => stable.and_then(|stable| stable.policy.as_ref()),
     };
-    let gives_back = target.is_some() && policy.is_none();
-    let sets = stable.into_iter().flat_map(|stable| stable.workloads.values());
-    if let Some(set) = sets.filter(|_| gives_back).find(|workload| workload.maker() != Maker::Slices) {
-        let why =
-            format!("its policy was removed, and only Deployments are given back, not {}: undo that change", set.id);
-        return Err(PlanError::Refused(why));
-    }
     // What ran without a policy is staged from here on: compared as it would have been.
-    let before =
-        stable.map(|stable| if policy.is_some() { handover::staged_form(stable) } else { Cow::Borrowed(&**stable) });
+    let before = stable.map(|stable| match policy {
+        Some(policy) => handover::staged_form(stable, policy),
+        None => Cow::Borrowed(&**stable),
+    });
     let before = before.as_deref();
     let runs = match inherits {
         None => running(input, target.map(Arc::as_ref), before)?,
@@ -264,13 +259,6 @@ fn running(input: &Input<'_>, target: Option<&Render>, before: Option<&Render>) 
     let fresh = staged.filter(|workload| before.is_none_or(|before| !before.workloads.contains_key(&workload.id)));
     let mut runs = BTreeSet::new();
     for workload in fresh.filter(|workload| handover::runs_by_itself(workload, input.view)) {
-        if workload.maker() != Maker::Slices {
-            return Err(PlanError::Refused(format!(
-                "{} runs already, and was not made by Locktender: only Deployments are taken over while they run; delete \
-                 it, or leave the application without a policy",
-                workload.id
-            )));
-        }
         let differ = handover::not_what_runs(workload, input.view);
         if !differ.is_empty() {
             return Err(PlanError::Refused(format!(
