@@ -4,5 +4,6 @@ pub mod ask;
 pub mod clock;
 pub mod git;
 pub mod kube;
+mod mounted;
 pub mod render;
 pub mod traffic;

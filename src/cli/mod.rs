@@ -81,7 +81,7 @@ enum Command {
     Abort(decision::AbortArgs),
     /// Commits what brings an application back to what was stable before
     Revert(revert::Args),
-    /// Gives an application's Deployments back: no policy stages them any more
+    /// Gives an application's workloads back: no policy stages them any more
     Release(release::Args),
     /// Reads and checks the trail of records
     #[command(subcommand)]

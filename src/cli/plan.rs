@@ -267,7 +267,7 @@ fn describe(app: &AppName, preview: &Preview, merged: &Merged) -> Planned {
     notes.extend(plan.iter().flat_map(routed));
     let is_first = plan.as_ref().is_some_and(|plan| plan.from.is_none() && plan.policy.is_some());
     if is_first && !merged.asks_cluster {
-        let why = "no cluster was asked: a Deployment that runs there already is taken over instead; --kubeconfig asks";
+        let why = "no cluster was asked: a workload that runs there already is taken over instead; --kubeconfig asks";
         notes.push(why.to_owned());
     }
     let workloads = plan.as_ref().map(|plan| methods(plan, stable, target)).unwrap_or_default();
@@ -283,12 +283,10 @@ fn handed_over(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) ->
     let name = |id: &String| id.rsplit('/').next().unwrap_or(id).to_owned();
     match (stable.map(|stable| &stable.policy), target.map(|target| &target.policy)) {
         (Some(None), Some(Some(_))) => {
-            notes.push(
-                "running pods are taken over first: they are handed to slices as they are, none restarts".to_owned(),
-            );
+            notes.push("running pods are taken over first: they are handed over as they are, none restarts".to_owned());
         }
         (Some(Some(_)), Some(None)) => {
-            notes.push("its Deployments are given back first: they get all their pods, none restarts".to_owned());
+            notes.push("its workloads are given back first: they get all their pods, none restarts".to_owned());
             let workloads = stable.into_iter().flat_map(|stable| stable.workloads.values());
             let reading: Vec<String> =
                 workloads.filter(|workload| !workload.config.is_empty()).map(|workload| name(&workload.id)).collect();

@@ -1,4 +1,4 @@
-//! `release`: the commit that gives an application's Deployments back.
+//! `release`: the commit that gives an application's workloads back.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,9 +17,9 @@ use crate::{
 /// The most that is read of an `app.yaml`.
 const LIMIT: u64 = 1 << 20;
 
-/// Commits what takes the policy out of an application's app.yaml, and pushes it: its Deployments are given back
+/// Commits what takes the policy out of an application's app.yaml, and pushes it: its workloads are given back
 ///
-/// The controller then hands all pods of each Deployment back to it, and none restarts; from there on Kubernetes rolls out
+/// The controller then hands all pods of each workload back to it, and none restarts; from there on Kubernetes rolls out
 /// changes of it by itself. What is merged is still put in place. To leave Locktender altogether, release every
 /// application, wait until `locktender status` says stable, and stop the controller.
 #[derive(Debug, clap::Args)]
@@ -58,14 +58,14 @@ pub(super) async fn run(args: Args) -> Outcome {
         let text = String::from_utf8_lossy(&bytes);
         let edited = policy::without_policy(&file, &text).map_err(|why| Error::failed(format!("{file}: {why}")))?;
         let because = args.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-        let message = format!("release {app}{because}\n\nIts Deployments are given back: no policy stages them.\n");
+        let message = format!("release {app}{because}\n\nIts workloads are given back: no policy stages them.\n");
         let edits = BTreeMap::from([(file, Some(edited.into_bytes()))]);
         let pushed =
             decision::push_once(&place, opened.repository.as_ref(), &head, edits, message, &author, look.now());
         if let Some(commit) = pushed.await? {
             output::data(&format!(
                 "released {app}   (commit {}, pushed to {})\n\
-                 its Deployments get all their pods back, and none restarts for it; where pods read configuration of the \
+                 its workloads get all their pods back, and none restarts for it; where pods read configuration of the \
                  application, a rolling update follows\n\
                  to leave Locktender altogether: release every application, wait until `locktender status` says stable, \
                  and stop the controller\n",

@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     adapter::{
+        ask::Outside,
         clock::SystemClock,
         git::{GitOptions, GitRepository, access::Access, here::cache_directory, objects::Who, url::Transport},
         kube::{KubeCluster, Rate, Settings as KubeSettings},
     },
     controller::{
-        self, Options,
+        self, Options, Ports,
         events::events,
         fence::{Fence, fenced},
         lease::{Lease, Standing},
@@ -64,6 +65,11 @@ pub(super) struct Args {
     /// Default: nowhere
     #[arg(long, value_name = "ADDRESS", env = "LOCKTENDER_LISTEN")]
     listen: Option<SocketAddr>,
+    /// A directory with one directory, of the files of a Secret, for each server of metrics that asks who is there: url,
+    /// the address that it is for; bearerToken, or username and password; ca.crt; tls.crt and tls.key. Default: nothing
+    /// is shown
+    #[arg(long, value_name = "DIRECTORY", env = "LOCKTENDER_METRICS_CREDENTIALS")]
+    metrics_credentials: Option<PathBuf>,
     #[command(flatten)]
     lease: LeaseArgs,
     /// How many requests a second may go to the API server, lastingly. Default: no limit but the server's own
@@ -141,7 +147,8 @@ pub(super) async fn run(args: Args) -> Outcome {
     let repository = Arc::new(repository.with_identity(identity));
     info!(repository = %place.url, branch = place.branch.as_str(), "started");
     let push_interval = args.push_interval.map(HumanDuration::get);
-    let work = Work { repository, cluster, health, metrics, instance, push_interval };
+    let ask = Arc::new(Outside::with_credentials(args.metrics_credentials));
+    let work = Work { repository, cluster, ask, health, metrics, instance, push_interval };
     let controller = async {
         let Some(terms) = terms else { return work.term(None, stop.clone()).await };
         let clock = Arc::new(SystemClock::new());
@@ -167,6 +174,7 @@ pub(super) async fn run(args: Args) -> Outcome {
 struct Work {
     repository: Arc<GitRepository>,
     cluster: KubeCluster,
+    ask: Arc<Outside>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     /// Which process this is.
@@ -180,6 +188,7 @@ impl Work {
         self.health.starts_anew();
         self.metrics.starts_anew();
         let ports = ports(self.repository.clone(), Arc::new(self.cluster.anew()));
+        let ports = Ports { ask: self.ask.clone(), ..ports };
         let ports = match &fence {
             Some(fence) => fenced(ports, fence),
             None => ports,

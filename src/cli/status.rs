@@ -149,6 +149,7 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
                 | Reason::GitAway { .. }
                 | Reason::HistoryRewritten { .. }
                 | Reason::Held { .. }
+                | Reason::Useless { .. }
         )
     });
     let Some(state) = state.filter(|state| matches!(state.phase, Phase::Running) && !state.paused) else {

@@ -35,7 +35,9 @@ impl Controller {
         let app = self.apps.get(name)?;
         let last = app.ledger.states.last()?;
         // What is staged, or was and is gone back to, belongs to a handle.
-        let is_staged = last.plan.policy.is_some() || app.renders.values().any(|render| render.policy.is_some());
+        let is_staged = last.plan.policy.is_some()
+            || app.renders.values().any(|render| render.policy.is_some())
+            || gives_back(&app.ledger);
         if is_staged || app.ledger.has_unpushed() || app.rewritten.is_some() || !self.says_rights(name, app) {
             return self.anchor_write(name).map(First::Anchor);
         }
@@ -167,10 +169,19 @@ fn take_anchor(app: &mut App, anchor: Anchor, is_outdated: bool) {
     }
 }
 
+/// Returns whether the last rollout gives back what was staged. The anchor has kept it from its beginning: left there as one
+/// that runs it could be aborted after its end, with Git away, and the pods be taken over again.
+fn gives_back(ledger: &AppLedger) -> bool {
+    matches!(ledger.states.as_slice(), [.., before, last] if before.plan.policy.is_some() && last.plan.policy.is_none())
+}
+
 /// Returns whether all that an anchor lacks is that a rollout without stages is complete. What was acted on it names; and
 /// where nothing is staged a write for that alone would cost as much as a release.
 fn ends_unstaged(ledger: &AppLedger, known: Named) -> bool {
     let Some(state) = ledger.states.last().filter(|state| state.plan.policy.is_none()) else { return false };
+    if gives_back(ledger) {
+        return false;
+    }
     match state.records.as_slice() {
         [.., before, last] => last.event == Event::Completed && known == (Some(before.id), Some(before.id)),
         _ => false,

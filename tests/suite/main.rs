@@ -12,6 +12,7 @@ mod histories;
 mod input;
 mod jobs;
 mod kube_adapter;
+mod metrics_credentials;
 mod outside;
 mod prometheus;
 mod render;

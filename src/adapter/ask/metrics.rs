@@ -55,30 +55,25 @@ impl Http {
                 "query_range"
             }
         };
-        let (status, body) = self.get(&format!("{address}/api/v1/{path}"), &arguments).await?;
-        match serde_json::from_slice::<Response>(&body) {
-            Ok(response) if status == 200 => series(response),
+        let page = self.measured(&format!("{address}/api/v1/{path}"), &arguments).await?;
+        match serde_json::from_slice::<Response>(&page.body) {
+            Ok(response) if page.status == 200 => series(response),
             // The server's own errors come as JSON, those of a proxy before it as anything.
-            Ok(response) => Err(refused(status, &response.error.unwrap_or_default())),
-            Err(error) if status == 200 => Err(Unanswered::Garbage(error.to_string())),
-            Err(_) => Err(refused(status, &String::from_utf8_lossy(&body))),
+            Ok(response) => Err(page.refused(&response.error.unwrap_or_default())),
+            Err(error) if page.status == 200 => Err(Unanswered::Garbage(error.to_string())),
+            Err(_) => Err(page.refused(&String::from_utf8_lossy(&page.body))),
         }
     }
 
     async fn web(&self, url: &str, path: &JsonPath) -> Result<Found, Unanswered> {
-        let (status, body) = self.get(url, &[]).await?;
-        if !(200..300).contains(&status) {
-            return Err(refused(status, &String::from_utf8_lossy(&body)));
+        let page = self.measured(url, &[]).await?;
+        if !(200..300).contains(&page.status) {
+            return Err(page.refused(&String::from_utf8_lossy(&page.body)));
         }
-        let value: Value = serde_json::from_slice(&body).map_err(|error| Unanswered::Garbage(error.to_string()))?;
+        let value: Value =
+            serde_json::from_slice(&page.body).map_err(|error| Unanswered::Garbage(error.to_string()))?;
         Ok(Found::Json(path.find(&value).cloned().unwrap_or_default()))
     }
-}
-
-/// Tells the beginning of what a server says: a whole page is of no use in a record.
-fn refused(status: u16, message: &str) -> Unanswered {
-    let message: String = message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
-    Unanswered::Refused { status, message }
 }
 
 /// What Prometheus answers; fields that are not named here are nobody's concern.

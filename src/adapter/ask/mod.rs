@@ -1,9 +1,10 @@
 //! Asks the outside: each kind of question in the way of whom it is for.
 
+mod credentials;
 mod http;
 mod metrics;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
@@ -15,6 +16,15 @@ use crate::core::ask::{Ask, Question, Said, Unanswered};
 #[derive(Default)]
 pub struct Outside {
     http: Http,
+}
+
+impl Outside {
+    /// Shows those who measure what is in this directory, each what is for its address and read again at every question:
+    /// one directory each, with the file `url`, and `bearerToken`, or `username` and `password`, `ca.crt`, `tls.crt` and
+    /// `tls.key`. Pods and proxies are shown nothing.
+    pub fn with_credentials(directory: Option<PathBuf>) -> Self {
+        Self { http: Http::with_credentials(directory) }
+    }
 }
 
 #[async_trait]

@@ -155,6 +155,9 @@ pub enum Unanswered {
         /// What it says.
         message: String,
     },
+    /// What is to be shown cannot be used as it is: nobody was asked.
+    #[error("the credentials of metrics cannot be used: {0}")]
+    Credentials(String),
     /// The answer is not what is asked for.
     #[error("the answer makes no sense: {0}")]
     Garbage(String),

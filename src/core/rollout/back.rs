@@ -1,6 +1,6 @@
 //! Going back to stable, from wherever the rollout is: pods first, then objects, then Git.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use super::{
     decide::{is_target, report, stable_side},
@@ -58,7 +58,8 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         None if ran_before => None,
         None => pinned,
     };
-    let target = target.map(|target| handover::staged_form(target));
+    let by = policy.or(pinned);
+    let target = target.map(|target| by.map_or(Cow::Borrowed(&**target), |by| handover::staged_form(target, by)));
     let course = Course {
         rollout: &state.plan.rollout,
         new: stable.map(Arc::as_ref),

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     labels,
     plan::Inputs,
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
 };
 use crate::core::{
     manifest::{Object, Staged, canonical_digest, digest, is_sliced, pod_template, selects, sort, stage, strings},
@@ -53,13 +53,16 @@ pub fn build(
     render
 }
 
-/// Returns an application without a policy as it would be staged under one, with the digests that it was released with.
-pub(super) fn as_staged(render: &Render) -> Render {
+/// Returns an application without a policy as it would be staged under one, with the digests that it was released with. Those of
+/// what only a policy stages are of another form then, and are counted anew.
+pub(super) fn as_staged(render: &Render, policy: &RolloutPolicy) -> Render {
     let mut render = render.clone();
-    let staged = stage(&render.objects, &is_sliced);
+    let staged = stage(&render.objects, &|object| policy.strategy.stages(&object.kind()));
     stage_workloads(&mut render, staged);
     let mut released = render.digests.clone();
     released.retain(|id, _| render.workloads.contains_key(id));
+    let sets = render.workloads.values().filter(|workload| workload.maker() != Maker::Slices);
+    released.extend(sets.map(|workload| (workload.id.clone(), workload.digest)));
     render.released_as(&released)
 }
 

@@ -21,7 +21,7 @@ use super::{
     strategy::nodes,
 };
 use crate::core::{
-    ledger::{Draft, Event, Quota},
+    ledger::{DecisionFile, Draft, Event, Quota},
     names::Revision,
     policy::RolloutPolicy,
 };
@@ -58,10 +58,31 @@ pub fn decide(input: &Input<'_>) -> Decision {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
     answer_late(input, &mut decision);
+    name_useless(input, &mut decision);
     restore_copies(input, &mut decision);
     decision.report.reasons.sort();
     decision.report.reasons.dedup();
     decision
+}
+
+/// Names what people decided about the rollout under way that counts for nothing: who waits for it looks here first.
+fn name_useless(input: &Input<'_>, decision: &mut Decision) {
+    let (Some(head), Some(last)) = (input.head, input.rollouts.last()) else { return };
+    if !matches!(last.phase, Phase::Running | Phase::Stopped) || input.git.rewritten.is_some() {
+        return;
+    }
+    let recorded = last.records.iter().map(|record| (record.event, &record.evidence, &record.why));
+    let fresh = decision.records.iter().map(|(_, draft)| (draft.event, &draft.evidence, &draft.why));
+    let rejected = recorded.chain(fresh).filter(|(event, ..)| *event == Event::DecisionRejected);
+    let is_there = |file: &DecisionFile| head.decisions.iter().any(|decision| decision.file == *file);
+    let reasons: Vec<Reason> = rejected
+        .filter_map(|(_, evidence, why)| {
+            let path = evidence.decision.as_ref().filter(|file| is_there(file))?.path.clone();
+            let why = why.strip_prefix(&format!("{path}: ")).unwrap_or(why).to_owned();
+            Some(Reason::Useless { decision: path, why })
+        })
+        .collect();
+    decision.report.reasons.extend(reasons);
 }
 
 /// Answers decisions in directories of rollouts that others came after.
@@ -176,16 +197,11 @@ pub(super) fn open(
         Some(target) => target.policy.as_ref(),
         None => stable.and_then(|stable| stable.policy.as_ref()),
     };
-    let gives_back = target.is_some() && policy.is_none();
-    let sets = stable.into_iter().flat_map(|stable| stable.workloads.values());
-    if let Some(set) = sets.filter(|_| gives_back).find(|workload| workload.maker() != Maker::Slices) {
-        let why =
-            format!("its policy was removed, and only Deployments are given back, not {}: undo that change", set.id);
-        return Err(PlanError::Refused(why));
-    }
     // What ran without a policy is staged from here on: compared as it would have been.
-    let before =
-        stable.map(|stable| if policy.is_some() { handover::staged_form(stable) } else { Cow::Borrowed(&**stable) });
+    let before = stable.map(|stable| match policy {
+        Some(policy) => handover::staged_form(stable, policy),
+        None => Cow::Borrowed(&**stable),
+    });
     let before = before.as_deref();
     let runs = match inherits {
         None => running(input, target.map(Arc::as_ref), before)?,
@@ -243,13 +259,6 @@ fn running(input: &Input<'_>, target: Option<&Render>, before: Option<&Render>) 
     let fresh = staged.filter(|workload| before.is_none_or(|before| !before.workloads.contains_key(&workload.id)));
     let mut runs = BTreeSet::new();
     for workload in fresh.filter(|workload| handover::runs_by_itself(workload, input.view)) {
-        if workload.maker() != Maker::Slices {
-            return Err(PlanError::Refused(format!(
-                "{} runs already, and was not made by Locktender: only Deployments are taken over while they run; delete \
-                 it, or leave the application without a policy",
-                workload.id
-            )));
-        }
         let differ = handover::not_what_runs(workload, input.view);
         if !differ.is_empty() {
             return Err(PlanError::Refused(format!(

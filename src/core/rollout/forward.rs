@@ -76,7 +76,9 @@ pub(super) fn decide(input: &Input<'_>, state: &State) -> Decision {
     let target = target.flatten();
     // What ran without a policy is the other side as it would have been staged.
     let stable = stable.map(|stable| match state.plan.policy {
-        Some(_) if stable.policy.is_none() => Arc::new(handover::staged_form(&stable).into_owned()),
+        Some(ref pinned) if stable.policy.is_none() => {
+            Arc::new(handover::staged_form(&stable, &pinned.spec).into_owned())
+        }
         _ => stable,
     });
     let steered = go(input, state, target, stable.as_ref(), &mut decision);

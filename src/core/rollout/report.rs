@@ -183,6 +183,13 @@ pub enum Reason {
         /// What, and its words.
         why: String,
     },
+    /// A decision in the rollout's directory counts for nothing.
+    Useless {
+        /// Its path there: `confirm/batch1.yaml`.
+        decision: String,
+        /// Why not.
+        why: String,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -249,6 +256,7 @@ impl fmt::Display for Reason {
                 write!(f, "{object} is not stored as Git says: the API server changes {}", fields.join(", "))
             }
             Self::Refused { why } => write!(f, "refused: {why}"),
+            Self::Useless { decision, why } => write!(f, "{decision} counts for nothing: {why}"),
         }
     }
 }

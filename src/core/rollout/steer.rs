@@ -201,7 +201,14 @@ fn report_workloads(course: &Course<'_>, app: &AppName, view: &View, services: &
     steered.progress = aside.progress;
 }
 
-fn steer_workloads(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {
+/// Brings the workloads to where they are to be, under a policy, and their configuration with them.
+pub(super) fn steer_workloads(
+    course: &Course<'_>,
+    app: &AppName,
+    view: &View,
+    services: &Services,
+    steered: &mut Steered,
+) {
     let Some(policy) = course.policy else { return };
     let new_ones = course.new.map(|render| &render.workloads);
     let old_ones = course.old.map(|render| &render.workloads);

@@ -243,3 +243,29 @@ fn the_charts_switches_grant_what_the_components_grant() {
         assert!(bound(&alone).contains(&format!("patch {resource}")), "{switch}");
     }
 }
+
+#[test]
+fn servers_of_metrics_are_shown_what_is_mounted_for_them() {
+    let mounted = |objects: &[Value]| {
+        let pod = of_kind(objects, "Deployment").next().unwrap()["spec"]["template"]["spec"].clone();
+        let option = arguments(objects).into_iter().find_map(|one| one.strip_prefix("--metrics-credentials="));
+        let below = option.map(|directory| format!("{directory}/"));
+        let volumes = pod["volumes"].as_array().unwrap();
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap().iter().filter_map(|mount| {
+            let name = mount["mountPath"].as_str()?.strip_prefix(below.as_deref()?)?;
+            let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+            assert_eq!(mount["readOnly"], true);
+            Some((name.to_owned(), volume["secret"]["secretName"].as_str()?.to_owned()))
+        });
+        (option.is_some(), mounts.collect::<Vec<_>>())
+    };
+    let secret = |name: &str| (name.to_owned(), name.to_owned());
+    let component = kustomized("tests/fixtures/metrics-credentials");
+    assert_eq!(mounted(&component), (true, vec![secret("locktender-metrics")]));
+    assert_eq!(roles(&component), roles(&base()), "the kubelet reads the Secret, the controller its files");
+    assert_eq!(mounted(&base()), (false, Vec::new()));
+    let Some(two) = chart(&["--set=metrics.secrets={locktender-metrics,another}"]) else { return };
+    assert_eq!(mounted(&two), (true, vec![secret("locktender-metrics"), secret("another")]));
+    let one = chart(&["--set=metrics.secrets={locktender-metrics}"]).unwrap();
+    assert_eq!(arguments(&one), arguments(&component));
+}

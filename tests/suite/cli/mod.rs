@@ -9,6 +9,7 @@ mod handover;
 mod input;
 mod keeper;
 mod looks;
+mod measured;
 mod remotes;
 mod running;
 mod whole;

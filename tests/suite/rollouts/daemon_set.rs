@@ -64,6 +64,20 @@ impl Transcript {
         });
     }
 
+    /// Tells how many pods read which version of the ConfigMap.
+    async fn reads(&mut self, seen: &Seen) -> String {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for pod in &seen.pods {
+            let name = pod["spec"]["volumes"][0]["configMap"]["name"].as_str().unwrap();
+            let map =
+                self.release.get(&format!("api/v1/namespaces/shop/configmaps/{name}"), "configmaps").await.unwrap();
+            *counts.entry(map["data"]["colour"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        let line = counts.into_iter().map(|(what, count)| format!("{what}: {count}")).collect::<Vec<_>>().join(", ");
+        self.note(&line);
+        line
+    }
+
     /// Tells how many pods of each unit are at which version, and what its controller may do.
     async fn units(&mut self) -> String {
         let set = self.release.get(SET, "daemonsets.apps").await.unwrap();
@@ -129,5 +143,42 @@ async fn a_pod_that_dies_on_its_node_may_come_back_new_and_is_taken_back() {
     told.waits(2, "batch-1").await;
     told.complete(2).await;
     assert_eq!(told.units().await, "dca 2.0: 3, dcb 2.0: 3; RollingUpdate");
+    told!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn configuration_moves_node_by_node() {
+    let settings = |colour: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{colour: {colour}}}\n")
+    };
+    let (policy, app) = (policy("", BY_TWO), app("").replace("name: checkout", "name: logs"));
+    let manifest = agent("1.9", "volumes: [{name: settings, configMap: {name: settings}}]");
+    let file = "apps/logs/settings.yaml";
+    let blue = settings("blue");
+    let files = [(POLICY_FILE, &*policy), ("apps/logs/app.yaml", &*app), (FILE, &*manifest), (file, &*blue)];
+    let mut told = Transcript::of("logs", &files).await;
+    told.stable(1).await;
+    told.forget();
+    let before = told.release.seen("logs").await.identities();
+    told.person("green", |clone| {
+        clone.write(file, &settings("green"));
+    });
+    let seen = told.waits(2, "beta").await;
+    assert_eq!(told.reads(&seen).await, "blue: 4, green: 2", "each version has its own");
+    told.units().await;
+    told.decide(2, "confirm/beta", "");
+    told.waits(2, "batch-1").await;
+    told.decide(2, "abort", "message: it was better blue\n");
+    let seen = told.stable(2).await;
+    assert_eq!(told.reads(&seen).await, "blue: 6");
+    assert_eq!(seen.identities().into_iter().filter(|pod| before.contains(pod)).count(), 2, "those never touched");
+    told.units().await;
+    told.person("green again", |clone| {
+        clone.write(file, &settings("green"));
+    });
+    told.waits(3, "beta").await;
+    let seen = told.complete(3).await;
+    assert_eq!(told.reads(&seen).await, "green: 6");
+    told.units().await;
     told!(told);
 }

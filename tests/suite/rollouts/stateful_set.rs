@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use locktender::core::{ledger::Event, rollout::report::Activity};
 
 use super::*;
-use crate::histories::release::Seen;
+use crate::{histories::release::Seen, support::cluster};
 
 const FILE: &str = "apps/store/db.yaml";
 /// Where the StatefulSet is in the cluster.
@@ -86,6 +86,14 @@ impl Transcript {
         let line = format!("{}, partition {partition}", by_ordinal(&seen));
         self.note(&line);
         line
+    }
+
+    /// So much CPU is used by all pods together.
+    async fn uses(&mut self, cpu: &str) {
+        self.note(&format!("a load of {cpu}"));
+        let load = serde_json::json!({"locktender.dev/sandbox-load": cpu});
+        let change = |scaler: &mut serde_json::Value| scaler["metadata"]["annotations"] = load.clone();
+        self.release.change(SCALER, "horizontalpodautoscalers.autoscaling", change).await;
     }
 
     /// Somebody takes a pod away.
@@ -249,6 +257,62 @@ async fn a_stateful_set_is_scaled_in_the_middle() {
     told.until("four", |seen| seen.waits(2, "batch-1") && by_ordinal(seen) == "1.9 2.0 2.0 2.0").await;
     let seen = told.complete(2).await;
     assert_eq!(by_ordinal(&seen), "2.0 2.0 2.0 2.0");
+    told!(told);
+}
+
+/// Where its autoscaler is in the cluster.
+const SCALER: &str = "apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/db";
+
+/// Each pod is to use 99m, of eight at most; it scales down at once.
+const AUTOSCALED: &str = "\
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: db}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: db}
+  minReplicas: 2
+  maxReplicas: 8
+  behavior: {scaleDown: {stabilizationWindowSeconds: 0}}
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 99}}}]
+";
+
+#[tokio::test(start_paused = true)]
+async fn an_autoscaler_in_the_middle_of_ordinals() {
+    if cluster::real().is_some() {
+        return;
+    }
+    let manifest = |tag: &str| {
+        let text = db(0, tag, "", "").replace("  replicas: 0\n", "");
+        let image = format!("image: registry.example/db:{tag}\n");
+        text.replace(&image, &format!("{image}        resources: {{requests: {{cpu: 100m}}}}\n")) + AUTOSCALED
+    };
+    let (policy, app) = (policy("", BY_TWO), app("").replace("name: checkout", "name: store"));
+    let first = manifest("1.9");
+    let files = [(POLICY_FILE, policy.as_str()), ("apps/store/app.yaml", &app), (FILE, &first)];
+    let mut told = Transcript::of("store", &files).await;
+    told.complete(1).await;
+    told.forget();
+    told.uses("450m").await;
+    told.until("five", |seen| by_ordinal(seen) == "1.9 1.9 1.9 1.9 1.9" && seen.is(1, Activity::Stable)).await;
+    told.merge_db("merge 2.0", &manifest("2.0"));
+    told.waits(2, "beta").await;
+    assert_eq!(told.ordinals().await, "1.9 1.9 1.9 1.9 2.0, partition 4");
+    told.uses("750m").await;
+    told.until("one of eight", |seen| seen.waits(2, "beta") && by_ordinal(seen) == "1.9 1.9 1.9 1.9 1.9 1.9 1.9 2.0")
+        .await;
+    told.ordinals().await;
+    told.decide(2, "confirm/beta", "");
+    told.until("three of eight", |seen| seen.waits(2, "batch-1")).await;
+    assert_eq!(told.ordinals().await, "1.9 1.9 1.9 1.9 1.9 2.0 2.0 2.0, partition 5");
+    told.uses("250m").await;
+    let is_down = |seen: &Seen| seen.pods.len() == 3 && seen.is(2, Activity::Waiting);
+    told.until("three", is_down).await;
+    told.ordinals().await;
+    let seen = told.complete(2).await;
+    assert_eq!(by_ordinal(&seen), "2.0 2.0 2.0");
+    assert!(seen.has(2, Event::QuotaChanged));
+    assert_eq!(told.ordinals().await, "2.0 2.0 2.0, partition 0");
     told!(told);
 }
 

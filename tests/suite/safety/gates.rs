@@ -1,6 +1,9 @@
 //! How far a rollout may be: confirms, promotes, pauses, freezes, health.
 
-use locktender::core::{ledger::Event, rollout::report::Activity};
+use locktender::core::{
+    ledger::Event,
+    rollout::report::{Activity, Reason, Report},
+};
 
 use super::shop::{DEPLOYMENT, Shop, counted, manifest, policy};
 
@@ -93,6 +96,21 @@ async fn a_promote_that_is_taken_back_and_given_again_is_recorded_again() {
     shop.until("completed", |report| report.activity == Activity::Stable).await;
     let told = |wanted: Event| shop.events(2).into_iter().filter(|event| *event == wanted).count();
     assert_eq!((told(Event::StageReverted), told(Event::Promoted)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_names_a_confirm_that_counts_for_nothing_until_it_is_gone() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.confirm("batch1");
+    let named = |report: &Report| report.reasons.iter().map(ToString::to_string).find(|it| it.contains("batch1"));
+    let report = shop.until("told", |report| named(report).is_some()).await;
+    let said = "confirm/batch1.yaml counts for nothing: the plan has no stage `batch1`; it has beta, batch-1, batch-2";
+    assert_eq!(named(&report).unwrap(), said);
+    shop.commit("not that", &[("rollouts/checkout/0002/confirm/batch1.yaml", None)]);
+    shop.until("gone", |report| named(report).is_none()).await;
+    shop.confirm("beta");
+    shop.waits("batch-1").await;
+    assert!(!shop.report().unwrap().reasons.iter().any(|reason| matches!(reason, Reason::Useless { .. })));
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,21 @@ use super::{
     outcome::{differences, outcome},
 };
 
+/// What is taken over, or given back.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom {
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+}
+
+impl Whom {
+    /// How many pods it has.
+    pub fn pods(self) -> usize {
+        if matches!(self, Self::StatefulSet) { 5 } else { 6 }
+    }
+}
+
 /// One rollout that faults are put into.
 #[derive(Clone, Copy, Debug)]
 pub enum Scenario {
@@ -40,10 +55,10 @@ pub enum Scenario {
     OrdinalsBack,
     /// A DaemonSet whose pods are made anew.
     Nodes,
-    /// A Deployment without a policy gets one with two units.
-    TakeOver,
+    /// A workload without a policy gets one with two units.
+    TakeOver(Whom),
     /// The policy goes.
-    GiveBack,
+    GiveBack(Whom),
     /// Another image without a policy.
     Unstaged,
     /// In place, pods with a readiness gate that a Service of others selects; the confirm of the beta group is taken back.
@@ -175,8 +190,10 @@ impl Scenario {
             Self::SwitchBack => "switch-back",
             Self::Routed => "routed",
             Self::RoutedAbort => "routed-abort",
-            Self::TakeOver => "take-over",
-            Self::GiveBack => "give-back",
+            Self::TakeOver(Whom::Deployment) => "take-over",
+            Self::TakeOver(Whom::StatefulSet) => "take-over-ordinals",
+            Self::TakeOver(Whom::DaemonSet) => "take-over-nodes",
+            Self::GiveBack(_) => "give-back",
             Self::Ordinals => "ordinals",
             Self::OrdinalsBack => "ordinals-back",
             Self::Nodes => "nodes",
@@ -189,8 +206,9 @@ impl Scenario {
     fn manifest(self, tag: &str) -> String {
         match self {
             Self::Ordinals | Self::OrdinalsBack => stateful_set(tag),
-            Self::Nodes => daemon_set(tag),
             Self::Gated => manifest(tag).replace(TEMPLATE, &(TEMPLATE.to_owned() + GATES)),
+            Self::TakeOver(Whom::StatefulSet) | Self::GiveBack(Whom::StatefulSet) => stateful_set(tag),
+            Self::Nodes | Self::TakeOver(Whom::DaemonSet) | Self::GiveBack(Whom::DaemonSet) => daemon_set(tag),
             _ => manifest(tag),
         }
     }
@@ -206,7 +224,8 @@ impl Scenario {
             _ => policy("InPlaceIfPossible"),
         };
         let manifest = self.manifest("1.9");
-        let app = if matches!(self, Self::TakeOver | Self::Unstaged) { handover::BARE } else { super::rollouts::APP };
+        let app =
+            if matches!(self, Self::TakeOver(_) | Self::Unstaged) { handover::BARE } else { super::rollouts::APP };
         let mut files = vec![
             ("policies/two-data-centers.yaml", policy.as_str()),
             ("apps/checkout/app.yaml", app),
@@ -265,11 +284,11 @@ impl Scenario {
                 sim.recorded("checkout", 2, Event::StageReverted, "preview", 1).await?;
                 sim.pass(Duration::from_secs(30)).await;
             }
-            Self::TakeOver => {
+            Self::TakeOver(_) => {
                 sim.git.commit("stage it", &[(handover::APP_FILE, Some(super::rollouts::APP))]);
                 sim.recorded("checkout", 2, Event::Completed, "beta", 1).await?;
             }
-            Self::GiveBack => {
+            Self::GiveBack(_) => {
                 sim.git.commit("no policy", &[(handover::APP_FILE, Some(handover::BARE))]);
                 sim.recorded("checkout", 2, Event::Completed, "all", 1).await?;
             }
@@ -285,7 +304,7 @@ impl Scenario {
 
     /// Returns whether another image is merged.
     fn releases(self) -> bool {
-        !matches!(self, Self::Install | Self::TakeOver | Self::GiveBack)
+        !matches!(self, Self::Install | Self::TakeOver(_) | Self::GiveBack(_))
     }
 
     /// Confirms what asks for it until the rollout is complete.
@@ -296,8 +315,8 @@ impl Scenario {
             Self::Routed | Self::RoutedAbort if number == 1 => (&[], "weight-100"),
             Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
             // Nobody but its controller says when the first come.
-            Self::Nodes if number == 1 => (&[], "beta"),
-            Self::TakeOver if number == 1 => (&[], "all"),
+            Self::Nodes | Self::GiveBack(Whom::DaemonSet) if number == 1 => (&[], "beta"),
+            Self::TakeOver(_) if number == 1 => (&[], "all"),
             Self::Unstaged => (&[], "all"),
             _ => (&["beta", "batch-1"], "batch-2"),
         };
@@ -337,8 +356,8 @@ fn run(scenario: Scenario, faults: &[Fault]) -> Run {
         // Long enough for what is late, and for two lists.
         sim.pass(Duration::from_secs(1500)).await;
         let mut violations = sim.checker.lock().unwrap().take();
-        if matches!(scenario, Scenario::TakeOver | Scenario::GiveBack) {
-            violations.extend(since.disturbed(&sim, 6));
+        if let Scenario::TakeOver(whom) | Scenario::GiveBack(whom) = scenario {
+            violations.extend(since.disturbed(&sim, whom.pods()));
         }
         Run { counts, outcome: outcome(&sim), violations, failed }
     })
@@ -451,12 +470,22 @@ fn everything_goes_wrong_once_in_a_switch() {
 
 #[test]
 fn everything_goes_wrong_once_in_a_taking_over() {
-    exhaust(Scenario::TakeOver);
+    exhaust(Scenario::TakeOver(Whom::Deployment));
+}
+
+#[test]
+fn everything_goes_wrong_once_in_taking_a_stateful_set_over() {
+    exhaust(Scenario::TakeOver(Whom::StatefulSet));
+}
+
+#[test]
+fn everything_goes_wrong_once_in_taking_a_daemon_set_over() {
+    exhaust(Scenario::TakeOver(Whom::DaemonSet));
 }
 
 #[test]
 fn everything_goes_wrong_once_in_a_giving_back() {
-    exhaust(Scenario::GiveBack);
+    exhaust(Scenario::GiveBack(Whom::Deployment));
 }
 
 #[test]

@@ -74,6 +74,31 @@ impl Since {
     }
 }
 
+/// Whose a workload's pods are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The Deployment's own, as any Deployment's.
+    Its,
+    /// Locktender's, as a policy says.
+    Ours,
+    /// Neither.
+    Between,
+}
+
+/// Says whose the only Deployment's pods are, and its Service's with them.
+pub fn whose(sim: &Sim) -> Whose {
+    let (handle, service) = (handle(sim), list(sim, "services").remove(0));
+    let notes = &handle["metadata"]["annotations"];
+    let is_whole = handle["status"]["readyReplicas"] == handle["spec"]["replicas"];
+    let in_service = &service["spec"]["selector"][labels::IN_SERVICE];
+    match (notes[labels::ROLLOUT].is_string(), in_service == "true") {
+        _ if !notes[labels::REGROUPING].is_null() => Whose::Between,
+        (true, true) => Whose::Ours,
+        (false, false) if is_whole && handle["spec"]["paused"] != true => Whose::Its,
+        _ => Whose::Between,
+    }
+}
+
 async fn recorded(sim: &Sim, number: u32, event: Event, stage: &str) {
     if let Err(why) = sim.recorded("checkout", number, event, stage, 1).await {
         panic!("{why}\n{}", sim.git.subjects().join("\n"));

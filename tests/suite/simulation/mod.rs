@@ -22,6 +22,7 @@ mod handover;
 pub mod rollouts;
 mod rows;
 mod schedules;
+mod sets;
 mod unstaged;
 mod workloads;
 

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod deployed;
 pub mod git;
 pub mod git_servers;
+pub mod measures;
 pub mod proxy;
 pub mod ssh;
 pub mod tls;

@@ -1,18 +1,14 @@
 //! The controller's credentials: a directory with the files of a Kubernetes Secret.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::adapter::git::url::RemoteUrl;
+use crate::adapter::mounted::{Mounted, one_line, pair};
 use crate::core::names::Digest;
 use crate::core::repository::RepositoryError;
-
-/// No file of a Secret is larger, in bytes: so Kubernetes says.
-const LARGEST: u64 = 1 << 20;
 
 /// The user of a token that comes without one. GitHub wants this name of an app's token; it, GitLab and Gitea take any
 /// name beside a person's.
@@ -51,10 +47,10 @@ impl Credentials {
     /// The directory or a file cannot be read, or a file cannot be what its name says.
     pub fn read(directory: &Path) -> Result<Self, RepositoryError> {
         let told = |why: String| RepositoryError::Credentials(format!("{}: {why}", directory.display()));
-        std::fs::read_dir(directory).map_err(|error| told(error.to_string()))?;
+        let mounted = Mounted::open(directory).map_err(told)?;
         let mut all = Vec::new();
         let mut bytes = |name: &str| -> Result<Option<Vec<u8>>, RepositoryError> {
-            let content = read(&directory.join(name)).map_err(|why| told(format!("`{name}` {why}")))?;
+            let content = mounted.bytes(name).map_err(told)?;
             all.extend_from_slice(format!("{name} {:?}\n", content.as_ref().map(Vec::len)).as_bytes());
             all.extend_from_slice(content.as_deref().unwrap_or_default());
             Ok(content)
@@ -65,8 +61,7 @@ impl Credentials {
         let (identity, ssh_key, known_hosts) = (bytes("identity")?, bytes("ssh-privatekey")?, bytes("known_hosts")?);
         let digest = Digest::of(&all);
 
-        let line =
-            |name: &str, content: Option<Vec<u8>>| one_line(content).map_err(|why| told(format!("`{name}` {why}")));
+        let line = |name: &str, content: Option<Vec<u8>>| one_line(name, content).map_err(told);
         let (username, password) = (line("username", username)?, line("password", password)?);
         let (token, bearer) = (line("token", token)?, line("bearerToken", bearer)?);
         if password.is_some() && token.is_some() {
@@ -75,12 +70,7 @@ impl Credentials {
         if username.is_some() && password.is_none() && token.is_none() {
             return Err(told("there is a `username` without a `password` or a `token`".to_owned()));
         }
-        let certificate = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => return Err(told("there is a `tls.crt` without its `tls.key`".to_owned())),
-            (None, Some(_)) => return Err(told("there is a `tls.key` without its `tls.crt`".to_owned())),
-        };
+        let certificate = pair(certificate, key).map_err(|why| told(why.to_owned()))?;
         Ok(Self {
             username,
             password: password.or(token),
@@ -149,30 +139,6 @@ fn has_passphrase(key: &[u8]) -> bool {
     let Some((_, rest)) = text.split_once("-----BEGIN OPENSSH PRIVATE KEY-----") else { return false };
     let body: String = rest.chars().take_while(|c| *c != '-').filter(|c| !c.is_whitespace()).collect();
     STANDARD.decode(body).is_ok_and(|bytes| !bytes.starts_with(NO_CIPHER))
-}
-
-/// Reads a file; `None` where there is none.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("cannot be read: {error}")),
-    };
-    let mut content = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut content).map_err(|error| format!("cannot be read: {error}"))?;
-    if content.len() as u64 > LARGEST { Err("is too large".to_owned()) } else { Ok(Some(content)) }
-}
-
-/// Reads a text of one line, without the line end that editors and `echo` add.
-fn one_line(content: Option<Vec<u8>>) -> Result<Option<String>, &'static str> {
-    let Some(content) = content else { return Ok(None) };
-    let text = String::from_utf8(content).map_err(|_| "is not text")?;
-    let text = text.trim_end_matches(['\n', '\r']);
-    match text {
-        "" => Err("is empty"),
-        text if text.chars().any(char::is_control) => Err("has more than one line, or control characters"),
-        text => Ok(Some(text.to_owned())),
-    }
 }
 
 #[cfg(test)]

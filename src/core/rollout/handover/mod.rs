@@ -8,6 +8,7 @@
 mod found;
 mod native;
 mod regroup;
+mod sets;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -70,10 +71,11 @@ fn take(course: &Course<'_>, policy: &RolloutPolicy, app: &AppName, view: &View,
         }
     }
     steered.done &= !under_way;
-    under_way
+    sets::take(course, policy, app, view, steered) || under_way
 }
 
-/// Gives back what was staged: every Deployment that Locktender staged comes to own all its pods, of one version.
+/// Gives back what was staged: every Deployment that Locktender staged comes to own all its pods, of one version; the pods of
+/// a StatefulSet or DaemonSet go to that version.
 fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Steered) -> bool {
     let back = course.drain_at_most.is_some();
     let staged = |workload: &Workload| {
@@ -85,13 +87,14 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
         (_, _, Some(old)) => old,
         _ => return false,
     };
-    let mut version = staged_form(version);
+    let Some(staged_by) = course.staged_by else { return false };
+    let mut version = staged_form(version, staged_by);
     if !version.workloads.values().any(staged) {
         return false;
     }
     version.to_mut().workloads.retain(|_, workload| staged(workload));
-    let other = course.old.filter(|_| back && course.new.is_some()).map(staged_form);
-    let Some(policy) = course.staged_by.map(without_topology) else { return false };
+    let other = course.old.filter(|_| back && course.new.is_some()).map(|old| staged_form(old, staged_by));
+    let policy = without_topology(staged_by);
     let all = Course {
         rollout: course.rollout,
         new: Some(&version),
@@ -119,7 +122,10 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
         // Git says nothing that could be applied: the note alone goes.
         for workload in version.workloads.values() {
             let Some(live) = view.by_key(&workload.key) else { continue };
-            let wanted = slice::handle(workload, app, false, &[]);
+            let mut wanted = slice::handle(workload, app, false, &[]);
+            if workload.maker() != Maker::Slices {
+                wanted.remove(&["spec", "paused"]);
+            }
             let why = format!("{} is given back", workload.id);
             steered.actions.push(Action::apply(wanted, Some(live), true, why));
             steered.done = false;
@@ -128,11 +134,11 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
     !steered.done
 }
 
-/// Returns a render with its Deployments as they are staged, whether its policy says so or not.
-pub(super) fn staged_form(render: &Render) -> Cow<'_, Render> {
+/// Returns a render with its workloads as they are staged, whether it has a policy or is staged `by` another's.
+pub(super) fn staged_form<'a>(render: &'a Render, by: &RolloutPolicy) -> Cow<'a, Render> {
     match &render.policy {
         Some(_) => Cow::Borrowed(render),
-        None => Cow::Owned(build::as_staged(render)),
+        None => Cow::Owned(build::as_staged(render, by)),
     }
 }
 
@@ -181,7 +187,7 @@ pub(super) fn moves(
     app: &AppName,
     view: &View,
 ) -> u32 {
-    let Some(handle) = view.by_key(&workload.key) else { return 0 };
+    let Some(handle) = view.by_key(&workload.key).filter(|_| workload.maker() == Maker::Slices) else { return 0 };
     let found = found::Found::read(view, app, handle, Some(unit_type));
     let mut have: BTreeMap<&Unit, u32> = BTreeMap::new();
     found.pods.iter().chain(&found.loose).for_each(|pod| *have.entry(&pod.unit).or_default() += 1);

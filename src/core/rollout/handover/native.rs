@@ -1,4 +1,4 @@
-//! A Deployment without slices: what runs of it, and how it keeps its pods while nothing of them changes.
+//! A workload that is not staged: what runs of it, and how it keeps its pods while nothing of them changes.
 
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ use crate::core::{
 /// The labels that a handle's template has besides Git's.
 const OURS: [&str; 4] = [labels::APP, labels::WORKLOAD, labels::DIGEST, labels::IN_SERVICE];
 
-/// Lets a Deployment that was given back keep our labels in its template while nothing else of that changes: without them
+/// Lets a workload that was given back keep our labels in its template while nothing else of that changes: without them
 /// it would be another template, and every pod be replaced.
 pub fn keep_labels(wanted: &mut Object, live: &Object) {
-    if wanted.text(&["kind"]) != "Deployment" || wanted.kind().group != "apps" {
+    if !matches!(wanted.text(&["kind"]), "Deployment" | "StatefulSet" | "DaemonSet") || wanted.kind().group != "apps" {
         return;
     }
     let live_labels = live.at(&["spec", "template", "metadata", "labels"]);
@@ -33,13 +33,13 @@ pub fn keep_labels(wanted: &mut Object, live: &Object) {
     }
 }
 
-/// Names the fields in which a Deployment that runs already is not what Git says: its pods' version could not be told.
+/// Names the fields in which a workload that runs already is not what Git says: its pods' version could not be told.
 pub(in crate::core::rollout) fn not_what_runs(workload: &Workload, view: &View) -> Vec<String> {
     let Some(live) = view.by_key(&workload.key) else { return Vec::new() };
     let mut fields: Vec<String> = Vec::new();
     let template = plain_names(workload.template(), &workload.config);
     let part = |template: &Value| {
-        Object(json!({ "apiVersion": "apps/v1", "kind": "Deployment", "spec": { "template": template } }))
+        Object(json!({ "apiVersion": "apps/v1", "kind": workload.key.kind, "spec": { "template": template } }))
     };
     let mut running = live.0["spec"]["template"].clone();
     for label in OURS {

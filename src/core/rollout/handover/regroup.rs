@@ -174,7 +174,7 @@ impl Regroup<'_> {
     }
 
     /// Labels a pod as what it is, and where `hash` is named as its slice's.
-    fn label(&self, pod: &Placed<'_>, hash: Option<&str>) -> Option<Action> {
+    pub(super) fn label(&self, pod: &Placed<'_>, hash: Option<&str>) -> Option<Action> {
         let version = self.version(pod.object)?;
         let digest = labels::digest_label(&version.digest);
         let name = labels::label_value(&version.key.name);

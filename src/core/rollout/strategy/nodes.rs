@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     drain::{Drain, Goal, Step, signed},
     handle,
-    told::{There, count, in_order, is_at, leave, revisions, settle, tell, template_of},
+    told::{There, count, in_order, is_at, leave, regrouped, revisions, settle, tell, template_of},
     workload::{Budget, Outcome, Task},
 };
 use crate::core::{
@@ -66,7 +66,12 @@ pub(in crate::core::rollout) fn totals(
         return recorded.clone();
     }
     let app = AppName::new(live.label(labels::APP).unwrap_or_default());
-    let own = view.of_app(&app, "Pod").filter(|pod| pod.controller().is_some_and(|(_, _, uid)| uid == live.uid()));
+    let pods: Vec<&Object> = match live.annotation(labels::ROLLOUT) {
+        Some(_) => view.of_app(&app, "Pod").collect(),
+        // Those that run already say nothing of us.
+        None => view.in_namespace("", "Pod", live.namespace()).collect(),
+    };
+    let own = pods.into_iter().filter(|pod| pod.controller().is_some_and(|(_, _, uid)| uid == live.uid()));
     let by_node: BTreeMap<&str, &Object> = own.map(|pod| (node_of(pod), pod)).collect();
     for pod in by_node.values() {
         *counts.entry(unit_of(pod, policy, view)).or_default() += 1;
@@ -153,7 +158,7 @@ impl Set<'_> {
         let old = self.task.old.filter(|_| back && staged);
         let version = old.unwrap_or(self.new);
         let all_new = self.pods.values().flatten().all(|pod| is_at(pod, self.new));
-        let held = staged && !(self.task.last && all_new);
+        let held = staged && !(self.task.last && all_new) || self.is_being_regrouped();
         let template = template_of(self.task, version, Some(self.live), self.view);
         let wanted = object(self.task, version, template, held);
         let why = format!(
@@ -181,6 +186,10 @@ impl Set<'_> {
         }
         // The template is still to be the new version's again.
         outcome.done &= old.is_none();
+        let named = self.pods.values().flatten().copied().filter(|pod| is_at(pod, self.new));
+        let renamed = if old.is_none() { regrouped(self.live, named, &revision) } else { Vec::new() };
+        outcome.done &= renamed.is_empty();
+        outcome.actions.extend(renamed);
         for unit in self.task.units {
             match old {
                 Some(old) => self.take_back(unit, old, &revision, budget, outcome),
@@ -195,6 +204,17 @@ impl Set<'_> {
         let mut revisions = revisions(&self.task.rollout.app, self.live, self.view);
         let revision = revisions.find(|revision| revision.label(labels::DIGEST) == Some(digest.as_str()))?;
         handle::has_followed(self.live).then(|| revision.label(labels::REVISION).map(str::to_owned)).flatten()
+    }
+
+    /// Returns whether it is taken over, and has pods that its controller would replace though they are what is staged.
+    fn is_being_regrouped(&self) -> bool {
+        let digest = labels::digest_label(&self.new.digest);
+        let own = revisions(&self.task.rollout.app, self.live, self.view)
+            .find(|revision| revision.label(labels::DIGEST) == Some(digest.as_str()));
+        let name = own.and_then(|revision| revision.label(labels::REVISION));
+        let is_other =
+            |pod: &&Pod<'_>| is_at(pod, self.new) && (name.is_none() || pod.object.label(labels::REVISION) != name);
+        self.live.annotation(labels::REGROUPING).is_some() && self.pods.values().flatten().any(is_other)
     }
 
     fn go_forward(&self, unit: &Unit, revision: &str, budget: &mut Budget, outcome: &mut Outcome) {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     drain::{Drain, Goal, Step, signed},
     handle,
-    told::{There, count, is_at, is_done, leave, settle, tell, template_of},
+    told::{There, count, is_at, is_done, leave, regrouped, settle, tell, template_of},
     workload::{Budget, Outcome, Task},
 };
 use crate::core::{
@@ -161,6 +161,9 @@ impl<'a> Set<'a> {
         };
         if self.task.method == Method::Rebalance {
             self.settle_all(outcome);
+            if self.is_regrouped(&revisions, outcome) {
+                return;
+            }
             let rests = Members { partition: 0, replicas: self.shrunk(live, budget, outcome) };
             self.put(rests, "it goes on by itself", outcome);
             return;
@@ -358,6 +361,17 @@ impl<'a> Set<'a> {
     fn make_anew(&self, pod: &Pod<'_>, outcome: &mut Outcome) {
         let why = format!("{} is made anew", pod.object.name());
         outcome.actions.push(Action::delete(pod.object, false, why));
+    }
+
+    /// Lets pods that are taken over be of the template that is staged: it says what they are already. Returns whether
+    /// some were not.
+    fn is_regrouped(&self, revisions: &Revisions<'_>, outcome: &mut Outcome) -> bool {
+        let pods = self.pods.values().copied().filter(|pod| is_at(pod, self.new));
+        let renamed = regrouped(self.live, pods, revisions.update);
+        let some = !renamed.is_empty();
+        outcome.done &= !some;
+        outcome.actions.extend(renamed);
+        some
     }
 
     fn settle_all(&self, outcome: &mut Outcome) {

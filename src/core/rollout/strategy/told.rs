@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -14,6 +14,7 @@ use crate::core::{
     manifest::Object,
     names::{AppName, Unit},
     rollout::{
+        action::Action,
         labels,
         observe::{Observed, Pod, images},
         render::Workload,
@@ -59,6 +60,18 @@ pub(super) fn template_of(task: &Task<'_>, version: &Workload, live: Option<&Obj
         Some(template)
     };
     kept().unwrap_or_else(|| slice::template(version, &task.rollout.app))
+}
+
+/// Names the revision that pods of a workload are of, while it is taken over: its template says what they are already, so
+/// their controller has nothing to replace. Nothing at any other time.
+pub(super) fn regrouped<'a>(live: &Object, pods: impl Iterator<Item = &'a Pod<'a>>, revision: &str) -> Vec<Action> {
+    let marked = live.annotation(labels::REGROUPING).is_some();
+    let others = pods.filter(|pod| marked && pod.object.label(labels::REVISION) != Some(revision));
+    let rename = |pod: &Pod<'_>| {
+        let body = json!({ "metadata": { "labels": { labels::REVISION: revision } } });
+        Action::merge(pod.object, body, format!("{} is handed over", pod.object.name()))
+    };
+    others.map(rename).collect()
 }
 
 /// Returns the revisions that a workload's controller keeps.
