@@ -11,7 +11,7 @@ use super::{
 };
 use crate::core::{
     clock::Clock,
-    cluster::{Cluster, ClusterError, Kind, ObjectKey, Write},
+    cluster::{Cluster, ClusterError, ObjectKey, Write},
     manifest::Object,
     names::{AppName, Revision},
     repository::{Push, Repository, RepositoryError},
@@ -128,20 +128,12 @@ async fn one(action: Action, cluster: Arc<dyn Cluster>) -> WriteDone {
     let mut read_back = None;
     if doubtful {
         // Decided on something that has changed, or done with the answer lost: what is there now tells.
-        let (kind, key) = subject(&action.write);
+        let (kind, key) = action.write.subject();
         if let Ok(object) = cluster.read(&kind, &key.namespace, &key.name).await {
             read_back = Some((key, object));
         }
     }
     WriteDone { action, result, read_back }
-}
-
-/// Returns which object a write is about.
-pub(super) fn subject(write: &Write) -> (Kind, ObjectKey) {
-    match write {
-        Write::Apply { object, .. } | Write::Create { object } => (object.kind(), object.key()),
-        Write::Patch { kind, key, .. } | Write::Delete { kind, key, .. } => (kind.clone(), key.clone()),
-    }
 }
 
 /// Returns when the repository may have changed. Kept over turns of the loop, so that no hint is lost.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     Controller, STALE_COMPLAINT, anchor,
-    lanes::{Acted, GitDone, subject},
+    lanes::{Acted, GitDone},
     news::{News, Recorded},
     publish::Publication,
 };
@@ -68,7 +68,7 @@ impl Controller {
         let mut failed = false;
         let mut asked = None;
         for done in acted.done {
-            let (_, key) = subject(&done.action.write);
+            let (_, key) = done.action.write.subject();
             let is_done = done.is_done_after_all();
             match done.result {
                 Ok(Some(object)) => {

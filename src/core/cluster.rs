@@ -174,6 +174,16 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// Returns which object it is about, and its kind.
+    pub fn subject(&self) -> (Kind, ObjectKey) {
+        match self {
+            Self::Apply { object, .. } | Self::Create { object } => (object.kind(), object.key()),
+            Self::Patch { kind, key, .. } | Self::Delete { kind, key, .. } => (kind.clone(), key.clone()),
+        }
+    }
+}
+
 /// The field manager of everything that Locktender applies or patches.
 pub const FIELD_MANAGER: &str = "locktender";
 

@@ -78,6 +78,8 @@ pub struct Settings {
     pub list_timeout: Duration,
     /// Objects in a page of a list. Default 500.
     pub page_size: u32,
+    /// Bytes in a page of a list, in memory some ten times that: of larger objects fewer are asked for. Default 16 MiB.
+    pub page_bytes: usize,
     /// How long the server is asked to keep a watch open. Default 290 s.
     pub watch_lasts: Duration,
     /// A watch that says nothing for this long, not even a bookmark (each minute), is opened again. Default 150 s.
@@ -100,6 +102,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(30),
             list_timeout: Duration::from_secs(60),
             page_size: 500,
+            page_bytes: 16 << 20,
             watch_lasts: Duration::from_secs(290),
             watch_silence: Duration::from_secs(150),
             relist_every: Duration::from_secs(600),

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use tokio::sync::Semaphore;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::core::cluster::{Account, ClusterError};
 
-/// More than this of one answer is refused: a page of a list has at most a few hundred objects of 1.5 MiB.
+/// More than this of one answer is refused.
 const LARGEST_ANSWER: usize = 512 << 20;
 
 /// In whose name a request is made.
@@ -99,19 +99,35 @@ impl Transport {
         call: &Call,
         limit: Duration,
     ) -> Result<Reply, ClusterError> {
+        let reply = self.call_within(account, call, limit, LARGEST_ANSWER).await?;
+        let too_large = || format!("{} {}: the answer is larger than {LARGEST_ANSWER} bytes", call.verb, call.resource);
+        reply.ok_or_else(|| ClusterError::Unreachable(too_large()))
+    }
+
+    /// The same; `None` for an answer of more bytes than `largest`, the rest of which is not read.
+    pub(super) async fn call_within(
+        &self,
+        account: Option<&Account>,
+        call: &Call,
+        limit: Duration,
+        largest: usize,
+    ) -> Result<Option<Reply>, ClusterError> {
         // The semaphore is never closed; without a permit the request goes all the same.
         let _permit = self.in_flight.acquire().await.ok();
         let answer = async {
             let response = self.send(call, account).await?;
             let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-            let body = body.map_err(|error| unreachable(call, &*error))?.to_bytes();
-            Ok(Reply { status, retry_after, body })
+            let body = match Limited::new(response.into_body(), largest).collect().await {
+                Ok(body) => Some(body.to_bytes()),
+                Err(error) if error.is::<LengthLimitError>() => None,
+                Err(error) => return Err(unreachable(call, &*error)),
+            };
+            Ok((status, body.map(|body| Reply { status, retry_after, body })))
         };
         self.turn().await;
-        let reply = within(limit, call, answer).await;
-        self.answered(call, reply.as_ref().ok().map(|reply| reply.status));
-        reply
+        let answer = within(limit, call, answer).await;
+        self.answered(call, answer.as_ref().ok().map(|(status, _)| *status));
+        Ok(answer?.1)
     }
 
     /// Opens a watch; `limit` is how long its first answer may take.

@@ -62,6 +62,8 @@ pub(super) struct Watcher {
     backoff: ExponentialBackoff,
     /// The last `Lost` that was told, until a `Listed` is.
     lost: Option<String>,
+    /// How many objects a page of a list has.
+    page: u32,
 }
 
 /// Why a watch is over.
@@ -101,7 +103,8 @@ struct PageMetadata {
 impl Watcher {
     pub(super) fn new(kind: Kind, shared: Arc<Shared>, events: mpsc::Sender<ClusterEvent>) -> Self {
         let (definitions, backoff) = (shared.definitions.subscribe(), backoff(&shared));
-        Self { kind, shared, events, definitions, backoff, lost: None }
+        let page = shared.settings.page_size;
+        Self { kind, shared, events, definitions, backoff, lost: None, page }
     }
 
     /// Lists and watches until nobody takes the events.
@@ -142,7 +145,7 @@ impl Watcher {
         let path = everywhere_path(&self.kind, &resource)?;
         let name = resource.name(&self.kind);
         let (mut objects, mut from): (Vec<Object>, Option<String>) = (Vec::new(), None);
-        let mut limit = Some(self.shared.settings.page_size);
+        let mut limit = Some(self.page);
         loop {
             let mut query = Query::new();
             if let Some(limit) = limit {
@@ -152,7 +155,18 @@ impl Watcher {
                 query.add("continue", from);
             }
             let call = Call::reading(Verb::List, &name, format!("{path}{}", query.0));
-            let reply = self.shared.transport.call(&call, self.shared.settings.list_timeout).await?;
+            let (settings, transport) = (&self.shared.settings, &self.shared.transport);
+            let reply = if limit.is_some_and(|limit| limit > 1) {
+                transport.call_within(None, &call, settings.list_timeout, settings.page_bytes).await?
+            } else {
+                Some(transport.call(&call, settings.list_timeout).await?)
+            };
+            let Some(reply) = reply else {
+                // Objects as large as these come a few at a time, from now on: another size of page is another list.
+                self.page = (self.page / 4).max(1);
+                (objects, from, limit) = (Vec::new(), None, Some(self.page));
+                continue;
+            };
             if reply.status == 410 && from.is_some() {
                 // The list was too slow for the server's memory: once more, in one piece.
                 (objects, from, limit) = (Vec::new(), None, None);

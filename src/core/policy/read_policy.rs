@@ -178,10 +178,6 @@ pub(super) fn graceful(reader: &mut Reader<'_>, node: Option<&Node>) -> Graceful
     graceful.grace_period = seconds(reader, fields.get("gracePeriodSeconds"), 0..=DAY, 3);
     graceful.readiness_gate =
         fields.get("readinessGate").and_then(|node| reader.boolean(node)).unwrap_or(graceful.readiness_gate);
-    if graceful.readiness_gate {
-        // A gate that nobody keeps open takes every new pod out of service for good: refused until it is kept.
-        reader.later(&fields, "readinessGate", "pods leave service by their label in this version");
-    }
     for item in fields.get("finalizers").and_then(|node| reader.list(node)).unwrap_or_default() {
         let Some(name) = reader.checked(item, finalizer) else { continue };
         if graceful.finalizers.iter().any(|known| known == name) {

@@ -288,7 +288,8 @@ pub struct Graceful {
     pub grace_period: Duration,
     /// Finalizers whose going says that their controller took the pod out of its load balancer.
     pub finalizers: Vec<String>,
-    /// Uses a readiness gate instead of the label `locktender.dev/in-service`.
+    /// Whether pods have the readiness gate `locktender.dev/in-service`, which follows the label of that name: for pods that
+    /// Services of others select, too.
     pub readiness_gate: bool,
 }
 

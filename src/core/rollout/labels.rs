@@ -15,6 +15,8 @@ pub const UNIT: &str = "locktender.dev/unit";
 pub const DIGEST: &str = "locktender.dev/digest";
 /// On pods: "true" while Services may send them requests. Every pod is born with it.
 pub const IN_SERVICE: &str = "locktender.dev/in-service";
+/// The readiness gate of pods that leave service also where Services of others select them: it follows the label.
+pub const GATE: &str = IN_SERVICE;
 /// On slices: which slice this is, the same as its `pod-template-hash`.
 pub const SLICE: &str = "locktender.dev/slice";
 /// On an anchor: the application's name.

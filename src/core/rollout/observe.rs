@@ -21,14 +21,26 @@ pub struct Pod<'a> {
     pub digest: &'a str,
     /// Its unit.
     pub unit: Unit,
-    /// Since when it passes its probes.
+    /// Since when it passes its probes; where a gate of ours lets requests in, since when it does.
     pub ready_since: Option<Timestamp>,
+    /// How its readiness gate of ours is; `None` where it has none.
+    pub gate: Option<Gate>,
     /// Whether its label lets Services send it requests.
     pub labelled: bool,
-    /// Whether an EndpointSlice names it, those of Services that publish everything aside.
+    /// Whether an EndpointSlice names it, those of Services that publish everything aside; of a pod with a gate, also those
+    /// that say that it is not ready.
     pub served: bool,
     /// Since when no node has room for it.
     pub unschedulable_since: Option<Timestamp>,
+}
+
+/// How a pod's readiness gate [`GATE`](labels::GATE) is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Whether its condition lets requests in. One that nobody has set yet does not.
+    pub open: bool,
+    /// Whether the kubelet says that the pod is ready: requests come in.
+    pub passed: bool,
 }
 
 impl<'a> Pod<'a> {
@@ -38,19 +50,29 @@ impl<'a> Pod<'a> {
             conditions.into_iter().find(|condition| condition["type"] == name)
         };
         let since = |condition: &Value| condition["lastTransitionTime"].as_str()?.parse().ok();
-        let ready = condition("Ready").filter(|condition| condition["status"] == "True");
+        let is_true = |name: &str| condition(name).filter(|condition| condition["status"] == "True");
+        let ready = is_true("Ready");
+        let gates = object.at(&["spec", "readinessGates"]).and_then(Value::as_array).into_iter().flatten();
+        let (own, others): (Vec<&str>, Vec<&str>) =
+            gates.filter_map(|gate| gate["conditionType"].as_str()).partition(|name| *name == labels::GATE);
+        let gate = (!own.is_empty()).then(|| Gate { open: is_true(labels::GATE).is_some(), passed: ready.is_some() });
+        // Closed by us, it is as well as its containers and the gates of others are.
+        let passes = || is_true("ContainersReady").filter(|_| others.iter().all(|name| is_true(name).is_some()));
+        let ready = ready.or_else(|| gate.and_then(|_| passes()));
         let unschedulable = condition("PodScheduled")
             .filter(|condition| condition["status"] == "False" && condition["reason"] == "Unschedulable");
         let served = view.serving(object.uid()).any(|slice| {
             let service = slice.label("kubernetes.io/service-name").unwrap_or_default();
             let service = view.get("", "Service", slice.namespace(), service);
-            !service.is_some_and(publishes_everything)
+            let is_sent_to = gate.is_none() || sends_to(slice, object.uid());
+            is_sent_to && !service.is_some_and(publishes_everything)
         });
         Self {
             object,
             digest: object.label(labels::DIGEST).unwrap_or_default(),
             unit: Unit::new(object.label(labels::UNIT).unwrap_or_default()),
             ready_since: ready.and_then(since),
+            gate,
             labelled: object.label(labels::IN_SERVICE) == Some("true"),
             served,
             unschedulable_since: unschedulable.and_then(since),
@@ -64,7 +86,12 @@ impl<'a> Pod<'a> {
 
     /// Returns whether the pod passed its probes for long enough, is in service and is not going.
     pub fn is_available(&self, now: Timestamp, min_ready: SignedDuration) -> bool {
-        self.labelled && self.is_ready() && self.ready_since.is_some_and(|since| since + min_ready <= now)
+        self.is_in_service() && self.ready_since.is_some_and(|since| since + min_ready <= now)
+    }
+
+    /// Returns whether the pod passes its probes, may get requests by its label and its gate, and is not going.
+    pub fn is_in_service(&self) -> bool {
+        self.labelled && self.gate.is_none_or(|gate| gate.passed) && self.is_ready()
     }
 
     /// Returns the digest it is being drained for, or "away".
@@ -142,6 +169,14 @@ pub fn images(spec: &Value) -> BTreeMap<&str, &str> {
     let lists = ["initContainers", "containers"];
     let containers = lists.iter().filter_map(|list| spec.get(list)?.as_array()).flatten();
     containers.filter_map(|container| Some((container["name"].as_str()?, container["image"].as_str()?))).collect()
+}
+
+/// Returns whether a slice lets requests go to a pod that it names.
+fn sends_to(slice: &Object, pod: &str) -> bool {
+    let endpoints = slice.at(&["endpoints"]).and_then(Value::as_array).into_iter().flatten();
+    let mut of_it = endpoints.filter(|endpoint| endpoint["targetRef"]["uid"] == pod);
+    // What is not said is taken as yes, as proxies do.
+    of_it.any(|endpoint| endpoint["conditions"]["serving"] != false)
 }
 
 fn publishes_everything(service: &Object) -> bool {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use crate::core::{
-    manifest::{Manifest, is_sliced},
+    manifest::{Manifest, is_sliced, pod_template},
     policy::{Application, RolloutPolicy, Sourced, Topology, nearest},
     problem::Problem,
-    rollout::quota::share_out,
+    rollout::{labels, quota::share_out},
 };
 
 /// Returns what of `policy` cannot be kept with the workloads among `manifests`.
@@ -18,6 +18,7 @@ pub fn check_workloads(
     let staged: Vec<&Manifest> = manifests.iter().filter(|manifest| is_sliced(&manifest.object)).collect();
     let mut problems = check_overrides(application, &staged);
     problems.extend(manifests.iter().filter_map(|manifest| check_update(manifest, policy?)));
+    problems.extend(manifests.iter().filter_map(|manifest| check_gate(manifest, policy)));
     let Some(topology) = policy.and_then(|policy| policy.strategy.pods().topology.as_ref()) else { return problems };
     for manifest in staged {
         problems.extend(check_placement(manifest, topology));
@@ -51,6 +52,34 @@ fn check_update(manifest: &Manifest, policy: &RolloutPolicy) -> Option<Problem> 
     }?;
     let message = format!("the update strategy of {} has `{named}`, and its policy stages it", manifest.object.key());
     Some(manifest.problem(message).label("take it out: the policy says how far its pods are"))
+}
+
+/// Refuses pods with a readiness gate that no policy keeps, which would never be ready, and those without one that their
+/// policy asks for, which Services of others would go on sending to.
+fn check_gate(manifest: &Manifest, policy: Option<&RolloutPolicy>) -> Option<Problem> {
+    let pod = pod_template(&manifest.object)?.get("spec")?;
+    let mut gates = pod["readinessGates"].as_array().into_iter().flatten();
+    let has = gates.any(|gate| gate["conditionType"] == labels::GATE);
+    let staged = policy.filter(|policy| policy.strategy.stages(&manifest.object.kind()));
+    let kept = staged.is_some_and(|policy| policy.strategy.pods().graceful.readiness_gate);
+    let (name, gate) = (manifest.object.key(), labels::GATE);
+    match (has, kept) {
+        (true, false) => {
+            let message =
+                format!("{name} has the readiness gate `{gate}`, which no policy keeps: no pod would be ready");
+            Some(
+                manifest
+                    .problem(message)
+                    .label("take it out, or write `graceful: {readinessGate: true}` into the policy"),
+            )
+        }
+        (false, true) => {
+            let message =
+                format!("{name} has no readiness gate `{gate}`, by which its policy takes pods out of service");
+            Some(manifest.problem(message).label("add it to the pod template's `readinessGates`"))
+        }
+        _ => None,
+    }
 }
 
 /// Refuses what leaves pods of a unit without a place: each unit's pods are pinned to it by a node selector.

@@ -2,7 +2,7 @@
 //!
 //! Going forward the record was pushed before the write came in. Going back it was pushed or kept in the anchor. Sharing
 //! the wanted total out over slices at an unchanged frontier needs none; nor do the anchor, Events, the lease, the namespace,
-//! and notes for people on the handle, which follow records and are named as what they are.
+//! readiness gates, which follow their pods' labels, and notes for people on the handle, which follow records and are named as what they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,6 +86,7 @@ fn label<'a>(body: &'a Value, name: &str) -> &'a str {
 fn class(request: &Request, seen: &Seen) -> Option<&'static str> {
     let body = &request.body;
     match (request.resource.as_str(), request.verb.as_str()) {
+        ("pods", "patch") if request.subresource == "status" && sets_only_the_gate(body) => Some("gate"),
         ("namespaces", "create") => Some("namespace"),
         ("events" | "events.events.k8s.io", _) => Some("event"),
         ("leases.coordination.k8s.io", _) => Some("lease"),
@@ -98,6 +99,13 @@ fn class(request: &Request, seen: &Seen) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether it lets a pod's readiness gate follow its label, which is what a record explains.
+fn sets_only_the_gate(body: &Value) -> bool {
+    let conditions = body["status"]["conditions"].as_array();
+    let only_it = |all: &Vec<Value>| all.len() == 1 && all[0]["type"] == labels::GATE;
+    conditions.is_some_and(only_it) && body["status"].as_object().is_some_and(|status| status.len() == 1)
 }
 
 /// Whether it is how a person decides where Git is away: that is not the controller's.

@@ -255,6 +255,40 @@ async fn a_service_tells_who_is_ready_and_forgets_who_loses_its_label() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_gate_is_closed_stays_in_its_slice_and_nothing_is_sent_to_it() {
+    const GATE: &str = "example.com/in-service";
+    const STRATEGIC: &str = "application/strategic-merge-patch+json";
+    let mut server = Server::start().await;
+    make(&mut server, SERVICES, service(json!({"app": "web"}))).await;
+    let mut set = set("web", 1, &json!({"app": "web"}));
+    set["spec"]["template"]["spec"]["readinessGates"] = json!([{"conditionType": GATE}]);
+    make(&mut server, SETS, set).await;
+    let pod = pods(&mut server, 1).await.remove(0);
+    run(&mut server, &pod, "10.77.4.1", true).await;
+    let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
+
+    // One condition alone, by who closes the gate; nobody else's is touched, and nothing by the pod's own path.
+    let close = json!({"status": {"conditions": [{"type": GATE, "status": "False"}]}});
+    for at in [path.clone(), format!("{path}/status")] {
+        let answer = server.ask_patch(STRATEGIC, &at, close.clone()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let conditions = answer.body["status"]["conditions"].as_array().unwrap();
+        let of = |kind: &str| conditions.iter().find(|one| one["type"] == kind).map(|one| one["status"].clone());
+        let closed = at.ends_with("/status").then(|| json!("False"));
+        assert_eq!((of(GATE), of("Ready"), of("ContainersReady")), (closed, Some(json!("True")), Some(json!("True"))));
+    }
+    // What its kubelet makes of that.
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    assert_eq!(server.ask_patch(STRATEGIC, &format!("{path}/status"), ready).await.status, 200);
+    let conditions = |slices: &[Value]| {
+        let all = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+        all.map(|one| one["conditions"].clone()).collect::<Vec<_>>()
+    };
+    let not_sent_to = json!({"ready": false, "serving": false, "terminating": false});
+    list(&mut server, SLICES, |slices| conditions(slices) == [not_sent_to.clone()]).await;
+}
+
+#[tokio::test]
 async fn a_switch_of_a_service_is_one_change_of_one_slice() {
     let mut server = Server::start().await;
     for (at, side) in ["blue", "green"].into_iter().enumerate() {

@@ -27,7 +27,8 @@
 //! | letting go and coming back, five times over | [`ground`]`::letting_go…` |
 //! | orphaning, relabelling, new owners | [`ground`]`::pods_are_handed…` |
 //! | who goes first when a set shrinks | [`ground`]`::who_is_not_ready…` |
-//! | a gate whose condition is absent is not ready; a drained pod stays in its slice | kubelet; the product sets no gates yet |
+//! | a gate whose condition is absent is not ready | kubelet |
+//! | a pod whose gate is closed stays in its slice; only `pods/status` sets a gate | [`ground`]`::a_pod_whose_gate_is_closed…` |
 //! | `publishNotReadyAddresses`; a label that is taken away | [`ground`]`::a_service_tells…` |
 //! | a budget refuses; two over one pod are 500 | [`ground`]`::a_budget…` |
 //! | no finalizer on what is being deleted; one that is held stays | [`deleting`]`::a_finalizer_keeps…` |

@@ -6,10 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod admission;
+mod clock;
 mod kinds;
+mod memory;
 mod nodes;
 mod others;
 mod process;
+mod program;
 mod rollout;
 mod table;
 mod watches;

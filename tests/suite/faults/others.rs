@@ -1,6 +1,6 @@
 //! Others who write to what is ours, or do not let it go.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use locktender::{
     adapter::kube::{Settings, Verb},
@@ -172,6 +172,23 @@ async fn fault_79_a_slice_is_scaled_and_the_handle_edited_in_the_middle() {
     faulty.stable(2, "2.0: 10").await;
     let handle = faulty.get(HANDLE, "deployments.apps").await.unwrap();
     assert_eq!(handle["spec"]["template"]["spec"]["containers"][0]["image"], "registry.example/checkout:2.0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_79_undo_and_restart_are_refused_in_the_middle() {
+    let faulty = Faulty::at_beta().await;
+    let before = faulty.get(HANDLE, "deployments.apps").await.unwrap();
+    for what in ["undo", "restart"] {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(faulty.kubeconfig()).args(["--namespace", "shop", "rollout", what]);
+        let output = command.arg("deployment/checkout").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.starts_with("error: "), "{what}: {said}");
+    }
+    let after = faulty.get(HANDLE, "deployments.apps").await.unwrap();
+    assert_eq!(after["spec"], before["spec"]);
+    faulty.completes().await;
+    faulty.each_pod_changed_once();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,91 +1,16 @@
 //! Group A with whole processes: `locktender run` as it is shipped, told to stop, halted and woken; a newer one's state; and
 //! credentials that are rotated.
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Duration};
 
 use locktender::core::{ledger::Event, rollout::report::Activity};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::*;
+use super::{program::Program, *};
 use crate::support::{
     deployed,
     proxy::{Effect, On},
 };
-
-const LEASE: &str = "apis/coordination.k8s.io/v1/namespaces/default/leases/locktender";
-
-/// `locktender run`, in a process of its own.
-struct Program {
-    child: Child,
-    _mirror: tempfile::TempDir,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // One that is halted dies as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Program {
-    fn start(release: &Release, kubeconfig: &Path) -> Self {
-        Self::with_mirror(release, kubeconfig, tempfile::tempdir().unwrap())
-    }
-
-    fn with_mirror(release: &Release, kubeconfig: &Path, mirror: tempfile::TempDir) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_locktender"));
-        command.args(["run", "--push-interval", "100ms", "--lease-namespace", "default", "--lease-name", "locktender"]);
-        command.args(["--lease-duration", "3s", "--repo"]).arg(release.remote.path());
-        command.arg("--kubeconfig").arg(kubeconfig).arg("--mirror").arg(mirror.path());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self { child: command.spawn().unwrap(), _mirror: mirror }
-    }
-
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// Waits until it has left; returns how long that took.
-    async fn leaves(&mut self) -> Duration {
-        let began = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        began.elapsed()
-    }
-}
-
-impl Faulty {
-    /// Nobody runs yet; whoever does is a process, and no court hears what it pushes.
-    async fn without_controller(files: &[(&str, &str)]) -> Self {
-        let mut faulty = Self::behind(Release::new(Place::live(), files).await).await;
-        faulty.release.kill().await;
-        faulty.release.judged = false;
-        // Whoever had it in an earlier test was killed with it.
-        let _ = faulty.live().ask("DELETE", LEASE, Value::Null).await;
-        faulty
-    }
-
-    async fn holder(&self) -> Option<String> {
-        let lease = self.live().ask("GET", LEASE, Value::Null).await.ok()?;
-        lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
-    }
-
-    async fn is_held_by_another_than(&self, before: Option<&str>) -> String {
-        loop {
-            match self.holder().await {
-                Some(holder) if Some(holder.as_str()) != before => return holder,
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_05_told_to_stop_with_many_writes_in_flight() {

@@ -100,6 +100,37 @@ async fn a_kind_is_listed_in_pages_and_watched_from_there() {
 }
 
 #[tokio::test]
+async fn fault_07_large_objects_are_listed_a_few_at_a_time() {
+    const COUNT: usize = 20;
+    let sized = Settings { page_size: 50, page_bytes: 4 << 10, ..settings() };
+    let fake = scripted(sized, move |seen| {
+        if seen.is_watch() {
+            return Answer::silent_watch(&[]);
+        }
+        let limit: usize = seen.query["limit"].parse().unwrap();
+        let from: usize = seen.query.get("continue").map_or(0, |from| from.parse().unwrap());
+        let to = COUNT.min(from + limit);
+        let items: Vec<Value> = (from..to)
+            .map(|number| {
+                let mut pod = pod(&format!("p-{number:02}"), "1");
+                pod["metadata"]["annotations"] = json!({"filler": "x".repeat(1 << 10)});
+                pod
+            })
+            .collect();
+        let more = if to < COUNT { to.to_string() } else { String::new() };
+        let metadata = json!({"resourceVersion": "7", "continue": more});
+        Answer::Json(200, json!({"kind": "PodList", "metadata": metadata, "items": items}))
+    })
+    .await;
+    let names: Vec<String> = (0..COUNT).map(|number| format!("p-{number:02}")).collect();
+    assert_eq!(events(&fake, 1).await, [format!("listed {} at 7", names.join(" "))]);
+    let asked = fake.seen().into_iter().filter(|seen| seen.query.contains_key("limit"));
+    let asked: Vec<String> = asked.map(|seen| seen.query["limit"].clone()).collect();
+    assert_eq!(asked[..3], ["50", "12", "3"], "each time it was too much");
+    assert!(asked[3..].iter().all(|limit| limit == "3") && asked.len() == 2 + COUNT.div_ceil(3), "{asked:?}");
+}
+
+#[tokio::test]
 async fn fault_17_a_watch_that_is_too_old_is_listed_anew() {
     let mut lists = 0;
     let fake = scripted(settings(), move |seen| match (seen.is_watch(), lists) {

@@ -13,6 +13,7 @@ mod canary;
 mod course;
 mod daemon_set;
 mod figures;
+mod gates;
 mod handover;
 mod load;
 mod real;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use locktender::core::ledger::Event;
+use serde_json::{Value, json};
 
 use super::{
     Sim,
@@ -60,6 +61,8 @@ pub enum Scenario {
     GiveBack(Whom),
     /// Another image without a policy.
     Unstaged,
+    /// In place, pods with a readiness gate that a Service of others selects; the confirm of the beta group is taken back.
+    Gated,
 }
 
 /// Nobody is to blame for an event that is healed by the next list after ten minutes: the deadline is longer.
@@ -159,6 +162,18 @@ spec:
   rules: [{backendRefs: [{name: checkout, port: 80}]}]
 ";
 
+/// Where a pod template's spec begins.
+const TEMPLATE: &str = "    spec:\n";
+const GATES: &str = "      readinessGates: [{conditionType: locktender.dev/in-service}]\n";
+
+/// It selects the pods, whatever their labels of ours say.
+fn service_of_others() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "others", "namespace": "shop"},
+        "spec": {"selector": {"app": "checkout"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    })
+}
+
 const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
@@ -183,6 +198,7 @@ impl Scenario {
             Self::OrdinalsBack => "ordinals-back",
             Self::Nodes => "nodes",
             Self::Unstaged => "unstaged",
+            Self::Gated => "gated",
         }
     }
 
@@ -190,6 +206,7 @@ impl Scenario {
     fn manifest(self, tag: &str) -> String {
         match self {
             Self::Ordinals | Self::OrdinalsBack => stateful_set(tag),
+            Self::Gated => manifest(tag).replace(TEMPLATE, &(TEMPLATE.to_owned() + GATES)),
             Self::TakeOver(Whom::StatefulSet) | Self::GiveBack(Whom::StatefulSet) => stateful_set(tag),
             Self::Nodes | Self::TakeOver(Whom::DaemonSet) | Self::GiveBack(Whom::DaemonSet) => daemon_set(tag),
             _ => manifest(tag),
@@ -203,6 +220,7 @@ impl Scenario {
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
             Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
             Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
+            Self::Gated => policy("InPlaceIfPossible").replace("Seconds: 1}", "Seconds: 1, readinessGate: true}"),
             _ => policy("InPlaceIfPossible"),
         };
         let manifest = self.manifest("1.9");
@@ -222,6 +240,9 @@ impl Scenario {
         }
         sim.checker.lock().unwrap().resting = true;
         self.stages(&sim, 1).await?;
+        if matches!(self, Self::Gated) {
+            sim.cluster.with(|world| drop(world.api.create(service_of_others()).unwrap()));
+        }
         sim.pass(Duration::from_secs(30)).await;
         sim.checker.lock().unwrap().resting = false;
         Ok(sim)
@@ -249,7 +270,7 @@ impl Scenario {
             | Self::Unstaged => {
                 self.stages(sim, 2).await?;
             }
-            Self::StepBack | Self::OrdinalsBack => {
+            Self::StepBack | Self::OrdinalsBack | Self::Gated => {
                 confirm(sim, 2, "beta").await?;
                 sim.recorded("checkout", 2, Event::StageStarted, "batch-1", 1).await?;
                 sim.pass(Duration::from_secs(1)).await;
@@ -405,6 +426,11 @@ fn exhaust(scenario: Scenario) {
         began.elapsed().as_secs_f64()
     );
     assert!(failures.is_empty(), "{} of {runs} runs went wrong, first:\n{}", failures.len(), failures[0]);
+}
+
+#[test]
+fn everything_goes_wrong_once_where_pods_have_a_gate() {
+    exhaust(Scenario::Gated);
 }
 
 #[test]

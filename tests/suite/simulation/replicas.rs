@@ -52,12 +52,13 @@ use super::{
 
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// A clock that runs at another rate than the others.
+/// A clock that runs at another rate than the others, of a machine that may have slept.
 #[derive(Clone)]
 struct SkewedClock {
     clock: VirtualClock,
     began: Timestamp,
     rate: f64,
+    slept: Arc<Mutex<Duration>>,
 }
 
 #[async_trait]
@@ -68,7 +69,7 @@ impl Clock for SkewedClock {
     }
 
     fn uptime(&self) -> Duration {
-        self.clock.uptime().mul_f64(self.rate)
+        self.clock.uptime().mul_f64(self.rate) + *self.slept.lock().unwrap()
     }
 
     async fn until(&self, at: Timestamp) {
@@ -400,6 +401,7 @@ impl Cluster for LeasePort {
 pub struct Replica {
     pub standing: watch::Receiver<Standing>,
     hand: Hand,
+    slept: Arc<Mutex<Duration>>,
     task: JoinHandle<()>,
     tell: Option<oneshot::Sender<()>>,
 }
@@ -426,6 +428,11 @@ impl Replica {
 
     pub fn kill(&self) {
         self.task.abort();
+    }
+
+    /// Lets its machine, and the others' as well, have slept: nothing happened meanwhile, and only what counts sleep went on.
+    pub fn slept(&self, time: Duration) {
+        *self.slept.lock().unwrap() += time;
     }
 
     pub fn leads(&self) -> bool {
@@ -478,7 +485,9 @@ impl Replicas {
             stopped,
             stop_after: Arc::default(),
         };
-        let clock: Arc<dyn Clock> = Arc::new(SkewedClock { clock: self.clock.clone(), began: self.clock.time(), rate });
+        let slept = Arc::<Mutex<Duration>>::default();
+        let clock = SkewedClock { clock: self.clock.clone(), began: self.clock.time(), rate, slept: slept.clone() };
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         let (standing, seen) = watch::channel(Standing::default());
         let lease = Lease {
             cluster: Arc::new(LeasePort { who, hand: hand.clone(), silent: self.silent.clone() }),
@@ -520,7 +529,7 @@ impl Replicas {
                 }
             }
         });
-        Replica { standing: seen, hand, task, tell: Some(tell) }
+        Replica { standing: seen, hand, slept, task, tell: Some(tell) }
     }
 
     /// Lets every write of a controller to the lease go unanswered, or no longer.

@@ -123,6 +123,9 @@ impl Drain<'_> {
         if pod.served {
             return Some("an EndpointSlice still names it".to_owned());
         }
+        if pod.gate.is_some_and(|gate| gate.open || gate.passed) {
+            return Some("its readiness gate is not closed yet".to_owned());
+        }
         match self.proxied {
             Some(Proxied::Unknown(why)) => return Some(why.clone()),
             Some(Proxied::Used(pods)) if pods.contains(pod.object.name()) => {

@@ -1,6 +1,7 @@
 //! How pods get from one version to another.
 
 mod drain;
+mod gate;
 mod handle;
 pub(super) mod nodes;
 mod ordinals;

@@ -370,8 +370,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             if places >= excess {
                 break;
             }
-            let in_service = pod.is_ready() && pod.labelled;
-            let idle = !in_service && !self.drain.is_served(pod) && pod.moving_to().is_none() && !pod.is_ready();
+            let idle =
+                !pod.is_in_service() && !self.drain.is_served(pod) && pod.moving_to().is_none() && !pod.is_ready();
             if idle {
                 going += 1;
                 places += 1;

@@ -12,11 +12,13 @@ use serde_json::Value;
 
 use super::{
     drain::{Step, signed},
+    gate,
     handle::{self, Handle},
     nodes, ordinals,
     unit::UnitStep,
 };
 use crate::core::{
+    cluster::ObjectKey,
     manifest::{Object, strings},
     names::{AppName, RolloutId, Unit},
     policy::PodPolicy,
@@ -190,7 +192,7 @@ impl Budget {
 
     /// Returns whether a pod can get requests now.
     fn counts(&self, pod: &Pod<'_>) -> bool {
-        pod.labelled && pod.is_ready() && self.serving.as_ref().is_none_or(|serving| pod.digest == serving)
+        pod.is_in_service() && self.serving.as_ref().is_none_or(|serving| pod.digest == serving)
     }
 
     /// Asks to take a pod out of service. One that is not in service costs nothing.
@@ -252,7 +254,15 @@ pub fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Outcome {
         Maker::Nodes => nodes::next(task, observed, view, &mut outcome, &mut budget),
     }
     budget.tell(task, observed, &mut outcome);
+    keep_gates(task, observed, &mut outcome);
     outcome
+}
+
+/// Lets the gates of pods follow their labels. A pod that something else is done to is seen again after it.
+fn keep_gates(task: &Task<'_>, observed: &Observed<'_>, outcome: &mut Outcome) {
+    let busy: BTreeSet<ObjectKey> = outcome.actions.iter().map(|action| action.write.subject().1).collect();
+    let pods = observed.pods().filter(|pod| !busy.contains(&pod.object.key()));
+    outcome.actions.extend(pods.filter_map(|pod| gate::follow(pod, task.now)));
 }
 
 /// Says what comes next for the slices of a Deployment.

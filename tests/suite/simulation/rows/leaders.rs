@@ -143,6 +143,26 @@ async fn fault_09_slow_renewals_do_not_cost_the_lease() {
     assert!(a.leads() && !b.leads());
 }
 
+/// The machine of who leads sleeps for an hour, in the middle of a release.
+#[tokio::test(start_paused = true)]
+async fn fault_89_a_leader_that_slept_for_an_hour_has_lost_the_lease() {
+    for at in [3, 9, 20] {
+        let (replicas, a, b) = two(1.0, 1.0).await;
+        a.stop_after(at, Stop::Before);
+        merge(&replicas);
+        replicas.until("A is asleep", || a.is_stopped()).await;
+        let mut standing = a.standing.clone();
+        standing.mark_unchanged();
+        a.slept(Duration::from_secs(3_600));
+        a.wake();
+        // Perhaps it takes the lease again at once: then it begins anew.
+        replicas.until("A knows", || standing.has_changed().unwrap()).await;
+        replicas.completed(2).await;
+        assert!(a.leads() != b.leads(), "at {at}");
+        each_pod_once(&replicas);
+    }
+}
+
 /// Its last renewals were carried out and never answered: a moment ago, for so long that it does not lead any more, or
 /// for so long that it tries to take what it has.
 #[tokio::test(start_paused = true)]
