@@ -141,7 +141,7 @@ async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize)
     sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
     let asking: &[&str] = match scenario {
         Scenario::BlueGreen => &["preview"],
-        Scenario::Routed => &["weight-60"],
+        Scenario::Routed | Scenario::Proxied => &["weight-60"],
         _ => &["beta", "batch-1"],
     };
     confirms(&sim, asking).await;
@@ -233,6 +233,11 @@ fn an_abort_at_every_write_of_a_switch_reaches_stable() {
 #[test]
 fn an_abort_at_every_write_of_a_canary_by_a_gateway_reaches_stable() {
     everywhere(Scenario::Routed, How::Commit);
+}
+
+#[test]
+fn an_abort_at_every_write_of_a_canary_by_haproxy_reaches_stable() {
+    everywhere(Scenario::Proxied, How::Commit);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::{
     build,
     plan::Method,
     render::{Maker, Render, Workload},
+    sides,
     steer::{self, Course, Steered},
     strategy::slice,
     view::View,
@@ -92,6 +93,8 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
     version.to_mut().workloads.retain(|_, workload| staged(workload));
     let other = course.old.filter(|_| back && course.new.is_some()).map(staged_form);
     let Some(policy) = course.staged_by.map(without_topology) else { return false };
+    let told = sides::router_of(&policy);
+    let former = course.former.iter().filter(|former| sides::router_of(former.policy) != told).copied().collect();
     let all = Course {
         rollout: course.rollout,
         new: Some(&version),
@@ -105,6 +108,7 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
         still: course.still,
         stage: Some("given back".to_owned()),
         staged_by: None,
+        former,
         methods: None,
         inherits: None,
         handed_over: course.handed_over,

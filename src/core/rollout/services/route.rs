@@ -53,6 +53,11 @@ impl<'a> Routed<'a> {
         }
     }
 
+    /// Names the people's objects by which it is told.
+    pub(super) fn reads(&self) -> impl Iterator<Item = ObjectKey> {
+        self.route.reads().into_iter().map(|target| target.key)
+    }
+
     fn live(&self) -> Vec<Object> {
         let targets = self.route.reads().into_iter().chain(self.route.makes());
         targets.filter_map(|target| self.switch.view.by_key(&target.key).cloned()).collect()

@@ -86,6 +86,16 @@ pub enum Proxied {
     Used(BTreeSet<String>),
 }
 
+impl Proxied {
+    /// Returns what two proxies say of the same pods.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Used(one), Self::Used(other)) => Self::Used(one.into_iter().chain(other).collect()),
+            (Self::Unknown(why), _) | (_, Self::Unknown(why)) => Self::Unknown(why),
+        }
+    }
+}
+
 /// How traffic is between the sides of a workload whose old pods stay beside the new ones.
 #[derive(Clone, Debug)]
 pub struct Traffic {
