@@ -170,7 +170,9 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
         let sided = sided(course, policy, app, view);
         let ready = all_ready(course, &sided);
         let healthy = all_healthy(course, beside, app, view, &sided, &mut outcome);
-        let switch = Switch { course, policy, beside, app, view, all_ready: clear && ready && healthy, clear };
+        let all_ready = clear && ready && healthy;
+        let mut switch = Switch { course, policy, beside, app, view, all_ready, clear };
+        switch.clear &= switch.is_alone();
         for one in &sided {
             let keys = switch.workload(one, &mut outcome);
             previews.extend(keys);
@@ -294,7 +296,7 @@ struct Switch<'a> {
     app: &'a AppName,
     view: &'a View,
     all_ready: bool,
-    /// Whether routers that are not named any more have given everything back.
+    /// Whether routers that are not named any more have given everything back, and nothing of another strategy is beside.
     clear: bool,
 }
 
@@ -302,6 +304,13 @@ impl Switch<'_> {
     /// Goes on where the course is stable's own: back, or at rest.
     fn is_to_stable(&self) -> bool {
         self.course.quota.is_none()
+    }
+
+    /// Returns whether the Services beside that another strategy made are gone: one route cannot share requests out between
+    /// two pairs.
+    fn is_alone(&self) -> bool {
+        let name = |preview: &Object| self.preview_name(preview.label(labels::PREVIEW_OF).unwrap_or_default());
+        previews_of(self.app, self.view).all(|preview| preview.name() == name(preview))
     }
 
     /// Sees to one workload's Services; returns the previews that are wanted.

@@ -181,8 +181,9 @@ impl Switch<'_> {
         };
         let stable = if self.is_to_stable() { new } else { old };
         let by_it = stable.and_then(|stable| stable.policy.as_ref()).and_then(sides::router_of);
-        let ends = last && drain_at_most.is_none();
-        by_it == sides::router_of(former.policy) && is_at(stable) && !(ends && is_at(new))
+        // Where pods stay what they are, or nothing is staged any more, it ends here.
+        let ends = last && drain_at_most.is_none() && (self.course.policy.is_none() || is_at(new));
+        by_it == sides::router_of(former.policy) && is_at(stable) && !ends
     }
 
     /// Returns the workload whose pods a proxy is told of, and their port.

@@ -128,8 +128,8 @@ impl<'a> Routed<'a> {
         let is_new = beside.is_some_and(|service| service.label(labels::DIGEST) == Some(one.new_label().as_str()));
         let is_stale = beside.is_some() && !is_new && !self.switch.is_to_stable();
         let wanted = course.split.clone().unwrap_or_else(|| Split::of(Percent::ALL));
-        if is_stale {
-            // Nothing is sent there any more before it changes sides.
+        if is_stale || !self.switch.clear && !self.switch.is_to_stable() {
+            // Nothing is sent there any more before it changes sides, nor by another way before this one.
             return false;
         }
         let wanted = (!self.switch.is_to_stable()).then_some(wanted);

@@ -272,7 +272,11 @@ fn slices(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut O
     let handle = match (task.new, owned_at_rest) {
         (Some(new), Some(slice)) => handle::own(observed, slice, new, &task.rollout.app, &task.notes),
         (Some(new), None) => handle::let_go(observed, new, &task.rollout.app, &task.notes),
-        (None, _) => Handle::Right,
+        // What the Deployment owns it would make as many of again.
+        (None, _) => match task.old.filter(|_| handle::holds(observed)) {
+            Some(old) => handle::let_go(observed, old, &task.rollout.app, &task.notes),
+            None => Handle::Right,
+        },
     };
     let blocked = match handle {
         Handle::Right => false,

@@ -71,24 +71,34 @@ async fn ends(sim: &Sim, number: u32, event: Event, first: usize) {
     panic!("{event:?} of {number} never comes: {}\n{}", why(sim), sim.git.subjects().join("\n"));
 }
 
-/// 2.0 is at a step; then 2.1 is merged with another policy.
-async fn changed(from: &str, step: &str, to: &str) -> Sim {
-    let sim = released(from).await;
+/// 2.0 is at a step.
+async fn at_step(strategy: &str, step: &str) -> Sim {
+    let sim = released(strategy).await;
     if step == "weight-60" {
         confirm(&sim, 2, "weight-20").await;
     }
     recorded(&sim, 2, Event::StageWaiting, step).await;
+    sim
+}
+
+/// The same, and 2.1 is merged with another policy.
+async fn changed(from: &str, step: &str, to: &str) -> Sim {
+    let sim = at_step(from, step).await;
+    change(&sim, to);
+    recorded(&sim, 2, Event::Superseded, step).await;
+    sim
+}
+
+fn change(sim: &Sim, to: &str) {
     let (policy, manifest, next) =
         (policy(to), manifest("2.1"), ROUTE.replace("name: checkout}\nspec", "name: checkout-next}\nspec"));
     assert_ne!(next, ROUTE);
     let mut files = vec![(POLICY_FILE, Some(policy.as_str())), (DEPLOYMENT, Some(manifest.as_str()))];
-    if [OTHER, GATEWAY].contains(&to) {
+    if [OTHER, SAME_ROUTE].contains(&to) {
         files.push(("apps/checkout/route.yaml", Some(ROUTE)));
         files.push(("apps/checkout/next.yaml", Some(&next)));
     }
     sim.git.commit("checkout 2.1, by another way", &files);
-    recorded(&sim, 2, Event::Superseded, step).await;
-    sim
 }
 
 /// Whatever is left of a rollout by a router: nothing.
@@ -151,8 +161,9 @@ async fn going_back_from_another_router_gives_everything_back_by_both() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_does_not_follow_holds_the_router_after_it_and_every_pod() {
-    let sim = changed(GATEWAY, "weight-60", HAPROXY).await;
+    let sim = at_step(GATEWAY, "weight-60").await;
     sim.faults.every(crate::simulation::faults::WriteFault::Conflict, |write| write.contains("HTTPRoute/"));
+    change(&sim, HAPROXY);
     sim.pass(Duration::from_secs(120)).await;
     assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), asked(&sim)), (6, 4, 60));
     assert_eq!(sent_to(&sim, "2.1"), 0);
@@ -166,8 +177,9 @@ async fn a_gateway_that_does_not_follow_holds_the_router_after_it_and_every_pod(
 /// 2.0 is out by HAProxy.
 async fn completed_by(strategy: &str) -> Sim {
     let sim = released(strategy).await;
+    recorded(&sim, 2, Event::StageStarted, if strategy == SWITCH { "preview" } else { "weight-20" }).await;
     decide(&sim, 2, "promote.yaml", "");
-    recorded(&sim, 2, Event::Completed, if strategy == SWITCH { "finish" } else { "weight-100" }).await;
+    recorded(&sim, 2, Event::Completed, if strategy == SWITCH { "switch" } else { "weight-100" }).await;
     sim.pass(Duration::from_secs(10)).await;
     assert_eq!(sim.outside.haproxy_serves().len(), 6);
     sim
@@ -211,6 +223,7 @@ async fn a_policy_without_haproxy_lets_it_forget_the_pods_as_they_go() {
     assert_eq!(sim.outside.haproxy_serves().len(), 6);
     sim.git.commit("checkout 2.1", &[(DEPLOYMENT, Some(&manifest("2.1")))]);
     recorded(&sim, 3, Event::StageWaiting, "weight-20").await;
+    sim.pass(Duration::from_secs(10)).await;
     let serves = sim.outside.haproxy_serves();
     assert_eq!((serves.len(), sent_to(&sim, "2.1")), (at(&sim, "2.0"), 0), "{serves:?}");
     decide(&sim, 3, "promote.yaml", "");
