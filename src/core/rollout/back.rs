@@ -66,6 +66,7 @@ fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decis
         old: target.as_deref(),
         policy,
         staged_by: pinned,
+        former: sides::former(input.rollouts, stable.and_then(|stable| stable.policy.as_ref()), policy),
         methods: None,
         quota: None,
         totals: &state.totals,

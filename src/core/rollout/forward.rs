@@ -245,12 +245,14 @@ fn go(
         }
         return None;
     }
+    let policy = state.plan.policy.as_ref().map(|policy| &policy.spec);
     let course = Course {
         rollout: &state.plan.rollout,
         new: target.map(Arc::as_ref),
         old: stable.map(Arc::as_ref),
-        policy: state.plan.policy.as_ref().map(|policy| &policy.spec),
+        policy,
         staged_by: stable.and_then(|stable| stable.policy.as_ref()),
+        former: sides::former(input.rollouts, stable.and_then(|stable| stable.policy.as_ref()), policy),
         methods: Some(&state.plan.methods),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,

@@ -208,6 +208,7 @@ fn course<'a>(input: &'a Input<'_>, last: &'a State, stable: &'a Arc<Render>) ->
         old: None,
         policy: stable.policy.as_ref(),
         staged_by: None,
+        former: sides::former(input.rollouts, None, stable.policy.as_ref()),
         methods: None,
         quota: None,
         totals: &last.totals,

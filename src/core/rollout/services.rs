@@ -4,6 +4,7 @@
 //! The EndpointSlice controller copies a Service's labels onto its EndpointSlices. A narrowed Service carries the
 //! version that it is narrowed to as a label: slices that carry it were made from the narrowed selector.
 
+mod former;
 mod leaving;
 mod proxy;
 mod route;
@@ -54,6 +55,17 @@ pub(super) struct Services {
     pub managed: BTreeSet<ObjectKey>,
     /// What proxies are told now.
     pub tells: Vec<Telling>,
+}
+
+impl Services {
+    /// Takes what one more proxy says of a workload's pods.
+    fn proxied_by(&mut self, id: &str, now: Proxied) {
+        let both = match self.proxied.remove(id) {
+            Some(other) => other.and(now),
+            None => now,
+        };
+        self.proxied.insert(id.to_owned(), both);
+    }
 }
 
 /// A workload that has two sides, or more.
@@ -153,11 +165,14 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
     let mut outcome = Services::default();
     let beside = course.policy.and_then(|policy| Some((policy, policy.strategy.beside()?)));
     let mut previews = BTreeSet::new();
+    let clear = former::next(course, app, view, &mut outcome);
     if let Some((policy, beside)) = beside {
         let sided = sided(course, policy, app, view);
         let ready = all_ready(course, &sided);
         let healthy = all_healthy(course, beside, app, view, &sided, &mut outcome);
-        let switch = Switch { course, policy, beside, app, view, all_ready: ready && healthy };
+        let all_ready = clear && ready && healthy;
+        let mut switch = Switch { course, policy, beside, app, view, all_ready, clear };
+        switch.clear &= switch.is_alone();
         for one in &sided {
             let keys = switch.workload(one, &mut outcome);
             previews.extend(keys);
@@ -168,6 +183,10 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
         previews.extend(switch.still_routed(&previews, &mut outcome));
     } else if let Some(policy) = course.policy {
         leaving::next(course, policy, app, view, &mut outcome);
+    }
+    if !clear {
+        former::hold(course, &mut outcome);
+        previews.extend(previews_of(app, view).map(Object::key));
     }
     for preview in previews_of(app, view) {
         if previews.contains(&preview.key()) {
@@ -277,12 +296,21 @@ struct Switch<'a> {
     app: &'a AppName,
     view: &'a View,
     all_ready: bool,
+    /// Whether routers that are not named any more have given everything back, and nothing of another strategy is beside.
+    clear: bool,
 }
 
 impl Switch<'_> {
     /// Goes on where the course is stable's own: back, or at rest.
     fn is_to_stable(&self) -> bool {
         self.course.quota.is_none()
+    }
+
+    /// Returns whether the Services beside that another strategy made are gone: one route cannot share requests out between
+    /// two pairs.
+    fn is_alone(&self) -> bool {
+        let name = |preview: &Object| self.preview_name(preview.label(labels::PREVIEW_OF).unwrap_or_default());
+        previews_of(self.app, self.view).all(|preview| preview.name() == name(preview))
     }
 
     /// Sees to one workload's Services; returns the previews that are wanted.
@@ -363,7 +391,7 @@ impl Switch<'_> {
         let changes = live.is_some_and(|live| live.label(labels::DIGEST) != preview.label(labels::DIGEST));
         let stable =
             ObjectKey { name: preview.label(labels::PREVIEW_OF).unwrap_or_default().to_owned(), ..preview.key() };
-        !changes || Routed::new(self, &stable, preview.name()).is_none_or(|routed| routed.clear(outcome))
+        !changes || self.clear && Routed::new(self, &stable, preview.name()).is_none_or(|routed| routed.clear(outcome))
     }
 
     /// Lists the Services of a side that is gone that a router may still send to.

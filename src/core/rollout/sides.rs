@@ -17,6 +17,8 @@ use crate::core::{
     ledger::Event,
     manifest::Object,
     names::{AppName, Digest, Revision},
+    policy::RolloutPolicy,
+    traffic::Router,
 };
 
 /// Where stable is to be found: a rollout's number and the revision that renders it.
@@ -66,6 +68,46 @@ pub fn stable_at(rollouts: &[State]) -> Option<StableAt> {
     }
     let later = rollouts[index..].iter().rev().find_map(|state| state.applied_at_rest.as_ref())?;
     Some(StableAt { index, revision: later.0.clone() })
+}
+
+/// A policy whose router was told something before, and is not told any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Former<'a> {
+    /// The policy.
+    pub policy: &'a RolloutPolicy,
+    /// Whether a rollout by it was superseded, and nothing has ended since: its router may send to what is between.
+    pub between: bool,
+}
+
+/// Returns the router that a policy names.
+pub fn router_of(policy: &RolloutPolicy) -> Option<&Router> {
+    policy.strategy.beside()?.router
+}
+
+/// Returns the policies since the last completed rollout, and stable's own, whose routers `policy` does not name: each
+/// router once.
+pub fn former<'a>(
+    rollouts: &'a [State],
+    stable: Option<&'a RolloutPolicy>,
+    policy: Option<&RolloutPolicy>,
+) -> Vec<Former<'a>> {
+    let since = stable_at(rollouts).map_or(0, |at| at.index);
+    let ended = |state: &State| matches!(state.phase, Phase::Ended(Outcome::Completed | Outcome::Aborted));
+    // What has ended has taken everything back by objects; a rollout that runs may be the one that `policy` is not of.
+    let open = rollouts.iter().rposition(ended).map_or(0, |last| last + 1);
+    let planned = rollouts.iter().enumerate().skip(since).rev().filter_map(|(index, state)| {
+        let policy = &state.plan.policy.as_ref()?.spec;
+        Some(Former { policy, between: index >= open })
+    });
+    let now = policy.and_then(router_of);
+    let mut former: Vec<Former<'a>> = Vec::new();
+    for one in planned.chain(stable.map(|policy| Former { policy, between: false })) {
+        let Some(router) = router_of(one.policy).filter(|router| Some(*router) != now) else { continue };
+        if !former.iter().any(|other| router_of(other.policy) == Some(router)) {
+            former.push(one);
+        }
+    }
+    former
 }
 
 /// Returns the revision that a rollout's target is rendered at now; `None` where it removes the application.

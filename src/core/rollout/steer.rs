@@ -18,6 +18,7 @@ use super::{
     render::{Maker, Render, Workload},
     report::{Reason, UnitReport},
     services::{self, Services},
+    sides::Former,
     strategy::{
         nodes,
         workload::{self, Task},
@@ -48,6 +49,8 @@ pub struct Course<'a> {
     pub policy: Option<&'a RolloutPolicy>,
     /// The policy that pods were staged by, where they are given back.
     pub staged_by: Option<&'a RolloutPolicy>,
+    /// The policies by which rollouts before told another router: it gives everything back first.
+    pub former: Vec<Former<'a>>,
     /// How the plan changes each workload: what ran before there was a stable version stays as it is.
     pub methods: Option<&'a BTreeMap<String, Method>>,
     /// How many pods may be at `new`, by workload and unit; `None` is all.
@@ -103,6 +106,17 @@ pub struct Steered {
     pub tells: Vec<Telling>,
 }
 
+impl Steered {
+    /// Puts traffic before pods.
+    fn take_services(&mut self, services: &mut Services) {
+        self.actions.splice(0..0, services.actions.drain(..));
+        self.reasons.append(&mut services.reasons);
+        self.questions.append(&mut services.questions);
+        self.tells.append(&mut services.tells);
+        self.done &= !services.pending;
+    }
+}
+
 /// Returns how many pods a workload is to have: Git's number, else what the handle says.
 pub fn wanted(workload: &Workload, view: &View) -> u32 {
     let live = || {
@@ -151,12 +165,7 @@ pub fn steer(course: &Course<'_>, app: &AppName, view: &View) -> Steered {
             report_workloads(course, app, view, &services, &mut steered);
         }
     }
-    // Traffic before pods.
-    steered.actions.splice(0..0, services.actions.drain(..));
-    steered.reasons.append(&mut services.reasons);
-    steered.questions.append(&mut services.questions);
-    steered.tells.append(&mut services.tells);
-    steered.done &= !services.pending;
+    steered.take_services(&mut services);
     steered
 }
 
@@ -167,9 +176,7 @@ pub(super) fn steer_pods(course: &Course<'_>, app: &AppName, view: &View, steere
     }
     let mut services = services::next(course, app, view);
     steer_workloads(course, app, view, &services, steered);
-    steered.actions.splice(0..0, services.actions.drain(..));
-    steered.reasons.append(&mut services.reasons);
-    steered.done &= !services.pending;
+    steered.take_services(&mut services);
 }
 
 fn steer_objects(course: &Course<'_>, app: &AppName, view: &View, services: &Services, steered: &mut Steered) {

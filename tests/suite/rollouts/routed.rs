@@ -158,6 +158,35 @@ async fn haproxy_shares_requests_out_step_by_step() {
     assert_eq!(seen.failed, Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_forgets_the_pods_of_an_application_that_is_removed() {
+    let haproxy = Haproxy::start().await;
+    let release = installed(&canary(&(haproxy_fields(&haproxy) + STEPS)), &[]).await;
+    assert_eq!(weights(&release, &haproxy).await, "1.0: 4 × 1");
+    release.commit("no checkout", |clone| {
+        clone.remove(APP_FILE);
+        clone.remove(DEPLOYMENT);
+    });
+    waits(&release, 2, "start").await;
+    assert_eq!(weights(&release, &haproxy).await, "1.0: 4 × 1", "nothing goes before it is confirmed");
+    decide(&release, "0002/confirm/start");
+    let seen = release.until("checkout", "it is removed", |seen| seen.has(2, Event::Completed)).await;
+    assert_eq!((seen.pods.len(), haproxy.state().await.servers.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_forgets_pods_that_no_policy_says_anything_of_any_more() {
+    let haproxy = Haproxy::start().await;
+    let release = installed(&canary(&(haproxy_fields(&haproxy) + STEPS)), &[]).await;
+    assert_eq!(weights(&release, &haproxy).await, "1.0: 4 × 1");
+    let before = release.seen("checkout").await.identities();
+    release.commit("no policy", |clone| {
+        clone.write(APP_FILE, &app("").replace(", policy: two-data-centers", ""));
+    });
+    let seen = release.until("checkout", "it is given back", |seen| seen.has(2, Event::Completed)).await;
+    assert_eq!((seen.identities(), haproxy.state().await.servers.len()), (before, 0));
+}
+
 const ROUTE: &str = "apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/checkout";
 const GATEWAY: &str = "apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/public";
 
@@ -191,7 +220,15 @@ pub(super) async fn address(release: &Release) -> SocketAddr {
 
 /// The route's backends with their weights, as they are in the cluster: `checkout 80, checkout-canary 20`.
 pub(super) async fn backends(release: &Release) -> String {
-    let route = release.get(ROUTE, "httproutes.gateway.networking.k8s.io").await.unwrap();
+    backends_of(release, "checkout").await
+}
+
+/// The same of a route by name.
+pub(super) async fn backends_of(release: &Release, name: &str) -> String {
+    let path = format!("{}/{name}", ROUTE.rsplit_once('/').unwrap().0);
+    let Some(route) = release.get(&path, "httproutes.gateway.networking.k8s.io").await else {
+        return "not there".to_owned();
+    };
     let references = route["spec"]["rules"][0]["backendRefs"].as_array().unwrap();
     let one = |reference: &Value| format!("{} {}", reference["name"].as_str().unwrap(), reference["weight"]);
     references.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -219,24 +256,32 @@ async fn a_gateway_shares_two_thousand_requests_out_at_each_step() {
     let address = address(&release).await;
     let load = Load::start(address, 1, 1);
     merge(&release, "2.0");
-    for (weight, pods) in [(20, 1), (40, 2), (60, 3)] {
+    let mut told = String::new();
+    for weight in [20, 40, 60] {
         let stage = format!("weight-{weight}");
-        let seen = waits(&release, 2, &stage).await;
-        assert_eq!(seen.pods(), format!("1.0: 4, 2.0: {pods}"));
-        assert_eq!(backends(&release).await, format!("checkout {}, checkout-canary {weight}", 100 - weight));
-        // Five standard deviations of 2,000 requests that are drawn.
-        let spread = 5.0 * f64::sqrt(2000.0 * f64::from(weight) * f64::from(100 - weight)) / 100.0;
-        let seen = count(address, 2000, &[]).await.of("2.0");
-        assert!((seen as f64 - 20.0 * f64::from(weight)).abs() <= spread, "{weight} %: {seen} of 2000");
+        let pods = waits(&release, 2, &stage).await.pods();
+        told +=
+            &format!("{stage}: {pods}; the route: {}; {}\n", backends(&release).await, drawn(address, weight).await);
         decide(&release, &format!("0002/confirm/{stage}"));
     }
-    let seen = release.until("checkout", "2.0 is stable", |seen| seen.is(2, Activity::Stable)).await;
-    assert_eq!(seen.pods(), "2.0: 4");
-    assert_eq!(backends(&release).await, "checkout 1", "nothing of ours is left in it");
+    let pods = release.until("checkout", "2.0 is stable", |seen| seen.is(2, Activity::Stable)).await.pods();
+    told += &format!("completed: {pods}; the route: {}; {}\n", backends(&release).await, drawn(address, 100).await);
     assert!(release.get("api/v1/namespaces/shop/services/checkout-canary", "services").await.is_none());
-    assert_eq!(count(address, 50, &[]).await.of("2.0"), 50);
     let seen = load.stop().await;
     assert_eq!(seen.failed, Vec::<String>::new());
+    told_text!(told);
+}
+
+/// Sends 2,000 requests; tells the share of them that 2.0 is to answer, and whether what it answered is as near as five
+/// standard deviations of as many that are drawn.
+async fn drawn(address: SocketAddr, weight: u32) -> String {
+    const REQUESTS: u32 = 2000;
+    let expected = f64::from(REQUESTS * weight) / 100.0;
+    let spread = 5.0 * f64::sqrt(f64::from(REQUESTS * weight * (100 - weight))) / 100.0;
+    let seen = count(address, REQUESTS as usize, &[]).await.of("2.0");
+    let off = seen as f64 - expected;
+    let found = if off.abs() <= spread { "is within".to_owned() } else { format!("is {off:+} off") };
+    format!("of {REQUESTS} requests {expected} ± {spread:.1} (5 σ) go to 2.0: what it answered {found}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

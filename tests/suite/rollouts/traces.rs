@@ -4,7 +4,7 @@ use locktender::core::{ledger::Event, rollout::report::Activity};
 
 use super::{
     blue_green::{blue_green, with_service},
-    routed::{self, GATEWAY_FIELDS, backends, canary},
+    routed::{self, GATEWAY_FIELDS, backends, backends_of, canary},
     *,
 };
 use crate::{histories::release::Seen, simulation::outside::Outside};
@@ -15,6 +15,8 @@ enum Turn {
     Abort,
     BadNumbers,
     NewerRevision,
+    /// One whose policy names another route.
+    AnotherRoute,
 }
 
 const CANARY: &str = "\
@@ -43,6 +45,8 @@ struct Trace {
     outside: Outside,
     /// The rollout that was opened last.
     number: u32,
+    /// Whether there is another route.
+    next: bool,
 }
 
 impl Trace {
@@ -55,7 +59,7 @@ impl Trace {
         let outside = told.release.outside.clone()?;
         told.stable(1).await;
         told.forget();
-        Some(Self { told, outside, number: 1 })
+        Some(Self { told, outside, number: 1, next: false })
     }
 
     fn measured(&mut self, value: f64) {
@@ -68,10 +72,28 @@ impl Trace {
         self.told.merge(&format!("{}.0", self.number));
     }
 
+    /// Somebody merges another version, and a policy that names this route.
+    fn merge_by(&mut self, route: &str) {
+        self.number += 1;
+        let (tag, next) = (format!("{}.0", self.number), routed::route().to_string());
+        let next = next.replace("{\"name\":\"checkout\",\"namespace\"", "{\"name\":\"checkout-next\",\"namespace\"");
+        let fields = GATEWAY_FIELDS.replace("checkout", route);
+        self.told.person(&format!("merge {tag}, by the route {route}"), |clone| {
+            clone.write(DEPLOYMENT, &with_service(&tag));
+            clone.write(POLICY_FILE, &canary(&(fields.clone() + CANARY)));
+            clone.write("apps/checkout/next.yaml", &next);
+        });
+        self.next = true;
+    }
+
     /// Tells the route's weights, as they are in the cluster.
     async fn route(&mut self) {
         let backends = backends(&self.told.release).await;
         self.told.note(&format!("the route: {backends}"));
+        if self.next {
+            let backends = backends_of(&self.told.release, "checkout-next").await;
+            self.told.note(&format!("the next route: {backends}"));
+        }
     }
 
     /// Releases as far as the last of these stages, confirming those before it, and lets it take its turn there.
@@ -81,7 +103,10 @@ impl Trace {
         if before.is_empty() && turn == Turn::BadNumbers {
             self.measured(0.4);
         }
-        self.merge();
+        match turn {
+            Turn::AnotherRoute => self.merge_by("checkout"),
+            _ => self.merge(),
+        }
         for (at, stage) in before.iter().enumerate() {
             self.comes_to(stage).await;
             if at + 1 == before.len() && turn == Turn::BadNumbers {
@@ -101,8 +126,11 @@ impl Trace {
         match turn {
             Turn::Abort => self.told.decide(self.number, "abort", "message: slower than before"),
             Turn::BadNumbers => {}
-            Turn::NewerRevision => {
-                self.merge();
+            Turn::NewerRevision | Turn::AnotherRoute => {
+                match turn {
+                    Turn::AnotherRoute => self.merge_by("checkout-next"),
+                    _ => self.merge(),
+                }
                 let first = stages[0];
                 self.comes_to(first).await;
                 self.told.decide(self.number, "abort", "");
@@ -163,6 +191,12 @@ async fn a_canary_by_weights_fails_at_each_step() {
 #[tokio::test(start_paused = true)]
 async fn a_canary_by_weights_is_superseded_at_each_step() {
     let Some(told) = canaries(Turn::NewerRevision).await else { return };
+    told!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_by_weights_takes_another_route_at_each_step() {
+    let Some(told) = canaries(Turn::AnotherRoute).await else { return };
     told!(told);
 }
 

@@ -149,8 +149,15 @@ fn line(number: u32, record: &Record) -> String {
 /// Compares a transcript with the one that is kept beside the tests.
 macro_rules! told {
     ($transcript:expr) => {
+        told_text!($transcript.text())
+    };
+}
+
+/// The same of any text.
+macro_rules! told_text {
+    ($text:expr) => {
         insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "golden" }, {
-            insta::assert_snapshot!($transcript.text())
+            insta::assert_snapshot!($text)
         })
     };
 }

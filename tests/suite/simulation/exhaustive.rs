@@ -1,4 +1,4 @@
-//! Every write, every watch event and every read of a rollout goes wrong once, in every way. After each run the checker
+//! Every write, every watch event, every read and every answer of a proxy goes wrong once, in every way. After each run the checker
 //! has seen no invariant violated, and the end is the undisturbed run's.
 //!
 //! `LOCKTENDER_FAULT='release write:12:CrashBefore'` replays one run.
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Sim,
-    faults::{Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
+    faults::{ANSWER_FAULTS, Counts, EARLIER, EVENT_FAULTS, Fault, WRITE_FAULTS},
     handover,
     outcome::{differences, outcome},
 };
@@ -49,6 +49,10 @@ pub enum Scenario {
     Routed,
     /// The same, aborted half-way.
     RoutedAbort,
+    /// A canary by HAProxy.
+    Proxied,
+    /// A switch by HAProxy, confirmed and completed.
+    ProxiedSwitch,
     /// A StatefulSet whose pods are made anew.
     Ordinals,
     /// A StatefulSet in place; the confirm of the beta group is taken back.
@@ -153,6 +157,9 @@ spec:
       graceful: {gracePeriodSeconds: 1}
 ";
 
+const BY_GATEWAY: &str = "traffic: {gatewayApi: {httpRoute: checkout}}";
+const BY_HAPROXY: &str = "traffic: {haproxy: {backend: checkout, runtime: 'unix:/run/haproxy.sock'}}";
+
 pub const ROUTE: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -190,6 +197,8 @@ impl Scenario {
             Self::SwitchBack => "switch-back",
             Self::Routed => "routed",
             Self::RoutedAbort => "routed-abort",
+            Self::Proxied => "proxied",
+            Self::ProxiedSwitch => "proxied-switch",
             Self::TakeOver(Whom::Deployment) => "take-over",
             Self::TakeOver(Whom::StatefulSet) => "take-over-ordinals",
             Self::TakeOver(Whom::DaemonSet) => "take-over-nodes",
@@ -219,6 +228,10 @@ impl Scenario {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
             Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
+            Self::Proxied => ROUTED.replace(BY_GATEWAY, BY_HAPROXY),
+            Self::ProxiedSwitch => {
+                BLUE_GREEN.replace("    blueGreen:\n", &format!("    blueGreen:\n      {BY_HAPROXY}\n"))
+            }
             Self::Recreate | Self::Ordinals | Self::Nodes => policy("Recreate"),
             Self::Gated => policy("InPlaceIfPossible").replace("Seconds: 1}", "Seconds: 1, readinessGate: true}"),
             _ => policy("InPlaceIfPossible"),
@@ -235,6 +248,9 @@ impl Scenario {
             files.push(("apps/checkout/route.yaml", ROUTE));
         }
         let sim = Sim::new(&files);
+        if matches!(self, Self::Proxied | Self::ProxiedSwitch) {
+            sim.outside.start_haproxy();
+        }
         if matches!(self, Self::Install) {
             return Ok(sim);
         }
@@ -267,6 +283,8 @@ impl Scenario {
             | Self::Ordinals
             | Self::Nodes
             | Self::Routed
+            | Self::Proxied
+            | Self::ProxiedSwitch
             | Self::Unstaged => {
                 self.stages(sim, 2).await?;
             }
@@ -310,10 +328,10 @@ impl Scenario {
     /// Confirms what asks for it until the rollout is complete.
     async fn stages(self, sim: &Sim, number: u32) -> Result<(), String> {
         let (asking, last): (&[&str], &str) = match self {
-            Self::BlueGreen | Self::SwitchBack if number == 1 => (&[], "full"),
-            Self::BlueGreen | Self::SwitchBack => (&["preview"], "finish"),
-            Self::Routed | Self::RoutedAbort if number == 1 => (&[], "weight-100"),
-            Self::Canary | Self::Routed | Self::RoutedAbort => (&["weight-60"], "weight-100"),
+            Self::BlueGreen | Self::SwitchBack | Self::ProxiedSwitch if number == 1 => (&[], "full"),
+            Self::BlueGreen | Self::SwitchBack | Self::ProxiedSwitch => (&["preview"], "finish"),
+            Self::Routed | Self::RoutedAbort | Self::Proxied if number == 1 => (&[], "weight-100"),
+            Self::Canary | Self::Routed | Self::RoutedAbort | Self::Proxied => (&["weight-60"], "weight-100"),
             // Nobody but its controller says when the first come.
             Self::Nodes | Self::GiveBack(Whom::DaemonSet) if number == 1 => (&[], "beta"),
             Self::TakeOver(_) if number == 1 => (&[], "all"),
@@ -378,7 +396,8 @@ fn every_fault(counts: Counts) -> Vec<Fault> {
     let writes = (0..counts.writes).flat_map(|at| WRITE_FAULTS.map(|how| Fault::Write(at, how)));
     let events = (0..counts.events).flat_map(|at| EVENT_FAULTS.map(|how| Fault::Event(at, how)));
     let reads = (0..counts.reads).flat_map(|at| EARLIER.map(|how| Fault::Read(at, how)));
-    writes.chain(events).chain(reads).collect()
+    let answers = (0..counts.answers).flat_map(|at| ANSWER_FAULTS.map(|how| Fault::Answer(at, how)));
+    writes.chain(events).chain(reads).chain(answers).collect()
 }
 
 /// Without `LOCKTENDER_SWEEP=all`: one of so many faults is tried. A prime, so that every kind of fault has its turn.
@@ -417,12 +436,14 @@ fn exhaust(scenario: Scenario) {
             failures.push(failure);
         }
     }
-    let Counts { writes, events, reads } = undisturbed.counts;
+    let Counts { writes, events, reads, answers } = undisturbed.counts;
     println!(
-        "{runs} runs of {all}: {name}, {writes} writes × {}, {events} events × {}, {reads} reads × {} in {:.0} s",
+        "{runs} runs of {all}: {name}, {writes} writes × {}, {events} events × {}, {reads} reads × {}, {answers} answers \
+         × {} in {:.0} s",
         WRITE_FAULTS.len(),
         EVENT_FAULTS.len(),
         EARLIER.len(),
+        ANSWER_FAULTS.len(),
         began.elapsed().as_secs_f64()
     );
     assert!(failures.is_empty(), "{} of {runs} runs went wrong, first:\n{}", failures.len(), failures[0]);
@@ -506,6 +527,16 @@ fn everything_goes_wrong_once_in_a_canary_by_a_gateway() {
 #[test]
 fn everything_goes_wrong_once_in_a_canary_by_a_gateway_that_is_aborted() {
     exhaust(Scenario::RoutedAbort);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_by_haproxy() {
+    exhaust(Scenario::Proxied);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_switch_by_haproxy() {
+    exhaust(Scenario::ProxiedSwitch);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! What goes wrong, and when: at which write, watch event or read of the controller, and how.
+//! What goes wrong, and when: at which write, watch event, read or question of the controller, and how.
 //!
-//! Writes (to the API server, and pushes), events and reads (lists and fetches) are counted from [`Faults::arm`] on, so
-//! that a test may go through every one of them.
+//! Writes (to the API server and proxies, and pushes), events, reads (lists and fetches) and answers of proxies are counted
+//! from [`Faults::arm`] on, so that a test may go through every one of them.
 
 use std::{
     fmt,
@@ -44,6 +44,15 @@ pub enum EventFault {
     Swap,
 }
 
+/// What happens when the outside is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerFault {
+    /// The answer never comes.
+    NoAnswer,
+    /// Whoever is asked has just started anew, and knows nothing.
+    Forgotten,
+}
+
 /// Which earlier state a read is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Earlier {
@@ -55,18 +64,20 @@ pub enum Earlier {
     First,
 }
 
-/// One fault, at the so-manieth write, event or read.
+/// One fault, at the so-manieth write, event, read or answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Write(usize, WriteFault),
     Event(usize, EventFault),
     Read(usize, Earlier),
+    Answer(usize, AnswerFault),
 }
 
 pub const WRITE_FAULTS: [WriteFault; 4] =
     [WriteFault::CrashBefore, WriteFault::CrashAfter, WriteFault::AnswerLost, WriteFault::NotSent];
 pub const EVENT_FAULTS: [EventFault; 4] =
     [EventFault::Drop, EventFault::Delay, EventFault::Duplicate, EventFault::Swap];
+pub const ANSWER_FAULTS: [AnswerFault; 2] = [AnswerFault::NoAnswer, AnswerFault::Forgotten];
 pub const EARLIER: [Earlier; 3] = [Earlier::Last, Earlier::Half, Earlier::First];
 
 impl fmt::Display for Fault {
@@ -75,6 +86,7 @@ impl fmt::Display for Fault {
             Self::Write(at, how) => write!(f, "write:{at}:{how:?}"),
             Self::Event(at, how) => write!(f, "event:{at}:{how:?}"),
             Self::Read(at, how) => write!(f, "read:{at}:{how:?}"),
+            Self::Answer(at, how) => write!(f, "answer:{at}:{how:?}"),
         }
     }
 }
@@ -87,6 +99,7 @@ impl Fault {
         match what {
             "write" => WRITE_FAULTS.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Write(at, *one)),
             "event" => EVENT_FAULTS.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Event(at, *one)),
+            "answer" => ANSWER_FAULTS.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Answer(at, *one)),
             "read" => EARLIER.iter().find(|one| format!("{one:?}") == how).map(|one| Self::Read(at, *one)),
             _ => None,
         }
@@ -99,6 +112,8 @@ pub struct Counts {
     pub writes: usize,
     pub events: usize,
     pub reads: usize,
+    /// Of proxies.
+    pub answers: usize,
 }
 
 /// How likely faults are, in thousandths, when they are drawn.
@@ -345,6 +360,21 @@ impl Faults {
             .and_then(|(random, odds)| (random.below(1000) < odds.event).then(|| *random.pick(odds.events)));
         let fault = planned.or(drawn)?;
         state.log.push(Fault::Event(at, fault));
+        Some(fault)
+    }
+
+    pub fn on_answer(&self) -> Option<AnswerFault> {
+        let mut state = self.state.lock().unwrap();
+        if !state.armed {
+            return None;
+        }
+        let at = state.counts.answers;
+        state.counts.answers += 1;
+        let fault = state.planned.iter().find_map(|fault| match fault {
+            Fault::Answer(planned, how) if *planned == at => Some(*how),
+            _ => None,
+        })?;
+        state.log.push(Fault::Answer(at, fault));
         Some(fault)
     }
 

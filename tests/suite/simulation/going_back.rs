@@ -187,7 +187,7 @@ async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize)
     let asking: &[&str] = match scenario {
         Scenario::TakeOver(_) | Scenario::GiveBack(_) => &[],
         Scenario::BlueGreen => &["preview"],
-        Scenario::Routed => &["weight-60"],
+        Scenario::Routed | Scenario::Proxied => &["weight-60"],
         _ => &["beta", "batch-1"],
     };
     confirms(&sim, asking).await;
@@ -286,6 +286,11 @@ fn an_abort_at_every_write_of_a_switch_reaches_stable() {
 #[test]
 fn an_abort_at_every_write_of_a_canary_by_a_gateway_reaches_stable() {
     everywhere(Scenario::Routed, How::Commit);
+}
+
+#[test]
+fn an_abort_at_every_write_of_a_canary_by_haproxy_reaches_stable() {
+    everywhere(Scenario::Proxied, How::Commit);
 }
 
 #[test]

@@ -106,8 +106,8 @@ impl Controller {
             repository: Arc::new(self.git.for_life(life, &cluster)),
             cluster: Arc::new(cluster),
             renderer: Arc::new(Bases),
-            ask: Arc::new(self.outside.clone()),
-            tell: Arc::new(self.outside.clone()),
+            ask: Arc::new(self.outside.for_life(life)),
+            tell: Arc::new(self.outside.for_life(life)),
             clock: Arc::new(self.clock.clone()),
         };
         let options = Options { witness: Some(self.witness()), ..Options::default() };
@@ -199,7 +199,7 @@ impl Sim {
         }
         let cluster = SimCluster::judged_by(modelled, clock.clone(), faults.clone(), checker.clone());
         let world = tokio::spawn(cluster.clone().live());
-        let outside = Outside::new(Arc::new(clock.clone()));
+        let outside = Outside::new(Arc::new(clock.clone())).judged_by(&cluster, faults.clone());
         outside.is_pods(&cluster);
         let (sender, reports) = watch::channel(Reports::new());
         let controller = Controller {
@@ -261,6 +261,8 @@ impl Sim {
             {
                 return report.clone();
             }
+            // What goes wrong is said at once: it may go on for ever.
+            self.assert_invariants();
             tokio::select! {
                 changed = self.reports.changed() => changed.unwrap(),
                 () = &mut limit => panic!("{app} is never {what}:\n{:#?}\n{}", self.report(app), self.git.subjects().join("\n")),
@@ -297,6 +299,10 @@ impl Sim {
             };
             if count >= times {
                 return Ok(());
+            }
+            let violations = self.checker.lock().unwrap().violations().to_vec();
+            if !violations.is_empty() {
+                return Err(violations.join("\n"));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }

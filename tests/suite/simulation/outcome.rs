@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use locktender::core::{names::AppName, rollout::labels};
+use locktender::core::{names::AppName, rollout::labels, traffic::haproxy::OURS};
 use serde_json::{Map, Value, json};
 
 use super::{Sim, git::BRANCH};
@@ -26,6 +26,21 @@ pub fn outcome(sim: &Sim) -> Vec<String> {
     let mut lines = objects(sim);
     lines.extend(files(sim));
     lines.extend(events(sim));
+    lines.extend(servers(sim));
+    lines
+}
+
+/// What a proxy sends to: weights by version.
+fn servers(sim: &Sim) -> Vec<String> {
+    let serves = sim.outside.haproxy_serves();
+    let pods = sim.cluster.with(|world| world.api.list("pods").cloned().collect::<Vec<_>>());
+    let image = |server: &str| {
+        let pod = pods.iter().find(|pod| server.strip_prefix(OURS) == pod["metadata"]["name"].as_str());
+        pod.map_or("gone", |pod| super::checker::image(pod)).to_owned()
+    };
+    let mut lines: Vec<String> =
+        serves.iter().map(|(server, weight)| format!("server {} {weight}", image(server))).collect();
+    lines.sort();
     lines
 }
 

@@ -14,7 +14,10 @@ use locktender::core::{
     traffic::haproxy::{Command, Member, Server, State, Tell, TellError, Telling},
 };
 
-use super::cluster::SimCluster;
+use super::{
+    cluster::SimCluster,
+    faults::{AnswerFault, Faults, WriteFault},
+};
 
 /// How long an answer takes, and what it says.
 pub type Reply = (Duration, Result<Said, Unanswered>);
@@ -30,6 +33,11 @@ pub struct Outside {
     numbers: Arc<Mutex<Option<Box<Numbers>>>>,
     asked: Arc<Mutex<Vec<(Timestamp, Question)>>>,
     haproxy: Arc<Mutex<Option<State>>>,
+    faults: Faults,
+    /// Whose checker judges what a proxy does.
+    judge: Option<SimCluster>,
+    /// Whose hands it is in: a dead controller's calls never return.
+    life: u64,
 }
 
 impl Outside {
@@ -42,17 +50,39 @@ impl Outside {
             numbers: Arc::default(),
             asked: Arc::default(),
             haproxy: Arc::default(),
+            faults: Faults::default(),
+            judge: None,
+            life: 0,
+        }
+    }
+
+    /// Things go wrong from here on, and what a proxy does is judged.
+    pub fn judged_by(self, cluster: &SimCluster, faults: Faults) -> Self {
+        Self { faults, judge: Some(cluster.clone()), ..self }
+    }
+
+    /// Returns the outside as one life of the controller sees it.
+    pub fn for_life(&self, life: u64) -> Self {
+        Self { life, ..self.clone() }
+    }
+
+    fn judge(&self) {
+        let serves = self.haproxy_serves();
+        if let Some(cluster) = &self.judge {
+            cluster.judged_with(|checker, now| checker.proxy_serves(serves, now));
         }
     }
 
     /// Starts a HAProxy, anew where there is one: its backend has no servers.
     pub fn start_haproxy(&self) {
         *self.haproxy.lock().unwrap() = Some(State::default());
+        self.judge();
     }
 
     /// Ends it: nobody answers.
     pub fn stop_haproxy(&self) {
         *self.haproxy.lock().unwrap() = None;
+        self.judge();
     }
 
     /// Returns the weight of each server that takes new requests, by name.
@@ -60,6 +90,12 @@ impl Outside {
         let state = self.haproxy.lock().unwrap().clone().unwrap_or_default();
         let serving = state.servers.into_iter().filter(|server| !server.stopped && !server.drains);
         serving.map(|server| (server.name, server.weight)).collect()
+    }
+
+    /// Names all of its servers.
+    pub fn haproxy_knows(&self) -> Vec<String> {
+        let state = self.haproxy.lock().unwrap().clone().unwrap_or_default();
+        state.servers.into_iter().map(|server| server.name).collect()
     }
 
     /// Lets a model answer from here on, given the question and the time.
@@ -114,10 +150,18 @@ fn is_asked(pod: &serde_json::Value, probe: &Probe) -> bool {
 #[async_trait]
 impl Ask for Outside {
     async fn ask(&self, question: &Question) -> Result<Said, Unanswered> {
+        self.faults.alive(self.life).await;
         let now = self.clock.now();
         self.asked.lock().unwrap().push((now, question.clone()));
-        if let (Question::Proxy(_), Some(state)) = (question, &*self.haproxy.lock().unwrap()) {
-            return Ok(Said::Servers(state.clone()));
+        if let Question::Proxy(_) = question {
+            match self.faults.on_answer() {
+                Some(AnswerFault::NoAnswer) => std::future::pending().await,
+                Some(AnswerFault::Forgotten) => self.start_haproxy(),
+                None => {}
+            }
+            if let Some(state) = &*self.haproxy.lock().unwrap() {
+                return Ok(Said::Servers(state.clone()));
+            }
         }
         let measured = self.measured(question, now);
         let (takes, result) = measured.unwrap_or_else(|| (self.model.lock().unwrap())(question, now));
@@ -129,14 +173,45 @@ impl Ask for Outside {
 #[async_trait]
 impl Tell for Outside {
     async fn tell(&self, telling: &Telling) -> Result<State, TellError> {
-        let mut haproxy = self.haproxy.lock().unwrap();
-        let nobody = || Unanswered::Unreachable("nobody is there".to_owned());
-        let state = haproxy.as_mut().ok_or_else(nobody)?;
-        if !state.is_told_as(&telling.seen) {
-            return Err(TellError::Stale(state.clone()));
+        self.faults.alive(self.life).await;
+        let fault = self.faults.on_write(|| telling.why.clone());
+        match fault {
+            Some(WriteFault::CrashBefore) => {
+                self.faults.crash();
+                self.faults.alive(self.life).await;
+            }
+            Some(WriteFault::NotSent | WriteFault::Conflict | WriteFault::Busy) => {
+                return Err(Unanswered::Unreachable("connection refused".to_owned()).into());
+            }
+            Some(WriteFault::CrashAfter | WriteFault::AnswerLost) | None => {}
         }
-        telling.commands.iter().for_each(|command| carry_out(state, command));
-        Ok(State { told: true, ..state.clone() })
+        let told = self.told(telling);
+        match fault {
+            Some(WriteFault::CrashAfter) => {
+                self.faults.crash();
+                self.faults.alive(self.life).await;
+                told
+            }
+            Some(WriteFault::AnswerLost) => Err(Unanswered::Unreachable("the connection was closed".to_owned()).into()),
+            _ => told,
+        }
+    }
+}
+
+impl Outside {
+    fn told(&self, telling: &Telling) -> Result<State, TellError> {
+        let told = {
+            let mut haproxy = self.haproxy.lock().unwrap();
+            let nobody = || Unanswered::Unreachable("nobody is there".to_owned());
+            let state = haproxy.as_mut().ok_or_else(nobody)?;
+            if !state.is_told_as(&telling.seen) {
+                return Err(TellError::Stale(state.clone()));
+            }
+            telling.commands.iter().for_each(|command| carry_out(state, command));
+            State { told: true, ..state.clone() }
+        };
+        self.judge();
+        Ok(told)
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     build,
     plan::Method,
     render::{Maker, Render, Workload},
+    sides,
     steer::{self, Course, Steered},
     strategy::slice,
     view::View,
@@ -95,6 +96,8 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
     version.to_mut().workloads.retain(|_, workload| staged(workload));
     let other = course.old.filter(|_| back && course.new.is_some()).map(|old| staged_form(old, staged_by));
     let policy = without_topology(staged_by);
+    let told = sides::router_of(&policy);
+    let former = course.former.iter().filter(|former| sides::router_of(former.policy) != told).copied().collect();
     let all = Course {
         rollout: course.rollout,
         new: Some(&version),
@@ -108,6 +111,7 @@ fn give_back(course: &Course<'_>, app: &AppName, view: &View, steered: &mut Stee
         still: course.still,
         stage: Some("given back".to_owned()),
         staged_by: None,
+        former,
         methods: None,
         inherits: None,
         handed_over: course.handed_over,

@@ -30,7 +30,7 @@ pub(super) fn next(course: &Course<'_>, policy: &RolloutPolicy, app: &AppName, v
         router: None,
         scale_down_delay: Duration::ZERO,
     };
-    let switch = Switch { course, policy, beside, app, view, all_ready: true };
+    let switch = Switch { course, policy, beside, app, view, all_ready: true, clear: true };
     for (id, new) in course.new.into_iter().flat_map(|render| &render.workloads) {
         let old = course.old.and_then(|old| old.workloads.get(id));
         // Going back, and at rest, stable is what is gone to.

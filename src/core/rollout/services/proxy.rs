@@ -18,9 +18,12 @@ use crate::core::{
     manifest::Object,
     policy::Percent,
     rollout::{
+        labels,
         observe::{Observed, Pod},
         render::{Render, Workload},
         report::Reason,
+        sides::{self, Former},
+        steer::Course,
         strategy::workload::Proxied,
     },
     traffic::{
@@ -37,6 +40,8 @@ const WHILE_IT_FOLLOWS: SignedDuration = SignedDuration::from_millis(200);
 const WHILE_SERVERS_GO: SignedDuration = SignedDuration::from_secs(1);
 /// How often it is asked at rest: it tells nobody when it starts anew.
 const AT_REST: SignedDuration = SignedDuration::from_secs(5);
+/// One that another router took the place of is gone when it gave no answer so many times in a row.
+const TRIES: usize = 3;
 
 /// Says why a proxy cannot be told where an application's pods are.
 pub(super) fn misfit(render: &Render, preview: Option<&str>) -> Option<String> {
@@ -81,23 +86,39 @@ struct Backend<'a> {
     switch: &'a Switch<'a>,
     asked: &'a Asked,
     port: u16,
+    /// Whether it is to be told also that no pod is left.
+    ends: bool,
+}
+
+/// What HAProxy said last, and to what.
+struct Heard<'a> {
+    question: Question,
+    heard: Option<&'a ask::Answer>,
+    state: Option<&'a State>,
+}
+
+/// Asks again after a while: soon where something is to follow.
+fn ask_again(question: Question, heard: Option<&ask::Answer>, settled: bool, more: bool, outcome: &mut Services) {
+    let patience = match (settled, more) {
+        (false, _) => WHILE_IT_FOLLOWS,
+        (true, true) => WHILE_SERVERS_GO,
+        (true, false) => AT_REST,
+    };
+    let due = heard.map_or(Timestamp::UNIX_EPOCH, |heard| heard.at + patience);
+    outcome.questions.push(Asking { question, due: Some(due), keep: TRIES });
 }
 
 impl Switch<'_> {
     /// Tells HAProxy of the pods. Everywhere but where there are two sides every pod that is in service gets the same.
     pub(super) fn proxy(&self, asked: &Asked, sided: &[Sided<'_>], outcome: &mut Services) {
-        let renders = [self.course.new, self.course.old].into_iter().flatten();
-        let is_preview = |service: &Object| self.beside.preview_service == Some(service.name());
-        let mut routed = renders.flat_map(routed).filter(|(service, _)| !is_preview(service));
-        let Some((service, workload)) = routed.next() else { return };
-        let Some(port) = port(service, workload) else { return };
-        let backend = Backend { switch: self, asked, port };
-        let question = Question::Proxy(ask::Proxy { asked: asked.clone(), timeout: TIMEOUT });
-        let heard = self.course.answers.latest(&question);
-        let state = heard.and_then(|heard| match &heard.result {
-            Ok(Said::Servers(state)) => Some(state),
-            _ => None,
-        });
+        let Some((workload, port)) = self.proxied() else { return };
+        let ends = self.course.new.is_none();
+        if ends && (self.course.handed_over)(&workload.key) {
+            // Whoever has the pods now tells of them.
+            return;
+        }
+        let backend = Backend { switch: self, asked, port, ends };
+        let Heard { question, heard, state } = self.heard(asked);
         let one = sided.iter().find(|one| one.id == workload.id);
         let observed = Observed::read(self.view, self.app, &workload.key);
         let (wanted, reached) = match one {
@@ -106,7 +127,8 @@ impl Switch<'_> {
         };
         let wanted = Wanted { members: wanted };
         let answer = haproxy::answer(&wanted, heard);
-        let settled = reached && answer == Answer::Yes;
+        let is_out = !ends || state.is_some_and(|state| !wanted.leaves_some(state));
+        let settled = reached && is_out && answer == Answer::Yes;
         if let Some(one) = one
             && let Some(traffic) = outcome.traffic.get_mut(one.id)
         {
@@ -114,19 +136,73 @@ impl Switch<'_> {
             traffic.settled &= reached && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes);
             traffic.known &= state.is_some();
         }
-        outcome.proxied.insert(workload.id.clone(), used(state, &answer));
+        outcome.proxied_by(&workload.id, used(state, &answer));
         outcome.pending |= !settled;
         let more = state.is_some_and(|state| backend.tell(&wanted, state, outcome));
         if heard.is_some() {
             self.report(workload, reached, answer, asked, outcome);
         }
-        let patience = match (settled, more) {
-            (false, _) => WHILE_IT_FOLLOWS,
-            (true, true) => WHILE_SERVERS_GO,
-            (true, false) => AT_REST,
+        ask_again(question, heard, settled, more, outcome);
+    }
+
+    /// Lets a HAProxy that another router takes the place of send to pods of stable alone, as far as stable is told by it
+    /// and stays, and forget every other; returns whether another router may be told.
+    pub(super) fn forgets(&self, asked: &Asked, former: &Former<'_>, outcome: &mut Services) -> bool {
+        let Some((workload, port)) = self.proxied() else { return true };
+        let backend = Backend { switch: self, asked, port, ends: true };
+        let Heard { question, heard, state } = self.heard(asked);
+        let observed = Observed::read(self.view, self.app, &workload.key);
+        let wanted =
+            Wanted { members: backend.members(observed.pods().filter(|pod| self.stays(former, workload, pod)), 1) };
+        let answer = haproxy::answer(&wanted, heard);
+        let settled = answer == Answer::Yes && state.is_some_and(|state| !wanted.leaves_some(state));
+        // What stands for nothing but stable's own pods, and is gone, keeps nobody waiting.
+        let answers = self.course.answers.of(&question);
+        let is_gone = !former.between && answers.len() == TRIES && answers.iter().all(|answer| answer.result.is_err());
+        if !is_gone {
+            outcome.pending |= !settled;
+            outcome.proxied_by(&workload.id, used(state, &answer));
+        }
+        let clear = !former.between || answer == Answer::Yes;
+        let more = state.is_some_and(|state| backend.tell(&wanted, state, outcome));
+        if heard.is_some() {
+            self.report(workload, true, answer, asked, outcome);
+        }
+        ask_again(question, heard, settled || is_gone, more, outcome);
+        clear
+    }
+
+    /// Returns whether a HAProxy that is not told of new pods any more keeps a pod.
+    fn stays(&self, former: &Former<'_>, workload: &Workload, pod: &Pod<'_>) -> bool {
+        let Course { new, old, last, drain_at_most, .. } = *self.course;
+        let is_at = |render: Option<&Render>| {
+            let workload = render.and_then(|render| render.workloads.get(&workload.id));
+            workload.is_some_and(|workload| labels::digest_label(&workload.digest) == pod.digest)
         };
-        let due = heard.map_or(Timestamp::UNIX_EPOCH, |heard| heard.at + patience);
-        outcome.questions.push(Asking { question, due: Some(due), keep: 1 });
+        let stable = if self.is_to_stable() { new } else { old };
+        let by_it = stable.and_then(|stable| stable.policy.as_ref()).and_then(sides::router_of);
+        // Where pods stay what they are, or nothing is staged any more, it ends here.
+        let ends = last && drain_at_most.is_none() && (self.course.policy.is_none() || is_at(new));
+        by_it == sides::router_of(former.policy) && is_at(stable) && !ends
+    }
+
+    /// Returns the workload whose pods a proxy is told of, and their port.
+    fn proxied(&self) -> Option<(&Workload, u16)> {
+        let renders = [self.course.new, self.course.old].into_iter().flatten();
+        let is_preview = |service: &Object| self.beside.preview_service == Some(service.name());
+        let (service, workload) = renders.flat_map(routed).find(|(service, _)| !is_preview(service))?;
+        Some((workload, port(service, workload)?))
+    }
+
+    /// Returns what a HAProxy said last.
+    fn heard(&self, asked: &Asked) -> Heard<'_> {
+        let question = Question::Proxy(ask::Proxy { asked: asked.clone(), timeout: TIMEOUT });
+        let heard = self.course.answers.latest(&question);
+        let state = heard.and_then(|heard| match &heard.result {
+            Ok(Said::Servers(state)) => Some(state),
+            _ => None,
+        });
+        Heard { question, heard, state }
     }
 
     fn report(&self, workload: &Workload, reached: bool, answer: Answer, asked: &Asked, outcome: &mut Services) {
@@ -195,7 +271,7 @@ impl Backend<'_> {
     /// told waits for the next answer.
     fn tell(&self, wanted: &Wanted, state: &State, outcome: &mut Services) -> bool {
         // Where no pod is left in service, those that were are better than none.
-        if wanted.members.is_empty() {
+        if wanted.members.is_empty() && !self.ends {
             return false;
         }
         let drains = |name: &str| state.servers.iter().any(|server| server.name == name && server.drains);

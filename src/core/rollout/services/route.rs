@@ -53,6 +53,11 @@ impl<'a> Routed<'a> {
         }
     }
 
+    /// Names the people's objects by which it is told.
+    pub(super) fn reads(&self) -> impl Iterator<Item = ObjectKey> {
+        self.route.reads().into_iter().map(|target| target.key)
+    }
+
     fn live(&self) -> Vec<Object> {
         let targets = self.route.reads().into_iter().chain(self.route.makes());
         targets.filter_map(|target| self.switch.view.by_key(&target.key).cloned()).collect()
@@ -123,8 +128,8 @@ impl<'a> Routed<'a> {
         let is_new = beside.is_some_and(|service| service.label(labels::DIGEST) == Some(one.new_label().as_str()));
         let is_stale = beside.is_some() && !is_new && !self.switch.is_to_stable();
         let wanted = course.split.clone().unwrap_or_else(|| Split::of(Percent::ALL));
-        if is_stale {
-            // Nothing is sent there any more before it changes sides.
+        if is_stale || !self.switch.clear && !self.switch.is_to_stable() {
+            // Nothing is sent there any more before it changes sides, nor by another way before this one.
             return false;
         }
         let wanted = (!self.switch.is_to_stable()).then_some(wanted);

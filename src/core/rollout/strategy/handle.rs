@@ -68,6 +68,14 @@ fn is_paused(handle: &Object) -> bool {
     handle.at(&["spec", "paused"]) == Some(&Value::Bool(true))
 }
 
+/// Returns whether the handle owns a slice, or would take one.
+pub(super) fn holds(observed: &Observed<'_>) -> bool {
+    observed.handle.is_some_and(|live| {
+        let selector = strings(live.at(&["spec", "selector", "matchLabels"]));
+        observed.slices.iter().any(|slice| is_owned(slice, live) || has_matching_labels(slice, &selector))
+    })
+}
+
 /// Brings the handle to owning nothing, paused, with the template of `workload`.
 pub(super) fn let_go(observed: &Observed<'_>, workload: &Workload, app: &AppName, notes: &[(&str, String)]) -> Handle {
     let wanted = slice::handle(workload, app, true, notes);

@@ -135,7 +135,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         let kept_outside = match self.task.method {
             // Old pods live in slices of their own; they may also come back there.
             Method::Recreate if self.others.iter().any(|slice| self.is_old(slice)) => stays,
-            _ => stays.min(in_others),
+            _ => stays.min(in_others).min(self.beyond_stable()),
         };
         let wanted_at_home = match (self.task.method, self.task.new) {
             (_, None) => 0,
@@ -157,6 +157,12 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         if self.home.is_none() && wanted_at_home > 0 {
             self.make_home(wanted_at_home);
         }
+    }
+
+    /// Returns how many pods of other slices there is use for: where stable was kept in full, none of a version beside it.
+    fn beyond_stable(&self) -> u32 {
+        let stable = self.home.filter(|home| self.is_old(home));
+        stable.map_or(u32::MAX, |home| self.total.saturating_sub(home.replicas))
     }
 
     /// Puts back into service what was taken out to go away and stays after all: the ReplicaSet controller may have
@@ -440,7 +446,7 @@ impl<'a, 'b> UnitStep<'a, 'b> {
             Method::Recreate | Method::Install => self.quota,
             _ => {
                 let in_others: u32 = self.others.iter().map(|slice| slice.replicas).sum();
-                self.total - (self.total - self.quota).min(in_others)
+                self.total - (self.total - self.quota).min(in_others).min(self.beyond_stable())
             }
         }
     }

@@ -88,6 +88,16 @@ pub enum Proxied {
     Used(BTreeSet<String>),
 }
 
+impl Proxied {
+    /// Returns what two proxies say of the same pods.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Used(one), Self::Used(other)) => Self::Used(one.into_iter().chain(other).collect()),
+            (Self::Unknown(why), _) | (_, Self::Unknown(why)) => Self::Unknown(why),
+        }
+    }
+}
+
 /// How traffic is between the sides of a workload whose old pods stay beside the new ones.
 #[derive(Clone, Debug)]
 pub struct Traffic {
@@ -272,7 +282,11 @@ fn slices(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcome: &mut O
     let handle = match (task.new, owned_at_rest) {
         (Some(new), Some(slice)) => handle::own(observed, slice, new, &task.rollout.app, &task.notes),
         (Some(new), None) => handle::let_go(observed, new, &task.rollout.app, &task.notes),
-        (None, _) => Handle::Right,
+        // What the Deployment owns it would make as many of again.
+        (None, _) => match task.old.filter(|_| handle::holds(observed)) {
+            Some(old) => handle::let_go(observed, old, &task.rollout.app, &task.notes),
+            None => Handle::Right,
+        },
     };
     let blocked = match handle {
         Handle::Right => false,

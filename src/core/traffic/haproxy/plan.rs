@@ -29,6 +29,13 @@ pub fn commands(wanted: &Wanted, state: &State) -> Vec<Command> {
     come.into_iter().chain(change).chain(go).collect()
 }
 
+impl Wanted {
+    /// Returns whether there are servers of ours that are not wanted any more, on their way out or not.
+    pub fn leaves_some(&self, state: &State) -> bool {
+        left(self, state).next().is_some()
+    }
+}
+
 /// Returns our servers that are not wanted any more.
 fn left<'s>(wanted: &Wanted, state: &'s State) -> impl Iterator<Item = &'s Server> {
     let names: Vec<&str> = wanted.members.iter().map(|member| member.name.as_str()).collect();

@@ -39,6 +39,7 @@ impl Checker {
         // What a write to the anchor keeps counts from here on, not for the write itself.
         self.explained(write, ledger, before, after);
         self.read_anchors(after);
+        self.proxied_stay(before, reacted, &told(write));
         for (app, state) in ledger {
             for now in [after, reacted] {
                 self.quota(app, state, before, now, write);

@@ -9,6 +9,7 @@
 mod cluster;
 mod ledger;
 mod pods;
+mod proxy;
 mod snapshot;
 mod told;
 mod traffic;
@@ -24,7 +25,7 @@ use locktender::core::{
 pub use self::{
     cluster::told,
     pods::allowed,
-    snapshot::{RESOURCES, Snapshot, is_ready},
+    snapshot::{RESOURCES, Snapshot, image, is_ready},
     told::{Told, resource_of},
 };
 
@@ -54,6 +55,8 @@ pub struct Checker {
     sent: BTreeMap<(AppName, String), u64>,
     /// By UID: where a pod is.
     placed: BTreeMap<String, pods::Place>,
+    /// What a proxy sends to.
+    proxied: proxy::Serves,
     /// What the controller was told of the cluster: what it could not know is not held against it.
     pub told: Told,
     violations: Vec<String>,

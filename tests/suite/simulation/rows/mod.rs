@@ -8,6 +8,7 @@ mod policies;
 mod process;
 mod release;
 mod repository;
+mod rerouted;
 mod routers;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -9,30 +9,30 @@ use crate::simulation::{
 };
 
 /// A policy with one strategy.
-fn policy(strategy: &str) -> String {
+pub(super) fn policy(strategy: &str) -> String {
     let head = "apiVersion: locktender.dev/v1alpha1\nkind: RolloutPolicy\nmetadata: {name: two-data-centers}\n";
     format!("{head}spec:\n  progressDeadlineSeconds: 7200\n  strategy:\n{strategy}")
 }
 
-const GATEWAY: &str = "    canary:
+pub(super) const GATEWAY: &str = "    canary:
       traffic: {gatewayApi: {httpRoute: checkout}}
       steps: [{setWeight: 20}, {confirm: {}}, {setWeight: 60}, {confirm: {}}]
 ";
 
-const HAPROXY: &str = "    canary:
+pub(super) const HAPROXY: &str = "    canary:
       traffic: {haproxy: {backend: checkout, runtime: 'unix:/run/haproxy.sock'}}
       steps: [{setWeight: 20}, {confirm: {}}, {setWeight: 60}, {confirm: {}}]
       scaleDownDelaySeconds: 60
 ";
 
-const SWITCH: &str = "    blueGreen:
+pub(super) const SWITCH: &str = "    blueGreen:
       traffic: {haproxy: {backend: checkout, runtime: 'unix:/run/haproxy.sock'}}
       confirm: none
       scaleDownDelaySeconds: 60
 ";
 
 /// 1.9 is installed, six pods of it, and 2.0 merged.
-async fn released(strategy: &str) -> Sim {
+pub(super) async fn released(strategy: &str) -> Sim {
     let (policy, before) = (policy(strategy), manifest("1.9"));
     let mut files = vec![
         ("policies/two-data-centers.yaml", policy.as_str()),
@@ -50,16 +50,22 @@ async fn released(strategy: &str) -> Sim {
 }
 
 /// The share that a route gives to the new version.
-fn asked(sim: &Sim) -> u64 {
+pub(super) fn asked(sim: &Sim) -> u64 {
     let routes = list(sim, ROUTES);
     gateway::share(&gateway::asked(&routes[0]), "checkout-canary")
 }
 
 /// The share of the pods of 2.0 of all that HAProxy sends, in percent.
 fn sent(sim: &Sim) -> u32 {
+    sent_to(sim, "2.0")
+}
+
+/// The share of the pods at a tag.
+pub(super) fn sent_to(sim: &Sim, tag: &str) -> u32 {
+    let end = format!(":{tag}");
     let new: Vec<String> = pods(sim)
         .iter()
-        .filter(|pod| pod["spec"]["containers"][0]["image"].as_str().is_some_and(|image| image.ends_with(":2.0")))
+        .filter(|pod| pod["spec"]["containers"][0]["image"].as_str().is_some_and(|image| image.ends_with(&end)))
         .map(|pod| format!("pod:{}", pod_name(pod)))
         .collect();
     let serves = sim.outside.haproxy_serves();
@@ -67,7 +73,7 @@ fn sent(sim: &Sim) -> u32 {
     theirs * 100 / serves.values().sum::<u32>().max(1)
 }
 
-fn why(sim: &Sim) -> String {
+pub(super) fn why(sim: &Sim) -> String {
     let report = sim.report("checkout").unwrap();
     report.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
