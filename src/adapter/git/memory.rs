@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use git2::Odb;
 use jiff::Timestamp;
 
-use super::objects::{Edits, Objects, Result, Who};
+use super::objects::{Edits, Objects, Remembered, Result, Who};
 use crate::core::names::Revision;
 use crate::core::repository::RepositoryError;
 
@@ -15,6 +15,7 @@ use crate::core::repository::RepositoryError;
 pub struct MemoryRepository {
     repository: git2::Repository,
     branches: BTreeMap<String, Revision>,
+    remembered: Remembered,
 }
 
 impl MemoryRepository {
@@ -30,12 +31,12 @@ impl MemoryRepository {
             git2::Repository::from_odb(odb)
         };
         let repository = make().map_err(|e: git2::Error| RepositoryError::Mirror(e.message().to_owned()))?;
-        Ok(Self { repository, branches: BTreeMap::new() })
+        Ok(Self { repository, branches: BTreeMap::new(), remembered: Remembered::default() })
     }
 
     /// Returns the objects, for everything that reads.
     pub fn objects(&self) -> Objects<'_> {
-        Objects::of(&self.repository)
+        Objects::of(&self.repository).remembering(&self.remembered)
     }
 
     /// Makes a commit with the first parent's tree and `edits`; moves no branch.

@@ -13,7 +13,7 @@ use flate2::bufread::ZlibDecoder;
 use git2::{ErrorCode, Repository, RepositoryInitOptions, RepositoryOpenFlags};
 
 use super::access;
-use super::objects::{LargeTrees, ObjectError, Objects};
+use super::objects::{ObjectError, Objects, Remembered};
 use super::remote::TIP;
 use crate::core::names::Revision;
 use crate::core::repository::RepositoryError;
@@ -25,7 +25,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Mirror {
     root: PathBuf,
     repository: Repository,
-    large: LargeTrees,
+    remembered: Remembered,
     /// Held as long as the mirror is open.
     _lock: File,
 }
@@ -55,7 +55,7 @@ impl Mirror {
                 open(&directory)?
             }
         };
-        Ok(Self { root: root.to_owned(), repository, large: LargeTrees::default(), _lock: lock })
+        Ok(Self { root: root.to_owned(), repository, remembered: Remembered::default(), _lock: lock })
     }
 
     /// Returns the tip that was fetched last.
@@ -74,7 +74,7 @@ impl Mirror {
 
     /// Asks the objects. A tip without its commit is damage, and not an unknown revision.
     pub fn ask<T>(&self, question: impl FnOnce(Objects<'_>) -> Result<T, ObjectError>) -> Result<T, ObjectError> {
-        question(Objects::of(&self.repository).remembering(&self.large)).map_err(|error| match error {
+        question(Objects::of(&self.repository).remembering(&self.remembered)).map_err(|error| match error {
             ObjectError::UnknownRevision(revision) if matches!(self.tip(), Ok(Some(tip)) if tip == revision) => {
                 ObjectError::Corrupt(format!("the mirror has lost the commit {revision}"))
             }
@@ -96,7 +96,7 @@ impl Mirror {
         remove(&directory)?;
         fs::rename(fresh, &directory).map_err(|e| unusable("replace", &directory, &e))?;
         self.repository = open(&directory)?;
-        self.large = LargeTrees::default();
+        self.remembered = Remembered::default();
         Ok(())
     }
 }

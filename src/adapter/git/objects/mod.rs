@@ -21,7 +21,7 @@ use git2::{ErrorCode, ObjectType, Oid, Tree, TreeEntry};
 use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{Entry, EntryKind, RepositoryError};
 
-pub use cache::LargeTrees;
+pub use cache::Remembered;
 pub use write::{Edits, Who};
 
 /// How many entries one listing may have: more is refused instead of held in memory.
@@ -63,18 +63,18 @@ pub type Result<T> = std::result::Result<T, ObjectError>;
 #[derive(Clone, Copy)]
 pub struct Objects<'r> {
     repository: &'r git2::Repository,
-    large: Option<&'r LargeTrees>,
+    remembered: Option<&'r Remembered>,
 }
 
 impl<'r> Objects<'r> {
     /// Looks at `repository`'s objects.
     pub fn of(repository: &'r git2::Repository) -> Self {
-        Self { repository, large: None }
+        Self { repository, remembered: None }
     }
 
-    /// Remembers large directories in `large`.
-    pub fn remembering(self, large: &'r LargeTrees) -> Self {
-        Self { large: Some(large), ..self }
+    /// Remembers in `remembered` what takes long to find again.
+    pub fn remembering(self, remembered: &'r Remembered) -> Self {
+        Self { remembered: Some(remembered), ..self }
     }
 
     /// Returns one level of the directory `path` ("" is the root) at `at`; `None` where there is no such directory.
@@ -134,8 +134,7 @@ impl<'r> Objects<'r> {
 
     /// Finds the tree of the directory `path` at `at`; `None` where there is none, or something else.
     fn tree_at(self, at: &Revision, path: &str) -> Result<Option<Tree<'r>>> {
-        let commit = self.commit(at)?;
-        self.tree_below(commit.tree_id(), path)
+        self.tree_below(self.root(at)?, path)
     }
 
     /// Goes down from the tree `root` to the directory `path`.
