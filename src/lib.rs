@@ -95,7 +95,8 @@
 //! 4. From every state an abort reaches stable, also with Git away.
 //! 5. A restart at any point gives the same final state; no record is lost, doubled or out of order.
 //! 6. Every change in the cluster is explained by a record: before it going forward, at the latest when Git is back
-//!    going back. A record's evidence is true when it is written.
+//!    going back. What somebody changed is put back under the records that made it stable, at once, and says so itself
+//!    until that is recorded too. A record's evidence is true when it is written.
 //! 7. An update in place changes no pod's name, UID, node or IP.
 //! 8. Deciding is a function of its inputs: the same input gives the same bytes.
 //!

@@ -179,6 +179,20 @@ impl Longest {
         self.last.as_ref().map(|record| record.id)
     }
 
+    /// Takes a journal as it was pushed.
+    fn pushed(blob: BlobId, journal: &Journal) -> Self {
+        Self {
+            blob,
+            size: journal.text.len(),
+            text: Digest::of(journal.text.as_bytes()),
+            count: journal.records.len(),
+            plan: journal.records.first().and_then(|record| record.evidence.plan),
+            is_ours: true,
+            last: journal.records.last().cloned().map(Box::new),
+            read: None,
+        }
+    }
+
     /// Takes a journal that begins with this one: only what is new in it is read and verified. Returns whether it is
     /// such a one, and can be believed.
     fn grow(&mut self, blob: &BlobId, text: &Bytes) -> bool {
@@ -284,6 +298,24 @@ impl Journals {
         }
         self.seen = Some(head.clone());
         Ok(touched)
+    }
+
+    /// Takes what was found at a rollout's place as what was just pushed there, which need not be read anew. Returns
+    /// whether that is all that was found.
+    pub fn is_as_pushed(&mut self, journal: &Journal) -> bool {
+        let rollout = &journal.plan.rollout;
+        let Some(versions) = self.versions.get_mut(rollout) else { return false };
+        if versions.unread.len() != 1 || journal.pushed != journal.records.len() {
+            return false;
+        }
+        if let Some(blob) = versions.unread.pop_front() {
+            versions.longest = Some(Longest::pushed(blob, journal));
+        }
+        for blob in &versions.plans {
+            let ours = || ReadPlan::Ours(journal.plan.hash, rollout.number, true);
+            self.plans.entry(blob.clone()).or_insert_with(ours);
+        }
+        true
     }
 
     /// Notes a version of a plan or a journal; returns whose it is.

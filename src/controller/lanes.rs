@@ -1,8 +1,12 @@
 //! What runs beside the loop: one fetch or push at a time, and each application's writes.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use jiff::Timestamp;
 
 use super::{
@@ -62,6 +66,59 @@ pub(super) struct Acted {
     pub told: Vec<(Telling, Result<State, TellError>)>,
     /// What the API server said beforehand, where nothing but that was asked.
     pub answer: Option<Answer>,
+}
+
+/// The applications' writes that are under way. They go on while the controller reads Git or decides for others; what they
+/// answer meanwhile waits until it is asked for, so that nothing changes under whoever reads or decides.
+#[derive(Default)]
+pub(super) struct Acts {
+    under_way: FuturesUnordered<BoxFuture<'static, Acted>>,
+    ended: VecDeque<Acted>,
+}
+
+impl Acts {
+    /// Begins another application's writes.
+    pub fn push(&mut self, act: BoxFuture<'static, Acted>) {
+        self.under_way.push(act);
+    }
+
+    /// Returns how many applications' writes are under way, or have an answer that nobody has taken.
+    pub fn len(&self) -> usize {
+        self.under_way.len() + self.ended.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns those that end next; `None` where there are none. Nothing is lost where this is not waited for.
+    pub async fn next(&mut self) -> Option<Acted> {
+        match self.ended.pop_front() {
+            Some(acted) => Some(acted),
+            None => self.under_way.next().await,
+        }
+    }
+
+    /// Goes on with them until something else has ended.
+    pub async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                Some(acted) = self.under_way.next(), if !self.under_way.is_empty() => self.ended.push_back(acted),
+                done = &mut other => return done,
+            }
+        }
+    }
+
+    /// Goes on with those that can, and waits for none.
+    pub async fn go_on(&mut self) {
+        if !self.under_way.is_empty() {
+            // Connections have work of their own, and a task may only use them so often before it rests.
+            self.beside(tokio::task::yield_now()).await;
+        }
+    }
 }
 
 pub(super) fn fetch(repository: &Arc<dyn Repository>) -> BoxFuture<'static, GitDone> {

@@ -5,24 +5,27 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tracing::warn;
 
 use super::{
     Controller, Ports,
     app::App,
-    journals::{self, AppLedger, Journal},
+    journals::{self, AppLedger, Journal, Journals},
     named,
     overlay::Overlay,
-    source::{News, Source},
+    publish::Publication,
+    source::{AT_A_TIME, News, Source},
 };
 use crate::core::{
     analysis::Metric,
     cluster::{Kind, ObjectKey},
+    ledger::DecisionFile,
     names::{AppName, Digest, Revision, RolloutId},
-    repository::{Merge, RepositoryError},
+    repository::{Merge, Repository, RepositoryError},
     rollout::{
         self,
-        input::{HeadContent, Predecessor, Repair, RepairWanted, files},
+        input::{DecisionAtHead, HeadContent, Predecessor, Repair, RepairWanted, files},
         jobs, labels,
         render::{Maker, Render, Workload},
         state::State,
@@ -42,12 +45,34 @@ pub(super) struct Unread {
     everything: bool,
 }
 
+/// A push of ours.
+#[derive(Clone, Copy)]
+pub(super) struct Ours<'a> {
+    /// The commit that it was made on.
+    pub onto: &'a Revision,
+    /// What was pushed, which the ledgers have taken already.
+    pub publications: &'a [(Publication, bool)],
+}
+
 impl Controller {
-    /// Reads the branch at a commit. `pushed` is where a push of ours began that ended there.
+    /// Reads the branch at a commit, as [`Controller::load`] does; writes that are under way go on meanwhile.
+    pub(super) async fn load_beside(
+        &mut self,
+        head: &Revision,
+        pushed: Option<Ours<'_>>,
+    ) -> Result<(), RepositoryError> {
+        let mut acts = std::mem::take(&mut self.acts);
+        let read = acts.beside(self.load(head, pushed)).await;
+        self.acts = acts;
+        read
+    }
+
+    /// Reads the branch at a commit. `pushed` is a push of ours that ended there.
     ///
     /// What fails half-way is gone on with by the next call: only when everything is read is the commit the one that
     /// was seen.
-    pub(super) async fn load(&mut self, head: &Revision, pushed: Option<&Revision>) -> Result<(), RepositoryError> {
+    pub(super) async fn load(&mut self, head: &Revision, pushed: Option<Ours<'_>>) -> Result<(), RepositoryError> {
+        let was_read = self.unread.is_empty();
         let News { branch, mut contents, changes } = self.source.advance(head).await?;
         if self.branch.as_ref().is_some_and(|before| before.broken.is_some()) {
             // Those that were gone already when this began could not be told from the others meanwhile.
@@ -69,8 +94,11 @@ impl Controller {
         if changes.as_ref().is_none_or(|changes| changes.iter().any(|change| change.path == ACCEPTED)) {
             self.accepted = None;
         }
-        for name in self.journals.read(head, pushed, changes.as_deref()).await? {
+        for name in self.journals.read(head, pushed.map(|ours| ours.onto), changes.as_deref()).await? {
             self.unread.entry(name).or_default().journals = true;
+        }
+        if let Some(ours) = pushed.filter(|_| was_read && changes.is_some()) {
+            ours.publications.iter().for_each(|(publication, _)| self.is_read(publication));
         }
         if self.accepted.is_none() {
             self.accepted = Some(accepted(&self.ports, head).await?);
@@ -78,12 +106,7 @@ impl Controller {
         // What was lost may be there again, or may be accepted as lost now.
         let rewritten = self.apps.iter().filter(|(_, app)| app.rewritten.is_some()).map(|(name, _)| name.clone());
         rewritten.for_each(|name| self.unread.entry(name).or_default().journals = true);
-        while let Some((name, unread)) =
-            self.unread.first_key_value().map(|(name, unread)| (name.clone(), unread.clone()))
-        {
-            self.load_ledger(&name, &unread, head).await?;
-            self.unread.remove(&name);
-        }
+        self.load_ledgers(head).await?;
         if self.branch.as_ref().is_some_and(|before| before.freezes != branch.freezes) {
             self.touch(Touched::Everything);
         }
@@ -100,12 +123,61 @@ impl Controller {
         }
     }
 
-    /// Reads what is new in an application's ledger.
-    async fn load_ledger(&mut self, name: &AppName, unread: &Unread, head: &Revision) -> Result<(), RepositoryError> {
+    /// Takes what was just pushed for an application as read: nobody else wrote between the commit that it was made on,
+    /// which was read, and the one that it ended at. Decisions are looked for where a rollout was opened.
+    fn is_read(&mut self, publication: &Publication) {
+        let Some(app) = self.apps.get_mut(&publication.app) else { return };
+        let mut pushed = publication.rollouts().map(|number| app.ledger.rollouts.get(&number));
+        let journals = &mut self.journals;
+        if !pushed.all(|journal| journal.is_some_and(|journal| journals.is_as_pushed(journal))) {
+            return;
+        }
+        let Some(unread) = self.unread.get_mut(&publication.app).filter(|unread| !unread.everything) else { return };
+        unread.journals = false;
+        if publication.opened.is_none() {
+            app.copies_intact = true;
+            app.late.retain(|number, files| !rollout::late_answers(&app.ledger.states, *number, files).is_empty());
+            self.unread.remove(&publication.app);
+            self.agenda.touch(&publication.app);
+        }
+    }
+
+    /// Reads what is new in the applications' ledgers: the journals first, and then what people decided.
+    async fn load_ledgers(&mut self, head: &Revision) -> Result<(), RepositoryError> {
+        let mut places = Vec::new();
+        for (name, unread) in self.unread.clone() {
+            match self.load_journals(&name, &unread).await? {
+                Some(last_known) => places.push((name, unread, last_known)),
+                // A directory among the ledgers that is no application's.
+                None => drop(self.unread.remove(&name)),
+            }
+        }
+        let (source, repository, journals) = (&self.source, &*self.ports.repository, &self.journals);
+        let reading = places.iter().filter_map(|(name, unread, last_known)| {
+            let app = self.apps.get(name)?;
+            Some(decided(source, repository, journals, head, Place { name, app, unread, last_known: *last_known }))
+        });
+        let reading: Vec<_> = reading.collect();
+        let found: Vec<Decided> = stream::iter(reading).buffered(AT_A_TIME).try_collect().await?;
+        for decided in found {
+            self.unread.remove(&decided.app);
+            self.agenda.touch(&decided.app);
+            if let Some(app) = self.apps.get_mut(&decided.app) {
+                app.decisions = decided.decisions;
+                app.in_advance = decided.in_advance;
+                app.copies_intact = decided.copies_intact;
+                app.late = decided.late;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is new in an application's journals. Returns the number of the last rollout that was known before; `None`
+    /// where there is no such application.
+    async fn load_journals(&mut self, name: &AppName, unread: &Unread) -> Result<Option<u32>, RepositoryError> {
         let known = self.apps.get(name);
         if known.is_none() && !unread.journals {
-            // A directory among the ledgers that is no application's.
-            return Ok(());
+            return Ok(None);
         }
         let last_known = known.and_then(|app| app.ledger.states.last()).map_or(0, |state| state.plan.rollout.number);
         if unread.journals || unread.everything || known.is_none() {
@@ -131,57 +203,7 @@ impl Controller {
                 self.set_content(name, content);
             }
         }
-        self.load_decisions(name, unread, last_known, head).await
-    }
-
-    /// Reads an application's decisions, and whether the copies of its records are as they were pushed.
-    async fn load_decisions(
-        &mut self,
-        name: &AppName,
-        unread: &Unread,
-        last_known: u32,
-        head: &Revision,
-    ) -> Result<(), RepositoryError> {
-        let Some(app) = self.apps.get(name) else { return Ok(()) };
-        let last = app.ledger.states.last().map(|state| state.plan.rollout.clone());
-        let next = RolloutId { app: name.clone(), number: last.as_ref().map_or(1, |last| last.number + 1) };
-        let decisions = match &last {
-            Some(last) => self.source.decisions(head, &last.directory()).await?,
-            None => Vec::new(),
-        };
-        let in_advance = files(&self.source.decisions(head, &next.directory()).await?);
-        let mut copies_intact = true;
-        let mut late = BTreeMap::new();
-        if let Some(last) = &last {
-            let entries = self.ports.repository.directory(head, &last.directory()).await?.unwrap_or_default();
-            let blob = |file: &str| {
-                let path = format!("{}/{file}", last.directory());
-                entries.iter().find(|entry| entry.path == path).map(|entry| &entry.id)
-            };
-            let has_pushed = app.ledger.rollouts.get(&last.number).is_some_and(|known| known.pushed > 0);
-            copies_intact = !has_pushed || self.journals.is_copy(last, blob("plan.yaml"), blob("journal.yaml"));
-            // Directories that others came after: those that changed, and the one that was the last until now.
-            let older = app.ledger.states.iter().map(|state| state.plan.rollout.number).filter(|it| *it < last.number);
-            for number in older {
-                let changed = unread.everything || unread.directories.contains(&number) || number >= last_known.max(1);
-                let known = app.late.get(&number);
-                if !changed {
-                    late.extend(known.map(|known| (number, known.clone())));
-                    continue;
-                }
-                let directory = RolloutId { app: name.clone(), number }.directory();
-                late.insert(number, self.source.decision_files(head, &directory).await?);
-            }
-        }
-        if let Some(app) = self.apps.get_mut(name) {
-            late.retain(|number, files| !rollout::late_answers(&app.ledger.states, *number, files).is_empty());
-            app.decisions = decisions;
-            app.in_advance = in_advance;
-            app.copies_intact = copies_intact;
-            app.late = late;
-            self.agenda.touch(name);
-        }
-        Ok(())
+        Ok(Some(last_known))
     }
 
     /// Renders what deciding for an application needs.
@@ -341,6 +363,66 @@ impl Controller {
             app.predecessor = predecessor;
         }
     }
+}
+
+/// An application whose decisions are to be read, with the last rollout that was known before.
+struct Place<'a> {
+    name: &'a AppName,
+    app: &'a App,
+    unread: &'a Unread,
+    last_known: u32,
+}
+
+/// What people decided about an application, and whether the copies of its records are as they were pushed.
+struct Decided {
+    app: AppName,
+    decisions: Vec<DecisionAtHead>,
+    in_advance: Vec<DecisionFile>,
+    copies_intact: bool,
+    late: BTreeMap<u32, Vec<DecisionFile>>,
+}
+
+/// Reads an application's decisions, and whether the copies of its records are as they were pushed.
+async fn decided(
+    source: &Source,
+    repository: &dyn Repository,
+    journals: &Journals,
+    head: &Revision,
+    place: Place<'_>,
+) -> Result<Decided, RepositoryError> {
+    let Place { name, app, unread, last_known } = place;
+    let last = app.ledger.states.last().map(|state| state.plan.rollout.clone());
+    let next = RolloutId { app: name.clone(), number: last.as_ref().map_or(1, |last| last.number + 1) };
+    let decisions = match &last {
+        Some(last) => source.decisions(head, &last.directory()).await?,
+        None => Vec::new(),
+    };
+    let in_advance = files(&source.decisions(head, &next.directory()).await?);
+    let mut copies_intact = true;
+    let mut late = BTreeMap::new();
+    if let Some(last) = &last {
+        let entries = repository.directory(head, &last.directory()).await?.unwrap_or_default();
+        let blob = |file: &str| {
+            let path = format!("{}/{file}", last.directory());
+            entries.iter().find(|entry| entry.path == path).map(|entry| &entry.id)
+        };
+        let has_pushed = app.ledger.rollouts.get(&last.number).is_some_and(|known| known.pushed > 0);
+        copies_intact = !has_pushed || journals.is_copy(last, blob("plan.yaml"), blob("journal.yaml"));
+        // Directories that others came after: those that changed, and the one that was the last until now.
+        let older = app.ledger.states.iter().map(|state| state.plan.rollout.number).filter(|it| *it < last.number);
+        for number in older {
+            let changed = unread.everything || unread.directories.contains(&number) || number >= last_known.max(1);
+            let known = app.late.get(&number);
+            if !changed {
+                late.extend(known.map(|known| (number, known.clone())));
+                continue;
+            }
+            let directory = RolloutId { app: name.clone(), number }.directory();
+            late.insert(number, source.decision_files(head, &directory).await?);
+        }
+    }
+    late.retain(|number, files| !rollout::late_answers(&app.ledger.states, *number, files).is_empty());
+    Ok(Decided { app: name.clone(), decisions, in_advance, copies_intact, late })
 }
 
 /// Notes which application renders which object at HEAD.

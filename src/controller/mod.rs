@@ -40,7 +40,7 @@ use self::{
     app::App,
     asks::Asked,
     journals::Journals,
-    lanes::{Acted, GitDone},
+    lanes::{Acts, GitDone},
     line::{Door, Line},
     load::Unread,
     named::First,
@@ -143,6 +143,9 @@ pub fn core_kinds() -> Vec<Kind> {
 /// The branch serves an older commit than was seen: after so long somebody should look.
 const STALE_COMPLAINT: SignedDuration = SignedDuration::from_mins(5);
 
+/// After so many applications were decided for, writes that are under way have a turn.
+const TURN: usize = 16;
+
 /// How long what is under way may take to end.
 const LEAVE_WITHIN: SignedDuration = SignedDuration::from_secs(7);
 
@@ -229,7 +232,7 @@ struct Controller {
     refused_push: Option<String>,
     git_lane: Option<BoxFuture<'static, GitDone>>,
     publishing: BTreeSet<AppName>,
-    acts: FuturesUnordered<BoxFuture<'static, Acted>>,
+    acts: Acts,
     /// Those that want to know something from outside.
     curious: BTreeSet<AppName>,
     /// The questions that are under way, and by whom they are asked.
@@ -272,7 +275,7 @@ impl Controller {
             refused_push: None,
             git_lane: None,
             publishing: BTreeSet::new(),
-            acts: FuturesUnordered::new(),
+            acts: Acts::default(),
             under_way: BTreeSet::new(),
             asks: FuturesUnordered::new(),
         }
@@ -339,7 +342,10 @@ impl Controller {
         }
         let mut publications: Vec<(Publication, bool)> = Vec::new();
         let mut in_line: BTreeMap<AppName, Decision> = BTreeMap::new();
-        for name in self.agenda.due(now) {
+        for (count, name) in self.agenda.due(now).into_iter().enumerate() {
+            if count % TURN == TURN - 1 {
+                self.acts.go_on().await;
+            }
             if self.is_busy(&name) {
                 // What comes of it makes it due again: until then nobody looks at it, however often the loop wakes.
                 self.agenda.decided(&name, None);

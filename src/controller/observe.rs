@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{
     Controller, STALE_COMPLAINT, anchor,
     lanes::{Acted, GitDone},
+    load::Ours,
     news::{News, Recorded},
     publish::Publication,
 };
@@ -193,7 +194,7 @@ impl Controller {
         // Perhaps our push is in it, or is not wanted any more.
         self.git.unpushed = None;
         self.refused_push = None;
-        if let Err(error) = self.load(&tip, None).await {
+        if let Err(error) = self.load_beside(&tip, None).await {
             self.git_failed(&error);
         }
     }
@@ -269,7 +270,7 @@ impl Controller {
                 }
                 self.touch_dependents(&publications.iter().map(|(publication, _)| &publication.app).collect());
                 if let Some(tip) = commits.last().cloned()
-                    && let Err(error) = self.load(&tip, Some(onto)).await
+                    && let Err(error) = self.load_beside(&tip, Some(Ours { onto, publications: &publications })).await
                 {
                     self.git_failed(&error);
                 }

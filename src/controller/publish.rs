@@ -42,6 +42,11 @@ impl Publication {
         ledger.append(self.opened.clone(), self.records.iter().cloned());
     }
 
+    /// Returns the numbers of the rollouts whose journals are written.
+    pub fn rollouts(&self) -> impl Iterator<Item = u32> {
+        self.journals.keys().copied()
+    }
+
     /// Takes what was pushed into the ledger that it was composed for.
     pub fn pushed_to(&self, ledger: &mut AppLedger) {
         self.append_to(ledger);

@@ -12,6 +12,7 @@ use std::{
 };
 
 pub use self::branch::{Branch, News, Snapshot};
+pub(super) use self::read::AT_A_TIME;
 use self::read::{Read, Reader};
 use crate::core::{
     cluster::{Kind, Scope},
@@ -168,12 +169,10 @@ impl Source {
             }
         }
         let mut apps: BTreeMap<_, _> = self.read.keys().map(|app| (app.clone(), None)).collect();
-        for entry in repository.directory(at, &settings.paths.apps).await?.unwrap_or_default() {
-            if let Some(app) = app_of(&settings, &entry.path).filter(|_| entry.kind == EntryKind::Directory) {
-                let read = self.reader.application(at, &app, &entry.path).await?;
-                apps.insert(app, read);
-            }
-        }
+        let entries = repository.directory(at, &settings.paths.apps).await?.unwrap_or_default();
+        let directories = entries.into_iter().filter(|entry| entry.kind == EntryKind::Directory);
+        let named = directories.filter_map(|entry| app_of(&settings, &entry.path)).collect();
+        apps.extend(self.reader.applications(at, &settings, named).await?);
         Ok(Fresh { settings, broken, policies, freezes, apps })
     }
 
@@ -211,13 +210,8 @@ impl Source {
                 fresh.freezes.insert(path.to_owned(), read);
             }
         }
-        for app in concerned {
-            let directory = format!("{}/{app}", settings.paths.apps);
-            let read = self.reader.application(at, &app, &directory).await?;
-            if read.is_some() || self.read.contains_key(&app) {
-                fresh.apps.insert(app, read);
-            }
-        }
+        let read = self.reader.applications(at, settings, concerned).await?;
+        fresh.apps = read.into_iter().filter(|(app, read)| read.is_some() || self.read.contains_key(app)).collect();
         Ok(fresh)
     }
 

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
 use crate::core::{
     cluster::{Kind, Scope},
     kustomize,
@@ -21,6 +23,8 @@ use crate::core::{
     yaml::Span,
 };
 
+/// How many applications are read at a time.
+pub(in crate::controller) const AT_A_TIME: usize = 32;
 /// The largest file that is read.
 const LARGEST_FILE: u64 = 8 << 20;
 /// Names the reader of plain YAML in plans: it changes when the same files would read as other objects.
@@ -123,6 +127,21 @@ impl Reader {
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
         let entries = self.repository.directory(at, directory).await?.unwrap_or_default();
         Ok(entries.into_iter().find(|entry| entry.path == path))
+    }
+
+    /// Reads applications, some at a time: while one waits for Git's objects the others go on.
+    pub async fn applications(
+        &self,
+        at: &Revision,
+        settings: &Settings,
+        apps: BTreeSet<AppName>,
+    ) -> Result<Vec<(AppName, Option<Read>)>, RepositoryError> {
+        let read = |app: AppName| async move {
+            let directory = format!("{}/{app}", settings.paths.apps);
+            let read = self.application(at, &app, &directory).await?;
+            Ok((app, read))
+        };
+        stream::iter(apps).map(read).buffered(AT_A_TIME).try_collect().await
     }
 
     /// Reads the application whose directory this is; `None` where it is none.

@@ -57,6 +57,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
     if let Some(why) = input.git.away.as_ref().or(input.git.unpushed.as_ref()) {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
+    record_put_back(input, &mut decision);
     answer_late(input, &mut decision);
     name_useless(input, &mut decision);
     restore_copies(input, &mut decision);
@@ -83,6 +84,24 @@ fn name_useless(input: &Input<'_>, decision: &mut Decision) {
         })
         .collect();
     decision.report.reasons.extend(reasons);
+}
+
+/// Records what was put back before that could be pushed: the objects themselves say so, whoever wrote them.
+fn record_put_back(input: &Input<'_>, decision: &mut Decision) {
+    let Some(last) = input.rollouts.last().filter(|_| input.git.rewritten.is_none()) else { return };
+    let unrecorded: Vec<String> = rest::unrecorded(input).map(str::to_owned).collect();
+    if unrecorded.is_empty() {
+        return;
+    }
+    let of_drift = |(_, draft): &&mut (u32, Draft)| draft.event == Event::DriftCorrected;
+    match decision.records.iter_mut().find(of_drift) {
+        Some((_, draft)) => {
+            let objects = &mut draft.evidence.objects;
+            let more: Vec<String> = unrecorded.into_iter().filter(|object| !objects.contains(object)).collect();
+            objects.extend(more);
+        }
+        None => decision.records.push((last.plan.rollout.number, rest::corrected(unrecorded))),
+    }
 }
 
 /// Answers decisions in directories of rollouts that others came after.

@@ -34,6 +34,14 @@ impl NamedRecord {
     }
 }
 
+/// Returns the state that an object was in when it was put back, `Kind/name@state`; `None` where it says nothing, or was
+/// put back for another application.
+fn put_back(object: &Object, app: &str) -> Option<Box<str>> {
+    let text = object.at(&["metadata", "annotations", labels::PUT_BACK])?.as_str()?;
+    let (rollout, seen) = text.split_once(' ')?;
+    RolloutId::parse(rollout).filter(|rollout| rollout.app.as_str() == app).map(|_| seen.into())
+}
+
 /// An object of the view.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
@@ -45,6 +53,8 @@ pub(super) struct Kept {
     pub app: Option<Box<str>>,
     /// The record that it names.
     pub named: Option<Box<NamedRecord>>,
+    /// The state that it was in when it was put back last.
+    pub put_back: Option<Box<str>>,
     text: Box<[u8]>,
     open: OnceLock<Object>,
 }
@@ -58,6 +68,7 @@ impl Kept {
             version,
             app: app.map(Into::into),
             named: app.and_then(|app| NamedRecord::of(object, app)).map(Box::new),
+            put_back: app.and_then(|app| put_back(object, app)),
             // JSON is written whatever it is.
             text: serde_json::to_vec(&object.0).unwrap_or_default().into_boxed_slice(),
             open: OnceLock::new(),

@@ -25,6 +25,8 @@ pub const ANCHOR: &str = "locktender.dev/anchor";
 pub const PREVIEW_OF: &str = "locktender.dev/preview-of";
 /// On an object of an application without a policy: the record under which it was written last, after its rollout's id.
 pub const RECORD: &str = "locktender.dev/record";
+/// On an object that was put back as Git says before that was recorded: the state that it was seen in, after its rollout's id.
+pub const PUT_BACK: &str = "locktender.dev/put-back";
 /// On a slice beside the one that serves: since when no request goes there (RFC 3339).
 pub const IDLE_SINCE: &str = "locktender.dev/idle-since";
 /// On a Job that measures: the analysis that it is for.

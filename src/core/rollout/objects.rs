@@ -65,8 +65,10 @@ pub fn labelled(object: &Object, app: &AppName) -> Object {
 /// itself.
 pub fn keep_notes(wanted: &mut Object, live: &Object) {
     handover::keep_labels(wanted, live);
-    if let Some(named) = live.at(&["metadata", "annotations", labels::RECORD]) {
-        wanted.set(&["metadata", "annotations", labels::RECORD], named.clone());
+    for note in [labels::RECORD, labels::PUT_BACK] {
+        if let Some(says) = live.at(&["metadata", "annotations", note]) {
+            wanted.set(&["metadata", "annotations", note], says.clone());
+        }
     }
 }
 

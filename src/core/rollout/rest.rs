@@ -9,7 +9,7 @@ use super::{
     gates::Decisions,
     handover,
     input::{Decision, Head, HeadContent, Input},
-    objects,
+    labels, objects,
     render::{Render, Workload},
     report::{Activity, Reason},
     reschedule, services, sides,
@@ -18,8 +18,10 @@ use super::{
     turn,
 };
 use crate::core::{
+    cluster::Write,
     diff,
-    ledger::{Draft, Event, Quota},
+    ledger::{Draft, Event, Quota, Record},
+    names::RolloutId,
     policy::{Drift, Percent, RolloutPolicy},
     traffic::Split,
 };
@@ -289,7 +291,7 @@ fn totals_now(input: &Input<'_>, last: &State, stable: &Render, policy: &Rollout
 fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<Action>, decision: &mut Decision) {
     let live = stable.application.drift.or(stable.policy.as_ref().map(|policy| policy.drift));
     let drifted: Vec<String> = actions.iter().filter_map(|action| action.drift.clone()).collect();
-    let put_back = |record: &&crate::core::ledger::Record| record.event == Event::DriftCorrected;
+    let put_back = |record: &&Record| record.event == Event::DriftCorrected;
     let latest = |event: Event| last.records.iter().rev().find(|record| record.event == event);
     let listed = |event: Event| latest(event).map_or(&[][..], |record| &record.evidence.objects);
     let covered: Vec<&String> = listed(Event::Applied).iter().chain(listed(Event::DriftCorrected)).collect();
@@ -316,14 +318,60 @@ fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<
         decision.report.reasons.push(Reason::Drifted { objects: fought.clone() });
     }
     let fresh: Vec<String> = drifted.into_iter().filter(|drift| is_new(drift) && !fought.contains(drift)).collect();
-    if fresh.is_empty() {
-        let allowed = |action: &Action| action.drift.as_ref().is_none_or(|drift| covered.contains(&drift));
-        decision.actions = actions.into_iter().filter(allowed).collect();
-        return;
+    // What stable is was decided and recorded: putting it back decides nothing, so it does not wait for the push that
+    // says so. The object says it meanwhile, and is not put back again before its record is there.
+    let owed: BTreeSet<&str> = unrecorded(input).map(named).collect();
+    let at_once = |drift: &String| is_settled(input) && fresh.contains(drift) && !owed.contains(named(drift));
+    let allowed = |mut action: Action| {
+        let Some(drift) = action.drift.clone().filter(|drift| !covered.contains(&drift)) else { return Some(action) };
+        if !at_once(&drift) || !says_so(&mut action, stable, &last.plan.rollout, &drift) {
+            return None;
+        }
+        Some(action)
+    };
+    decision.actions = actions.into_iter().filter_map(allowed).collect();
+    if !fresh.is_empty() {
+        decision.records.push((last.plan.rollout.number, corrected(fresh)));
     }
-    let names: Vec<&str> = fresh.iter().filter_map(|drift| drift.split('@').next()).collect();
+}
+
+/// Returns whether what is stable is known for certain: Git is there, and has all that was recorded.
+fn is_settled(input: &Input<'_>) -> bool {
+    let git = input.git;
+    git.away.is_none() && git.unpushed.is_none() && git.rewritten.is_none() && input.head.is_some()
+}
+
+/// Lets an object say that it is put back; returns whether it can. A handle has other notes, and what is not applied has none.
+fn says_so(action: &mut Action, stable: &Render, rollout: &RolloutId, drift: &str) -> bool {
+    let Write::Apply { object, .. } = &mut action.write else { return false };
+    let key = object.key();
+    let is_staged = stable.policy.is_some() && stable.workloads.values().any(|workload| workload.key == key);
+    if is_staged || !stable.keys().any(|rendered| rendered == key) {
+        return false;
+    }
+    object.set(&["metadata", "annotations", labels::PUT_BACK], format!("{rollout} {drift}").into());
+    true
+}
+
+/// Lists what was put back, as it was seen, and no record names.
+pub(super) fn unrecorded<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str> {
+    let rollouts = input.rollouts;
+    let records = move || rollouts.iter().rev().flat_map(|state| state.records.iter().rev());
+    let is_recorded = move |seen: &str| {
+        let of_drift = |record: &&Record| record.event == Event::DriftCorrected;
+        records().filter(of_drift).any(|record| record.evidence.objects.iter().any(|object| object == seen))
+    };
+    input.view.put_back(input.app).filter(move |seen| !is_recorded(seen))
+}
+
+/// Says that objects are put back, named as they were seen.
+pub(super) fn corrected(objects: Vec<String>) -> Draft {
+    let names: Vec<&str> = objects.iter().map(|object| named(object)).collect();
     let why = format!("put back as Git says: {}", names.join(", "));
-    let draft = Draft::new(Event::DriftCorrected, None, why).with(|evidence| evidence.objects = fresh);
-    decision.records.push((last.plan.rollout.number, draft));
-    decision.actions = actions.into_iter().filter(|action| action.drift.is_none()).collect();
+    Draft::new(Event::DriftCorrected, None, why).with(|evidence| evidence.objects = objects)
+}
+
+/// Returns `Kind/name` of `Kind/name@state`.
+fn named(seen: &str) -> &str {
+    seen.split_once('@').map_or(seen, |(object, _)| object)
 }

@@ -269,6 +269,12 @@ impl View {
         keys.filter_map(|key| self.objects.get(key)?.named.as_deref().copied())
     }
 
+    /// Returns which of an application's objects say that they were put back, as they were seen before: `Kind/name@state`.
+    pub fn put_back(&self, app: &AppName) -> impl Iterator<Item = &str> {
+        let keys = self.by_app.get(app.as_str()).into_iter().flatten();
+        keys.filter_map(|key| self.objects.get(key)?.put_back.as_deref())
+    }
+
     /// Returns all objects of one kind, in order of namespace and name.
     pub fn of_kind<'a>(&'a self, group: &str, kind: &str) -> impl Iterator<Item = &'a Object> {
         self.keys_of_kind(group, kind).map(|(_, kept)| kept.object())

@@ -203,6 +203,23 @@ fn at_rest_only_what_a_record_names_is_written() {
 }
 
 #[test]
+fn what_says_that_it_is_put_back_is_explained_by_the_record_that_comes_after_it_and_by_no_other() {
+    let mut records = at_beta();
+    records.push((20, record(Event::Completed, "batch-2")));
+    let says = |seen: &str| {
+        let annotations = json!({ labels::PUT_BACK: format!("checkout/0002 {seen}") });
+        let metadata = json!({ "labels": { labels::APP: "checkout" }, "annotations": annotations });
+        write(40, "apply", "services", "checkout", json!({ "metadata": metadata }))
+    };
+    let requests = [says("Service/checkout@7"), says("Service/checkout@8"), says("ConfigMap/notes@7")];
+    let nothing = "? checkout/0002 is at rest, and no record names it";
+    assert_eq!(told(&requests, &pushed(&records)), [nothing; 3]);
+    let objects = vec!["Service/checkout@7".to_owned(), "ConfigMap/notes@7".to_owned()];
+    records.push((44, record(Event::DriftCorrected, "").with(|it| it.objects = objects)));
+    assert_eq!(told(&requests, &pushed(&records)), ["checkout/0002 DriftCorrected", nothing, nothing]);
+}
+
+#[test]
 fn the_anchor_events_the_lease_the_namespace_and_notes_are_named_as_what_they_are() {
     let handle = |stage: &str, replicas: u32| {
         let annotations = json!({labels::ROLLOUT: "checkout/0002", labels::STAGE: stage});

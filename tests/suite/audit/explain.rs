@@ -248,7 +248,7 @@ impl Seen {
         let Some(state) = pushed.values().next_back() else { return Err(format!("nothing of {app} is pushed")) };
         let at = format!("{} {}", state.plan.rollout, phase(state));
         match self.towards(request) {
-            _ if state.is_over() => self.at_rest(request, state),
+            _ if state.is_over() => self.at_rest(request, state, &history.pushed(app, Timestamp::MAX)),
             Some(place) if is_target(&pushed, &place) => self.forward(request, state, &place),
             // Pods of a version that is neither wait to be what the stage asks for; the others are fewer, or as many.
             _ => last_of(state, MOVES).ok_or_else(|| format!("{at}: no stage was started")),
@@ -275,14 +275,18 @@ impl Seen {
         Ok(why)
     }
 
-    /// At rest what was changed or put back is named by a record; the wanted total is shared out without one.
-    fn at_rest(&self, request: &Request, state: &State) -> Result<String, String> {
+    /// At rest what was changed or put back is named by a record; the wanted total is shared out without one. What is put back
+    /// may be written first: then it says itself in which state it was seen, and in the `end` a record says so too.
+    fn at_rest(&self, request: &Request, state: &State, end: &Rollouts) -> Result<String, String> {
         let shares = match request.resource.as_str() {
             "replicasets.apps" => true,
             "pods" => request.body.pointer("/spec/containers").is_none(),
             _ => false,
         };
         if let Some(record) = names(state, request) {
+            return Ok(told(state, record));
+        }
+        if let Some((state, record)) = put_back(request, end) {
             return Ok(told(state, record));
         }
         if shares {
@@ -340,6 +344,16 @@ fn names<'a>(state: &'a State, request: &Request) -> Option<&'a Record> {
             && objects.into_iter().any(|object| is_named(object, request))
     };
     state.records.iter().rev().find(named)
+}
+
+/// The record of what a write says that it puts back.
+fn put_back<'a>(request: &Request, end: &'a Rollouts) -> Option<(&'a State, &'a Record)> {
+    let note = request.body["metadata"]["annotations"][labels::PUT_BACK].as_str()?;
+    let (_, seen) = note.split_once(' ').filter(|(_, seen)| is_named(seen, request))?;
+    let is_it = |record: &&Record| {
+        record.event == Event::DriftCorrected && record.evidence.objects.iter().any(|object| object == seen)
+    };
+    end.values().rev().find_map(|state| Some((&**state, state.records.iter().rev().find(is_it)?)))
 }
 
 /// Whether `Deployment/checkout@7` is what a request is about.

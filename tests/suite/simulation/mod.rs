@@ -241,6 +241,12 @@ impl Sim {
         assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.git.subjects().join("\n"));
     }
 
+    /// As [`Sim::assert_invariants`], with everything at rest and Git there.
+    pub fn settled(&self) {
+        self.checker.lock().unwrap().settled();
+        self.assert_invariants();
+    }
+
     /// Lets deciding for an application panic from here on; `None` ends it.
     pub fn panic_for(&self, app: Option<&str>) {
         *self.controller.panics.lock().unwrap() = app.map(AppName::new);

@@ -87,8 +87,9 @@ fn normal(resource: &str, object: &Value, tips: &BTreeMap<String, String>) -> Va
     }
     let mut annotations = meta["annotations"].clone();
     if let Some(annotations) = annotations.as_object_mut() {
-        // Ids of records have their times in them.
+        // Ids of records have their times in them, and what was put back the versions of objects.
         annotations.remove(labels::RECORD);
+        annotations.remove(labels::PUT_BACK);
     }
     let mut result =
         json!({ "labels": labels.take(), "annotations": annotations, "gone": meta["deletionTimestamp"].is_string() });

@@ -66,20 +66,64 @@ async fn an_image_changed_is_one_write_which_names_its_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drift_is_put_back_under_the_record_that_says_so_and_the_name_of_a_record_is_none() {
+async fn drift_is_put_back_at_once_in_one_write_which_says_so_until_it_is_recorded_and_notes_are_no_drift() {
     let sim = installed().await;
     let before = writes(&sim).len();
-    super::rows::person_patches(&sim, "deployments.apps", "checkout", json!({ "spec": { "replicas": 1 } }));
+    // What is stable is recorded: putting it back waits for no push.
+    sim.git.trouble(|trouble| trouble.refuse = Some("not now".to_owned()));
+    scaled_by_hand(&sim);
+    sim.pass(Duration::from_secs(5)).await;
+    assert_eq!((writes(&sim).len(), deployment(&sim).number(&["spec", "replicas"])), (before + 1, Some(10)));
+    assert!(sim.records("checkout", 1).iter().all(|record| record.event != Event::DriftCorrected));
+    sim.git.trouble(|trouble| trouble.refuse = None);
     recorded(&sim, 1, Event::DriftCorrected, "").await;
     sim.pass(Duration::from_secs(60)).await;
     assert_eq!(writes(&sim).len(), before + 1);
     let record = sim.records("checkout", 1).pop().unwrap();
-    assert_eq!(deployment(&sim).annotation(labels::RECORD), Some(format!("checkout/0001 {}", record.id).as_str()));
-    let removed = json!({ "metadata": { "annotations": { labels::RECORD: null } } });
+    let live = deployment(&sim);
+    assert_eq!(
+        live.annotation(labels::PUT_BACK),
+        Some(format!("checkout/0001 {}", record.evidence.objects[0]).as_str())
+    );
+    let removed = json!({ "metadata": { "annotations": { labels::RECORD: null, labels::PUT_BACK: null } } });
     super::rows::person_patches(&sim, "deployments.apps", "checkout", removed);
     sim.pass(Duration::from_secs(60)).await;
     assert_eq!(writes(&sim).len(), before + 1);
-    sim.assert_invariants();
+    sim.settled();
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_79_drift_that_was_put_back_is_recorded_also_by_who_comes_after_a_crash() {
+    let sim = installed().await;
+    sim.faults.once(WriteFault::CrashAfter, |write| write.contains("Deployment/checkout"));
+    scaled_by_hand(&sim);
+    recorded(&sim, 1, Event::DriftCorrected, "").await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(sim.faults.crashes(), 1);
+    let corrected = sim.records("checkout", 1).into_iter().filter(|record| record.event == Event::DriftCorrected);
+    assert_eq!(corrected.count(), 1);
+    sim.settled();
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_79_while_git_is_away_nothing_is_put_back() {
+    let sim = installed().await;
+    let before = writes(&sim).len();
+    sim.git.trouble(|trouble| trouble.away = true);
+    sim.git.commit("README", &[("README.md", Some("away"))]);
+    sim.pass(Duration::from_secs(120)).await;
+    scaled_by_hand(&sim);
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(writes(&sim).len(), before);
+    sim.git.trouble(|trouble| trouble.away = false);
+    recorded(&sim, 1, Event::DriftCorrected, "").await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(writes(&sim).len(), before + 1);
+    sim.settled();
+}
+
+fn scaled_by_hand(sim: &Sim) {
+    super::rows::person_patches(sim, "deployments.apps", "checkout", json!({ "spec": { "replicas": 1 } }));
 }
 
 /// The remote lags behind when the controller comes back: what was written tells what was pushed and acted on.

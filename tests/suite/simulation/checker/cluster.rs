@@ -205,7 +205,7 @@ impl Checker {
         wanted
     }
 
-    /// 6: every change is explained by a record before it.
+    /// 6: every change is explained by a record before it; what is put back may be explained by one that comes after it.
     fn explained(&mut self, write: &Write, ledger: &Ledger, before: &Snapshot, after: &Snapshot) {
         let Some(app) = app_of(write, before) else { return };
         if is_anchor(write) {
@@ -235,10 +235,25 @@ impl Checker {
             Write::Patch { body, .. } => body.pointer("/spec/containers").is_some(),
             Write::Delete { key, .. } => key.kind != "ReplicaSet",
         };
+        if needs_record && !is_explained && self.is_put_back(write, &app, &|seen| is_it(&seen.to_owned())) {
+            return;
+        }
         if needs_record && !is_explained {
             let what = format!("{app} is at rest, and no record explains {}", told(write));
             self.violated(6, format_args!("{what}, seen as {seen_as:?}; named are {named:?}"));
         }
+    }
+
+    /// What is stable is recorded, so an object may be put back before that is: it says in which state it was seen, and is
+    /// not put back again before a record says so too.
+    fn is_put_back(&mut self, write: &Write, app: &AppName, is_it: &dyn Fn(&str) -> bool) -> bool {
+        let Write::Apply { object, .. } = write else { return false };
+        let note = object.annotation(labels::PUT_BACK).and_then(|note| note.split_once(' '));
+        let Some((_, seen)) = note.filter(|(_, seen)| is_it(seen)) else { return false };
+        let owed = self.owed.entry(app.clone()).or_default();
+        let again = owed.iter().any(|one| one.split('@').next() == seen.split('@').next() && one != seen);
+        owed.insert(seen.to_owned());
+        !again
     }
 
     /// 7: an update in place takes no pod away that is wanted.

@@ -96,6 +96,9 @@ impl Checker {
                 );
             }
             previous = record.id;
+            if let Some(owed) = self.owed.get_mut(&id.app).filter(|_| record.event == Event::DriftCorrected) {
+                owed.retain(|seen| !record.evidence.objects.contains(seen));
+            }
         }
         for end in known.len()..records.len() {
             let state = State::fold(plan.clone(), records[..end].to_vec());

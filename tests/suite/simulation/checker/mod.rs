@@ -15,7 +15,10 @@ mod told;
 mod traffic;
 mod violations;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use locktender::core::{
     names::{AppName, BlobId},
@@ -59,6 +62,8 @@ pub struct Checker {
     proxied: proxy::Serves,
     /// What the controller was told of the cluster: what it could not know is not held against it.
     pub told: Told,
+    /// By application: what was put back before that was recorded, as it was seen.
+    owed: BTreeMap<AppName, BTreeSet<String>>,
     violations: Vec<String>,
     /// How many writes, pushes and steps were judged.
     pub judged: usize,
@@ -70,6 +75,14 @@ impl Checker {
     /// Returns what was violated, in order.
     pub fn violations(&self) -> &[String] {
         &self.violations
+    }
+
+    /// Judges what must have been recorded by the time that everything is at rest and Git is there.
+    pub fn settled(&mut self) {
+        let owed: Vec<String> = std::mem::take(&mut self.owed).into_values().flatten().collect();
+        if !owed.is_empty() {
+            self.violated(6, format_args!("put back, and never recorded: {}", owed.join(", ")));
+        }
     }
 
     /// Returns what was violated, and forgets it.

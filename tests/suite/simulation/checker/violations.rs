@@ -164,6 +164,43 @@ async fn a_change_that_no_record_explains_is_seen() {
     violated(&sim, 6);
 }
 
+/// Puts a ConfigMap back that was seen as absent, or as it is now.
+fn puts_back(sim: &Sim) {
+    let live = sim.cluster.with(|world| world.api.get("configmaps", "shop", "notes").map(|live| Value::clone(&live)));
+    let mut object = Object(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "notes", "namespace": "shop", "labels": { labels::APP: "checkout" } },
+    }));
+    let seen = match &live {
+        Some(live) => {
+            object.set(&["metadata", "resourceVersion"], live["metadata"]["resourceVersion"].clone());
+            live["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+        }
+        None => "absent".to_owned(),
+    };
+    object.set(&["metadata", "annotations", labels::PUT_BACK], json!(format!("checkout/0001 ConfigMap/notes@{seen}")));
+    sim.cluster.judged(&Write::Apply { object, force: true, manager: None }).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_back_and_never_recorded_is_seen() {
+    let mut sim = installed().await;
+    sim.kill();
+    puts_back(&sim);
+    sim.assert_invariants();
+    sim.checker.lock().unwrap().settled();
+    violated(&sim, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_back_twice_before_it_is_recorded_is_seen() {
+    let mut sim = installed().await;
+    sim.kill();
+    puts_back(&sim);
+    puts_back(&sim);
+    violated(&sim, 6);
+}
+
 #[tokio::test(start_paused = true)]
 async fn evidence_that_is_not_so_is_seen() {
     let mut sim = installed().await;
