@@ -172,6 +172,13 @@ fn start(
         decision.report.reasons.push(Reason::Following { what: format!("{other}, on which it depends, is complete") });
         return false;
     }
+    let staged =
+        target.filter(|target| target.policy.is_some()).into_iter().flat_map(|target| target.workloads.values());
+    if let Some(kind) = handover::unlisted(staged, input.view) {
+        let why = input.view.lost(&kind).map(|why| format!(": {why}")).unwrap_or_default();
+        decision.report.reasons.push(Reason::Following { what: format!("{}s are listed{why}", kind.kind) });
+        return false;
+    }
     // Which pods would have to move, the plan says: it is not made before that can be told.
     let renders: Vec<&Render> = [target, stable].into_iter().flatten().map(Arc::as_ref).collect();
     let mut workloads = renders.iter().flat_map(|render| render.workloads.values());

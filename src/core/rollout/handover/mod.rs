@@ -176,6 +176,13 @@ pub fn nodes() -> Kind {
     Kind::new("", "v1", "Node")
 }
 
+/// Returns the kind of a workload that is not listed yet: whether it runs already cannot be told before it is. Deployments
+/// always are, where there is a cluster.
+pub(super) fn unlisted<'w>(mut workloads: impl Iterator<Item = &'w Workload>, view: &View) -> Option<Kind> {
+    let is_there = view.knows(&Kind::new("apps", "v1", "Deployment"));
+    workloads.find_map(|workload| Some(workload.object.kind()).filter(|kind| is_there && !view.knows(kind)))
+}
+
 /// Returns whether a workload runs already, outside of anything that Locktender staged.
 pub(super) fn runs_by_itself(workload: &Workload, view: &View) -> bool {
     let runs = |handle: &Object| handle.number(&["spec", "replicas"]).unwrap_or(1) > 0;

@@ -155,6 +155,7 @@ fn settle(
         old: None,
         policy: Some(policy),
         staged_by: None,
+        former: Vec::new(),
         methods: None,
         quota: None,
         totals: &Quota::new(),
