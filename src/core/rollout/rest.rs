@@ -324,11 +324,12 @@ fn correct_drift(input: &Input<'_>, last: &State, stable: &Render, actions: Vec<
     if !fought.is_empty() {
         decision.report.reasons.push(Reason::Drifted { objects: fought.clone() });
     }
-    let fresh: Vec<String> = drifted.into_iter().filter(|drift| is_new(drift) && !fought.contains(drift)).collect();
     // What stable is was decided and recorded: putting it back decides nothing, so it does not wait for the push that
-    // says so. The object says it meanwhile, and is not put back again before its record is there.
+    // says so. The object says it meanwhile, and is not put back again before its record is there: each time has its own.
     let owed: BTreeSet<&str> = unrecorded(input).map(named).collect();
-    let at_once = |drift: &String| is_settled(input) && fresh.contains(drift) && !owed.contains(named(drift));
+    let is_due = |drift: &String| is_new(drift) && !fought.contains(drift) && !owed.contains(named(drift));
+    let fresh: Vec<String> = drifted.into_iter().filter(is_due).collect();
+    let at_once = |drift: &String| is_settled(input) && fresh.contains(drift);
     let allowed = |mut action: Action| {
         let Some(drift) = action.drift.clone().filter(|drift| !covered.contains(&drift)) else { return Some(action) };
         if !at_once(&drift) || !says_so(&mut action, stable, &last.plan.rollout, &drift) {
