@@ -125,7 +125,8 @@ mod live {
             ("create", "pods", "shop"),
             ("create", "pods/exec", "shop"),
             ("get", "pods/log", "shop"),
-            ("patch", "pods/status", "shop"),
+            ("update", "pods/status", "shop"),
+            ("patch", "nodes/status", "default"),
             ("delete", "namespaces", "default"),
             ("list", "clusterroles.rbac.authorization.k8s.io", "default"),
             ("create", "clusterroles.rbac.authorization.k8s.io", "default"),
@@ -142,9 +143,13 @@ mod live {
         ] {
             assert!(!may(verb, resource, namespace), "it may {verb} {resource} in {namespace}");
         }
-        for (verb, resource) in
-            [("patch", "pods"), ("create", "replicasets.apps"), ("list", "endpointslices.discovery.k8s.io")]
-        {
+        for (verb, resource) in [
+            ("patch", "pods"),
+            // A pod's readiness gate is a condition in its status.
+            ("patch", "pods/status"),
+            ("create", "replicasets.apps"),
+            ("list", "endpointslices.discovery.k8s.io"),
+        ] {
             assert!(may(verb, resource, "shop"), "it may not {verb} {resource}");
         }
         // Asked for, and not only asked about.
