@@ -185,8 +185,15 @@ const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
 impl Scenario {
-    fn asks_a_proxy(self) -> bool {
-        matches!(self, Self::Proxied | Self::ProxiedSwitch)
+    /// One of so many faults is tried. A proxy is asked all the time: there are more of them, and each run takes longer.
+    fn step(self) -> usize {
+        let asks_a_proxy = matches!(self, Self::Proxied | Self::ProxiedSwitch);
+        match (std::env::var("LOCKTENDER_SWEEP").as_deref(), asks_a_proxy) {
+            (Ok("every"), _) | (Ok("all"), false) => 1,
+            (Ok("all"), true) => 3,
+            (_, false) => SAMPLE,
+            (_, true) => SAMPLE_OF_MANY,
+        }
     }
 
     fn name(self) -> &'static str {
@@ -404,14 +411,14 @@ fn every_fault(counts: Counts) -> Vec<Fault> {
     writes.chain(events).chain(reads).chain(answers).collect()
 }
 
-/// Without `LOCKTENDER_SWEEP=all`: one of so many faults is tried. A prime, so that every kind of fault has its turn.
+/// Without `LOCKTENDER_SWEEP`: one of so many faults is tried. A prime, so that every kind of fault has its turn.
 pub const SAMPLE: usize = 7;
-/// … where there are many more, and each run takes longer: a proxy is asked all the time.
+/// … of those of a proxy. A prime, too.
 const SAMPLE_OF_MANY: usize = 29;
 
 /// Whether everything is to be tried that there is.
 pub fn is_whole_sweep() -> bool {
-    std::env::var("LOCKTENDER_SWEEP").as_deref() == Ok("all")
+    std::env::var("LOCKTENDER_SWEEP").is_ok_and(|sweep| matches!(sweep.as_str(), "all" | "every"))
 }
 
 fn exhaust(scenario: Scenario) {
@@ -427,10 +434,9 @@ fn exhaust(scenario: Scenario) {
         faults = vec![fault];
     }
     let all = faults.len();
-    // Everything takes a quarter of an hour: `LOCKTENDER_SWEEP=all`. Otherwise every so many, from the first on.
-    if !is_whole_sweep() && all > 1 {
-        let step = if scenario.asks_a_proxy() { SAMPLE_OF_MANY } else { SAMPLE };
-        faults = faults.into_iter().step_by(step).collect();
+    // Everything takes half an hour: `LOCKTENDER_SWEEP=every`. Otherwise every so many, from the first on.
+    if all > 1 {
+        faults = faults.into_iter().step_by(scenario.step()).collect();
     }
     let began = std::time::Instant::now();
     let runs = faults.len();
