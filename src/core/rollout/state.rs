@@ -10,6 +10,7 @@ use crate::core::{
     ledger::{Cause, DecisionFile, Event, Quota, Record},
     names::{Digest, Revision, StageName},
     policy::Decision,
+    shared::Shared,
 };
 
 /// How a rollout ended.
@@ -51,7 +52,7 @@ pub struct Waiting {
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Its plan.
-    pub plan: Plan,
+    pub plan: Shared<Plan>,
     /// Its records, in order.
     pub records: Vec<Record>,
     /// What it is doing.
@@ -90,7 +91,8 @@ pub struct State {
 
 impl State {
     /// Folds records over their plan. Total: records that make no sense where they stand change nothing.
-    pub fn fold(plan: Plan, records: Vec<Record>) -> Self {
+    pub fn fold(plan: impl Into<Shared<Plan>>, records: Vec<Record>) -> Self {
+        let plan = plan.into();
         let since = records.first().map_or(Timestamp::UNIX_EPOCH, |record| record.time);
         let quotas = plan.stages.iter().map(|stage| stage.quota.clone()).collect();
         let totals = plan.totals.clone();
