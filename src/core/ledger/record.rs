@@ -130,6 +130,9 @@ pub struct Evidence {
     /// The objects that were changed, put back or removed, as `Kind/name`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+    /// The revision that was in place before, where its policy named a router that is not told any more (`Applied` at rest).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routed_by: Option<Revision>,
     /// The number of the rollout that takes this one's place (`Superseded`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<u32>,

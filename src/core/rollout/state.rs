@@ -75,6 +75,8 @@ pub struct State {
     pub applied: Option<(Revision, Digest)>,
     /// The revision that is stable since this rollout ended, where it is another than before.
     pub applied_at_rest: Option<(Revision, Digest)>,
+    /// The revisions that were in place while nothing ran, and whose routers are not told any more.
+    pub routed_by: Vec<Revision>,
     /// Every decision that was answered, accepted or not.
     pub answered: BTreeSet<DecisionFile>,
     /// What was in the directory when the rollout opened or a gate closed again: promotes among these count no more.
@@ -109,6 +111,7 @@ impl State {
             totals,
             applied: None,
             applied_at_rest: None,
+            routed_by: Vec::new(),
             answered: BTreeSet::new(),
             old_decisions: BTreeSet::new(),
             final_decisions: Vec::new(),
@@ -209,6 +212,7 @@ impl State {
             }
             Event::Applied => {
                 self.held = None;
+                self.routed_by.extend(record.evidence.routed_by.clone());
                 let put = record.evidence.revision.clone().zip(record.evidence.digest);
                 if self.is_over() {
                     self.applied_at_rest = put.or(self.applied_at_rest.take());
