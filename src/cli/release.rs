@@ -21,7 +21,8 @@ const LIMIT: u64 = 1 << 20;
 ///
 /// The controller then hands all pods of each workload back to it, and none restarts; from there on Kubernetes rolls out
 /// changes of it by itself. What is merged is still put in place. To leave Locktender altogether, release every
-/// application, wait until `locktender status` says stable, and stop the controller.
+/// application, wait until `locktender status` says stable, and stop the controller. Overrides stay in the file: without a
+/// policy they say nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  locktender release checkout -m 'it is staged elsewhere from here on'
 
