@@ -172,7 +172,9 @@ fn current(shown: &Shown, state: &State, stage: &StageReport, text: &mut String)
         let after = state
             .waiting
             .get(&stage.name)
-            .map(|waiting| format!(" after {} s", waiting.since.duration_since(state.since).as_secs().max(0)));
+            // What was ready before a step back says nothing of how long that took.
+            .filter(|waiting| waiting.since >= state.since)
+            .map(|waiting| format!(" after {} s", waiting.since.duration_since(state.since).as_secs()));
         let _ = write!(first, "    {new} new, {done} of {want} ready{}", after.unwrap_or_default());
     }
     for (at, dots) in lines.iter().enumerate() {
