@@ -35,7 +35,7 @@ use crate::{
 /// Larger files are no manifests.
 const LARGEST_FILE: u64 = 8 << 20;
 
-/// Checks a release repository: every problem with file, line and column, of all applications
+/// Checks a release repository: every problem with file, line and column
 ///
 /// Reads the working tree as it is, whatever git does not ignore, committed or not; of a bare repository its HEAD.
 /// With --repo it reads the watched branch of a remote.
