@@ -113,8 +113,13 @@ impl Sight {
 
     /// Says where one application is.
     pub(super) async fn show(&mut self, app: &AppName) -> Option<Shown> {
+        let mut decision = self.look.decide(app).await?;
+        // The cluster was looked at after Git: its anchor may name a record that was pushed in between.
+        let is_lost = |reason: &Reason| matches!(reason, Reason::HistoryRewritten { .. });
+        if decision.report.reasons.iter().any(is_lost) && self.look.fetch().await.is_ok() {
+            decision = self.look.decide(app).await?;
+        }
         let rollouts = self.look.rollouts(app).to_vec();
-        let decision = self.look.decide(app).await?;
         let mut decided = decision.report;
         if self.cluster_away.is_none() {
             decided.reasons.extend(self.look.refusals(&decision.actions).await);

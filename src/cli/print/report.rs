@@ -251,7 +251,7 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
     // Workloads that this rollout does not change are at the new version already.
     let staged = report.units.iter().filter(|(id, _)| stage.quota.contains_key(*id));
     let counted: Vec<&UnitReport> = staged.flat_map(|(_, units)| units.values()).collect();
-    if counted.is_empty() {
+    if counted.is_empty() || state.plan.from.is_none() {
         let _ = writeln!(text, "  {:<12} to {to}", "going back");
     } else {
         let total: u32 = counted.iter().map(|unit| unit.total).sum();

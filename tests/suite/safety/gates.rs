@@ -145,6 +145,20 @@ async fn status_names_decisions_for_a_rollout_that_there_is_not_until_they_are_g
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_abort_under_a_head_that_does_not_render_leaves_the_application_held_until_git_says_stable_again() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.commit("a typo, and away from it", &[(DEPLOYMENT, Some("kind: [")), (ABORT, Some(""))]);
+    let report = shop.until("held", |report| report.activity == Activity::Held).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 10)]));
+    let told: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+    let why = "held at stable: HEAD did not render, so Git was not repaired: revert it, fix it, or add retry.yaml";
+    assert!(told.iter().any(|reason| reason == why), "{told:?}");
+    assert!(told.iter().any(|reason| reason.starts_with("HEAD cannot be used: ")), "{told:?}");
+    shop.release("1.9");
+    shop.until("at rest", |report| report.activity == Activity::Stable && report.reasons.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_rollout_starts_no_stage() {
     let mut shop = Shop::at_beta(&policy(&[], &[])).await;
     shop.commit("wait", &[("rollouts/checkout/0002/pause.yaml", Some(""))]);
