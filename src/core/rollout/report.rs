@@ -183,9 +183,10 @@ pub enum Reason {
         /// What, and its words.
         why: String,
     },
-    /// A decision in the rollout's directory counts for nothing.
+    /// A decision counts for nothing.
     Useless {
-        /// Its path there: `confirm/batch1.yaml`.
+        /// Its path in the rollout's directory: `confirm/batch1.yaml`. Where it is in none that there is, its path in the
+        /// repository: `rollouts/checkout/0042/abort.yaml`.
         decision: String,
         /// Why not.
         why: String,

@@ -19,7 +19,7 @@ const COMMANDS: &[&str] = &[
     "retry",
     "abort",
     "revert",
-    "release",
+    "give-back",
     "completion",
 ];
 
@@ -100,6 +100,12 @@ fn help_is_enough_to_use_a_command() {
             ran.stdout
         );
         assert!(*command == "completion" || ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
+        let about = ran.stdout.split("Usage:").next().unwrap().trim();
+        assert!(
+            *command == "completion" || about.contains("\n\n"),
+            "no more than a line is said of it: {}",
+            ran.stdout
+        );
     }
     for command in ["log", "verify", "accept"] {
         let ran = shell.run(shell.home.path(), &["audit", command, "--help"]);
