@@ -9,6 +9,7 @@ mod decision;
 mod demo;
 mod diff;
 mod error;
+mod haproxy;
 mod history;
 mod lease;
 mod meta;
@@ -86,6 +87,8 @@ enum Command {
     /// Reads and checks the trail of records
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Writes the configuration of a HAProxy of your own, and lets it go on with that
+    Haproxy(haproxy::Args),
     /// Prints a completion script for a shell
     Completion(meta::CompletionArgs),
     /// Prints the manual page
@@ -147,6 +150,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Revert(args) => revert::run(args).await,
         Command::Release(args) => release::run(args).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Haproxy(args) => haproxy::run(args).await,
         Command::Schema(args) => schema::run(&args),
         Command::Completion(args) => meta::completion(&args),
         Command::Man => meta::man(),
