@@ -187,8 +187,12 @@ impl Loaded {
 
     /// Somebody merges another version, under this policy; returns its name.
     fn merge(&mut self, policy: &str) -> String {
+        self.merge_as("", policy)
+    }
+
+    fn merge_as(&mut self, what: &str, policy: &str) -> String {
         self.number += 1;
-        let tag = format!("{}.0", self.number);
+        let tag = format!("{}.0{what}", self.number);
         self.release.commit(&tag, |clone| {
             clone.write(DEPLOYMENT, &with_service(&tag));
             clone.write(POLICY_FILE, policy);
@@ -204,6 +208,30 @@ impl Loaded {
             self.turn().await;
         }
         tag
+    }
+
+    /// Somebody merges a version whose pods never get ready: it goes back by itself, and nobody has reached it.
+    async fn fail(&mut self, policy: &str) {
+        let soon = policy.replacen("  strategy:", "  progressDeadlineSeconds: 3\n  strategy:", 1);
+        let tag = self.merge_as("-never-ready", &soon);
+        self.load.reached.clear();
+        while !self.is_over(Event::Aborted) {
+            assert!(!self.is_over(Event::Completed), "{tag} is out");
+            self.turn().await;
+        }
+        self.turn().await;
+        assert!(!self.load.reached.contains(&tag), "{:?}", self.load.reached);
+    }
+
+    /// Aborts the rollout that is under way, and goes on asking until it is back.
+    async fn abort(&mut self) {
+        let path = format!("rollouts/checkout/{:04}/abort.yaml", self.number);
+        self.release.commit("abort", |clone| {
+            clone.write(&path, "");
+        });
+        while !self.is_over(Event::Aborted) {
+            self.turn().await;
+        }
     }
 
     #[allow(clippy::print_stdout)]
@@ -239,17 +267,12 @@ async fn switches(what: &str, door: Door) {
     }
     loaded.turn().await;
     assert_eq!(loaded.load.reached.split_off(released.len()), [&*last]);
-    let path = format!("rollouts/checkout/{:04}/abort.yaml", loaded.number);
-    loaded.release.commit("abort", |clone| {
-        clone.write(&path, "");
-    });
     loaded.load.reached = vec![last.clone()];
-    while !loaded.is_over(Event::Aborted) {
-        loaded.turn().await;
-    }
+    loaded.abort().await;
     loaded.turn().await;
     assert_eq!(loaded.load.reached, [last, released.pop().unwrap()]);
-    loaded.none_failed(&format!("{what}: {} switches, and one back", released.len()));
+    loaded.fail(&short).await;
+    loaded.none_failed(&format!("{what}: {} switches, one back, and one that failed", released.len()));
 }
 
 /// Grows canaries; only the two versions that a rollout is about are reached, and after it only the new one.
@@ -271,7 +294,21 @@ async fn canaries(what: &str, door: Door) {
         assert_eq!(loaded.load.reached, [&*tag], "once it is out, nothing else is reached");
         before = tag;
     }
-    loaded.none_failed(&format!("{what}: {count} canaries"));
+    // Half of the requests, and back.
+    let waits = policy.replacen("- setWeight: 50", "- setWeight: 50\n      - confirm: {}", 1);
+    let tag = loaded.merge(&waits);
+    loaded.load.reached.clear();
+    while !(loaded.is_over(Event::StageWaiting) && loaded.load.reached.contains(&tag)) {
+        loaded.turn().await;
+    }
+    loaded.abort().await;
+    loaded.load.reached.clear();
+    for _ in 0..20 {
+        loaded.load.turn(&loaded.release).await;
+    }
+    assert_eq!(loaded.load.reached, [&*before], "once it is back, nothing else is reached");
+    loaded.fail(&policy).await;
+    loaded.none_failed(&format!("{what}: {count} canaries, one back, and one that failed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
