@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod error;
 mod give_back;
+mod haproxy;
 mod history;
 mod lease;
 mod meta;
@@ -81,10 +82,12 @@ enum Command {
     Retry(decision::Args),
     Abort(decision::AbortArgs),
     Revert(revert::Args),
+    #[command(visible_alias = "release")]
     GiveBack(give_back::Args),
     /// Reads and checks the trail of records
     #[command(subcommand)]
     Audit(audit::Command),
+    Haproxy(haproxy::Args),
     Completion(meta::CompletionArgs),
     /// Prints the manual page
     #[command(hide = true)]
@@ -145,6 +148,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Revert(args) => revert::run(args).await,
         Command::GiveBack(args) => give_back::run(args).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Haproxy(args) => haproxy::run(args).await,
         Command::Schema(args) => schema::run(&args),
         Command::Completion(args) => meta::completion(&args),
         Command::Man => meta::man(),

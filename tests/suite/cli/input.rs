@@ -111,6 +111,8 @@ fn help_is_enough_to_use_a_command() {
         let ran = shell.run(shell.home.path(), &["audit", command, "--help"]);
         assert!(ran.stdout.contains("Example") && ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
     }
+    let help = |command: &str| shell.run(shell.home.path(), &[command, "--help"]).stdout;
+    assert_eq!(help("release"), help("give-back"), "it was called so first");
     assert!(shell.run(shell.home.path(), &["completion", "bash"]).stdout.contains("_locktender"));
     assert!(shell.run(shell.home.path(), &["man"]).stdout.contains(".TH locktender"));
     let schema = shell.run(shell.home.path(), &["schema", "application"]).stdout;

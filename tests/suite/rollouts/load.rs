@@ -4,6 +4,7 @@
 //! `LOCKTENDER_LOAD=all` goes through twenty switches and ten canaries; otherwise it is a sample.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -28,17 +29,16 @@ use crate::{
     },
 };
 
-/// A connection straight to a pod is kept for so many requests: less long than the old side stays.
-const KEPT: u32 = 3;
-
 /// A client that knows a Service by its EndpointSlices, as kube-proxy does, or a router by its address.
 #[derive(Default)]
 pub(super) struct Load {
     pub(super) asked: usize,
+    turns: usize,
     pub(super) failed: Vec<String>,
     /// The versions in the order in which new connections reached them.
     reached: Vec<String>,
-    kept: Option<(Connection, u32)>,
+    /// A connection to whoever was ever asked, for as long as it is kept there.
+    kept: BTreeMap<SocketAddr, Connection>,
     router: Option<SocketAddr>,
 }
 
@@ -58,14 +58,15 @@ impl Load {
         of_it.flat_map(|slice| one(slice)).collect()
     }
 
-    /// Asks once on a new connection, and once on one that is kept.
+    /// Asks once on a new connection, and once on each that is kept.
     pub(super) async fn turn(&mut self, release: &Release) {
-        self.asked += 2;
+        self.asked += 1;
+        self.turns += 1;
         let address = match self.router {
             Some(router) => router,
             None => match Self::endpoints(release).await.as_slice() {
                 [] => return self.failed.push("nobody is there".to_owned()),
-                endpoints => endpoints[self.asked / 2 % endpoints.len()],
+                endpoints => endpoints[self.turns % endpoints.len()],
             },
         };
         match ask(address, &[]).await {
@@ -74,25 +75,27 @@ impl Load {
             Ok(reply) => self.reached.push(reply.version()),
             Err(why) => self.failed.push(format!("{address}: {why}")),
         }
-        if let Err(why) = self.keep_on(address).await {
-            self.failed.push(format!("kept: {why}"));
-        }
+        self.keep_on(address).await;
     }
 
-    async fn keep_on(&mut self, address: SocketAddr) -> Result<(), String> {
-        let told = |error: std::io::Error| error.to_string();
-        let (mut connection, left) = match self.kept.take().filter(|(_, left)| *left > 0) {
-            Some(kept) => kept,
-            // A router's connections outlive the pods behind it.
-            None => {
-                (Connection::open(address).await.map_err(told)?, if self.router.is_some() { u32::MAX } else { KEPT })
+    /// Asks on every connection that is kept, and opens one to this address where there is none.
+    async fn keep_on(&mut self, address: SocketAddr) {
+        if let Entry::Vacant(place) = self.kept.entry(address) {
+            match Connection::open(address).await {
+                Ok(connection) => drop(place.insert(connection)),
+                Err(why) => self.failed.push(format!("{address}: to be kept: {why}")),
             }
-        };
-        let reply = connection.get("/", &[]).await.map_err(told)?;
-        if !reply.head.closes("") {
-            self.kept = Some((connection, left - 1));
         }
-        if reply.status == 200 { Ok(()) } else { Err(reply.head.first) }
+        for (address, mut connection) in std::mem::take(&mut self.kept) {
+            self.asked += 1;
+            match connection.get("/", &[]).await {
+                Ok(reply) if reply.status != 200 => self.failed.push(reply.head.first),
+                // Told that nothing follows, a client opens another.
+                Ok(reply) if reply.head.closes("") => {}
+                Ok(_) => drop(self.kept.insert(address, connection)),
+                Err(why) => self.failed.push(format!("{address}: kept: {why}")),
+            }
+        }
     }
 }
 
