@@ -3,6 +3,7 @@
 use super::{Shell, Transcript, checkout};
 
 const COMMANDS: &[&str] = &[
+    "demo",
     "run",
     "sandbox",
     "validate",
@@ -20,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "abort",
     "revert",
     "give-back",
+    "haproxy",
     "completion",
 ];
 
