@@ -121,14 +121,19 @@ impl Switch<'_> {
         let Heard { question, heard, state } = self.heard(asked);
         let one = sided.iter().find(|one| one.id == workload.id);
         let observed = Observed::read(self.view, self.app, &workload.key);
-        let (wanted, reached) = match one {
-            Some(one) => backend.two_sides(one, &observed, state),
-            None => (backend.members(observed.pods(), 1), true),
+        let (wanted, reached, held) = match one {
+            Some(one) => backend.two_sides(one, &observed, state, outcome),
+            None => (backend.members(observed.pods(), 1), true, None),
         };
         let wanted = Wanted { members: wanted };
         let answer = haproxy::answer(&wanted, heard);
         let is_out = !ends || state.is_some_and(|state| !wanted.leaves_some(state));
         let settled = reached && is_out && answer == Answer::Yes;
+        if let Some((one, held)) = one.zip(held)
+            && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes)
+        {
+            outcome.held.insert(one.id.to_owned(), held);
+        }
         if let Some(one) = one
             && let Some(traffic) = outcome.traffic.get_mut(one.id)
         {
@@ -231,9 +236,17 @@ impl Backend<'_> {
         in_service.filter_map(member).collect()
     }
 
-    /// Returns the servers of both sides, and whether the shares are those that are to be reached.
-    fn two_sides(&self, one: &Sided<'_>, observed: &Observed<'_>, state: Option<&State>) -> (Vec<Member>, bool) {
+    /// Returns the servers of both sides, whether the shares are those that are to be reached, and what goes beside stable while
+    /// requests return to it.
+    fn two_sides(
+        &self,
+        one: &Sided<'_>,
+        observed: &Observed<'_>,
+        state: Option<&State>,
+        outcome: &mut Services,
+    ) -> (Vec<Member>, bool, Option<Percent>) {
         let Switch { course, all_ready, .. } = self.switch;
+        let count = |members: &[Member]| u32::try_from(members.len()).unwrap_or(u32::MAX);
         let new_label = one.new_label();
         let stable = self.switch.stable_label(one);
         let is_back = self.switch.is_to_stable();
@@ -253,18 +266,28 @@ impl Backend<'_> {
             true => super::available(course, one, &new_label) >= one.least_stable,
             false => *all_ready && !course.still,
         };
-        // Less is taken back at once; more is given only to pods that are there for it.
-        let given = if may || wanted <= now { wanted } else { now };
+        let scales = self.switch.beside.scales_stable;
+        let given = match is_back {
+            true if scales => {
+                let (none, theirs) = (Percent::default(), now.rest());
+                self.switch.on_the_way_back(one, none, theirs, count(&old), outcome).rest()
+            }
+            false if scales && wanted < now => self.switch.on_the_way_back(one, wanted, now, count(&new), outcome),
+            // Less is taken back at once; more is given only to pods that are there for it.
+            _ if may || wanted <= now => wanted,
+            _ => now,
+        };
         let given = match (new.is_empty(), old.is_empty()) {
             // Whoever is there serves.
             (true, false) => Percent::default(),
             (false, true) => Percent::ALL,
             _ => given,
         };
-        let count = |members: &[Member]| u32::try_from(members.len()).unwrap_or(u32::MAX);
         let (for_new, for_old) = haproxy::weights(given, count(&new), count(&old));
+        let beside = if is_back { given.rest() } else { given };
+        let held = (scales && given != wanted && (is_back || wanted < given)).then_some(beside);
         let weighed = |members: Vec<Member>, weight| members.into_iter().map(move |member| Member { weight, ..member });
-        (weighed(new, for_new).chain(weighed(old, for_old)).collect(), given == wanted && !waits)
+        (weighed(new, for_new).chain(weighed(old, for_old)).collect(), given == wanted && !waits, held)
     }
 
     /// Tells HAProxy what is to be done next; returns whether there is anything. What was not done by the time that it was
