@@ -199,7 +199,7 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
         former::hold(course, &mut outcome);
         previews.extend(previews_of(app, view).map(Object::key));
     }
-    for (id, held) in &outcome.held {
+    for (id, held) in outcome.held.iter().filter(|_| clear) {
         if let Some(traffic) = outcome.traffic.get_mut(id) {
             traffic.held = Some(*held);
         }

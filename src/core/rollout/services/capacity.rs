@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::{Services, Sided, Switch, available, previews_of};
+use super::{Services, Sided, Switch, available, previews_of, services};
 use crate::core::{
+    manifest::Object,
     names::AppName,
     policy::{Percent, RolloutPolicy},
     rollout::{labels, report::Reason, steer::Course, view::View},
-    traffic::capacity,
+    traffic::{Answer, capacity},
 };
 
 /// Returns the share of the wanted total that stable keeps beside the new side: everything, unless the policy scales it down
@@ -28,7 +29,7 @@ pub(super) fn kept(
 }
 
 /// Returns whether there is a version that is neither stable nor new, or something still leads to one.
-fn has_between(app: &AppName, view: &View, one: &Sided<'_>) -> bool {
+pub(super) fn has_between(app: &AppName, view: &View, one: &Sided<'_>) -> bool {
     let (new, old) = (one.new_label(), one.old_label());
     let is_between = |version: &str| version != new && old.as_deref() != Some(version);
     let mut slices = one.observed.slices.iter().filter(|slice| slice.replicas > 0 || !slice.pods.is_empty());
@@ -41,6 +42,21 @@ impl Switch<'_> {
     /// Returns whether stable is kept in full at the last stage, too: it was scaled down, and takes everything first.
     pub(super) fn keeps_all(&self, one: &Sided<'_>) -> bool {
         self.beside.scales_stable && !self.is_to_stable() && has_between(self.app, self.view, one)
+    }
+
+    /// Returns whether everybody who calls a Service of both sides is known to reach stable.
+    pub(super) fn only_stable_is_called(&self, one: &Sided<'_>) -> bool {
+        let stable = self.stable_label(one);
+        let both = |service: &&Object| {
+            let is_old = services(self.course.old).any(|old| old.key() == service.key());
+            one.selects(service) && (is_old || self.is_to_stable())
+        };
+        let called = services(self.course.new).filter(both);
+        let mut called = called.filter(|service| self.beside.preview_service != Some(service.name()));
+        called.all(|service| {
+            let key = service.key();
+            self.current(&key).as_ref() == Some(&stable) && self.followed(&key, &stable) == Answer::Yes
+        })
     }
 
     /// Returns the new side's share of the requests on its way from `now` down to `wanted`: as pods of stable get ready.

@@ -131,6 +131,7 @@ impl Switch<'_> {
         let settled = reached && is_out && answer == Answer::Yes;
         if let Some((one, held)) = one.zip(held)
             && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes)
+            && self.only_stable_is_called(one)
         {
             outcome.held.insert(one.id.to_owned(), held);
         }
@@ -139,7 +140,8 @@ impl Switch<'_> {
         {
             // Whoever leaves service is waited for by itself: the others may go on leaving.
             traffic.settled &= reached && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes);
-            traffic.known &= state.is_some();
+            // Its weights change with the number of pods: one that leaves a side is not put back for that.
+            traffic.known &= state.is_some() && (traffic.settled || !self.beside.scales_stable);
         }
         outcome.proxied_by(&workload.id, used(state, &answer));
         outcome.pending |= !settled;
@@ -260,13 +262,17 @@ impl Backend<'_> {
         let others = if is_back || !enough { others } else { of(&stable) };
         let waits = !is_back && !enough && between;
         let old = self.members(others.into_iter(), 1);
-        let now = state.map_or_else(Percent::default, |state| share(state, &new));
+        let scales = self.switch.beside.scales_stable;
+        // Where pods of the new side go while it keeps a share, those on their way out have theirs still.
+        let counts = |pod: &&&Pod<'_>| scales || pod.labelled && pod.is_ready();
+        let ours = of(&new_label);
+        let names = ours.iter().filter(counts).map(|pod| format!("{OURS}{}", pod.object.name())).collect();
+        let now = state.map_or_else(Percent::default, |state| share(state, &names));
         let wanted = course.split.as_ref().map_or(Percent::ALL, |split| split.weight);
         let may = match is_back {
             true => super::available(course, one, &new_label) >= one.least_stable,
             false => *all_ready && !course.still,
         };
-        let scales = self.switch.beside.scales_stable;
         let given = match is_back {
             true if scales => {
                 let (none, theirs) = (Percent::default(), now.rest());
@@ -284,8 +290,13 @@ impl Backend<'_> {
             _ => given,
         };
         let (for_new, for_old) = haproxy::weights(given, count(&new), count(&old));
-        let beside = if is_back { given.rest() } else { given };
-        let held = (scales && given != wanted && (is_back || wanted < given)).then_some(beside);
+        let held = match (is_back, wanted < given) {
+            // All has returned from a version in between.
+            (false, _) if between && enough => Some(Percent::default()),
+            (true, _) if scales && given != wanted => Some(given.rest()),
+            (false, true) if scales => Some(given),
+            _ => None,
+        };
         let weighed = |members: Vec<Member>, weight| members.into_iter().map(move |member| Member { weight, ..member });
         (weighed(new, for_new).chain(weighed(old, for_old)).collect(), given == wanted && !waits, held)
     }
@@ -316,14 +327,13 @@ impl Backend<'_> {
 }
 
 /// Returns the share that these servers have of all requests.
-fn share(state: &State, members: &[Member]) -> Percent {
-    let names: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+fn share(state: &State, names: &BTreeSet<String>) -> Percent {
     let serving =
         state.servers.iter().filter(|server| server.name.starts_with(OURS) && !server.stopped && !server.drains);
     let (mut theirs, mut all) = (0_u64, 0_u64);
     for server in serving {
         all += u64::from(server.weight);
-        theirs += if names.contains(server.name.as_str()) { u64::from(server.weight) } else { 0 };
+        theirs += if names.contains(&server.name) { u64::from(server.weight) } else { 0 };
     }
     let rounded = (theirs * 100 + all / 2) / all.max(1);
     u8::try_from(rounded).ok().and_then(Percent::new).unwrap_or(Percent::ALL)

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{Services, Sided, Switch};
+use super::{Services, Sided, Switch, capacity};
 use crate::core::{
     cluster::{ObjectKey, PatchType},
     diff,
@@ -137,6 +137,14 @@ impl<'a> Routed<'a> {
         if answer == Answer::Yes {
             return true;
         }
+        if !self.switch.is_to_stable()
+            && capacity::has_between(self.switch.app, view, one)
+            && self.answer(None) == Answer::Yes
+            && self.switch.only_stable_is_called(one)
+        {
+            // All has returned from a version in between: its pods make room for the new ones.
+            outcome.held.insert(one.id.to_owned(), Percent::default());
+        }
         let is_less = match &wanted {
             None => true,
             Some(split) => {
@@ -205,7 +213,7 @@ impl<'a> Routed<'a> {
         } else if takes && serving == Some(self.switch.stable_label(one).as_str()) {
             // Before the Service itself is stable's again, what it is given would not come to stable.
             let split = Split { weight: share, ..wanted.cloned().unwrap_or_default() };
-            if self.answer(Some(&split)) == Answer::Yes {
+            if self.answer(Some(&split)) == Answer::Yes && self.switch.only_stable_is_called(one) {
                 outcome.held.insert(one.id.to_owned(), share);
             }
             self.put(Some(&split), outcome);

@@ -314,10 +314,10 @@ impl<'a, 'b> UnitStep<'a, 'b> {
 
     /// Returns whether pods of a slice may go: requests must go where they are to go, and the old side stays a while.
     fn may_go(&mut self, slice: &Slice<'_>) -> bool {
-        let Some(traffic) = self.task.traffic else { return true };
         if self.held(slice).is_some() {
             return true;
         }
+        let Some(traffic) = self.task.traffic else { return true };
         // While the old side serves, it only follows the wanted total.
         let serves = traffic.serving.as_deref() == Some(slice.digest);
         if !traffic.settled || traffic.delay.is_zero() || !self.is_old(slice) || serves {

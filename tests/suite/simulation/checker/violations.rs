@@ -1,5 +1,7 @@
 //! Proof that the checker can fail: each invariant, broken on purpose, is seen.
 
+use std::time::Duration;
+
 use locktender::core::{
     cluster::{PatchType, Write},
     ledger::{Draft, Event, Record, journal},
@@ -258,6 +260,7 @@ async fn at_sixty() -> Sim {
     sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&exhaustive::manifest("2.0")))]);
     confirm(&mut sim, 2, "weight-20").await;
     sim.until("checkout", "waiting at weight-60", |report| waits(report, "weight-60")).await;
+    sim.pass(Duration::from_secs(10)).await;
     sim.kill();
     sim.assert_invariants();
     sim
