@@ -315,5 +315,5 @@ pub fn journal(count: usize) -> (rollout::plan::Plan, Vec<Record>) {
         let previous = records.last().map_or(plan.hash, |record| record.id);
         records.push(Record::chain(draft, u32::try_from(seq).unwrap(), time, head, previous));
     }
-    (plan, records)
+    (rollout::plan::Plan::clone(&plan), records)
 }

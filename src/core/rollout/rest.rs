@@ -90,7 +90,11 @@ fn follow_head(
         }
         let before = sides::stable_at(input.rollouts).map(|at| at.revision);
         let changed = changed_by(input, target);
-        let draft = applied(target, before.as_ref()).with(|evidence| evidence.objects = changed);
+        let leaves = sides::router_at(stable).is_some_and(|router| sides::router_at(target) != Some(router));
+        let draft = applied(target, before.as_ref()).with(|evidence| {
+            evidence.objects = changed;
+            evidence.routed_by = before.clone().filter(|_| leaves);
+        });
         decision.records.push((last.plan.rollout.number, draft));
         return true;
     }
@@ -217,7 +221,7 @@ fn course<'a>(input: &'a Input<'_>, last: &'a State, stable: &'a Arc<Render>) ->
         old: None,
         policy: stable.policy.as_ref(),
         staged_by: None,
-        former: sides::former(input.rollouts, None, stable.policy.as_ref()),
+        former: sides::former(input.rollouts, input.renders, None, stable.policy.as_ref()),
         methods: None,
         quota: None,
         totals: &last.totals,

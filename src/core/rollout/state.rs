@@ -10,6 +10,7 @@ use crate::core::{
     ledger::{Cause, DecisionFile, Event, Quota, Record},
     names::{Digest, Revision, StageName},
     policy::Decision,
+    shared::Shared,
 };
 
 /// How a rollout ended.
@@ -51,7 +52,7 @@ pub struct Waiting {
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Its plan.
-    pub plan: Plan,
+    pub plan: Shared<Plan>,
     /// Its records, in order.
     pub records: Vec<Record>,
     /// What it is doing.
@@ -74,6 +75,8 @@ pub struct State {
     pub applied: Option<(Revision, Digest)>,
     /// The revision that is stable since this rollout ended, where it is another than before.
     pub applied_at_rest: Option<(Revision, Digest)>,
+    /// The revisions that were in place while nothing ran, and whose routers are not told any more.
+    pub routed_by: Vec<Revision>,
     /// Every decision that was answered, accepted or not.
     pub answered: BTreeSet<DecisionFile>,
     /// What was in the directory when the rollout opened or a gate closed again: promotes among these count no more.
@@ -90,7 +93,8 @@ pub struct State {
 
 impl State {
     /// Folds records over their plan. Total: records that make no sense where they stand change nothing.
-    pub fn fold(plan: Plan, records: Vec<Record>) -> Self {
+    pub fn fold(plan: impl Into<Shared<Plan>>, records: Vec<Record>) -> Self {
+        let plan = plan.into();
         let since = records.first().map_or(Timestamp::UNIX_EPOCH, |record| record.time);
         let quotas = plan.stages.iter().map(|stage| stage.quota.clone()).collect();
         let totals = plan.totals.clone();
@@ -107,6 +111,7 @@ impl State {
             totals,
             applied: None,
             applied_at_rest: None,
+            routed_by: Vec::new(),
             answered: BTreeSet::new(),
             old_decisions: BTreeSet::new(),
             final_decisions: Vec::new(),
@@ -207,6 +212,7 @@ impl State {
             }
             Event::Applied => {
                 self.held = None;
+                self.routed_by.extend(record.evidence.routed_by.clone());
                 let put = record.evidence.revision.clone().zip(record.evidence.digest);
                 if self.is_over() {
                     self.applied_at_rest = put.or(self.applied_at_rest.take());

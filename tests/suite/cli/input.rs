@@ -115,6 +115,17 @@ fn help_is_enough_to_use_a_command() {
 }
 
 #[test]
+fn schemas_are_printed_as_programs_ask_for_them() {
+    let shell = Shell::new();
+    let ran = |args: &[&str]| shell.run(shell.home.path(), args).stdout;
+    let json: serde_json::Value = serde_json::from_str(&ran(&["schema", "decision"])).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ran(&["schema", "decision", "-o", "json"])).unwrap(), json);
+    assert_eq!(serde_yaml::from_str::<serde_json::Value>(&ran(&["schema", "decision", "-o", "yaml"])).unwrap(), json);
+    let kinds: serde_json::Value = serde_json::from_str(&ran(&["schema", "-o", "json"])).unwrap();
+    assert_eq!((&kinds[0]["kind"], &kinds[1]["kind"]), (&"application".into(), &"decision".into()));
+}
+
+#[test]
 fn the_examples_are_fine_kustomize_directories_as_well() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for name in ["configuration", "kustomize", "small", "two-data-centers"] {

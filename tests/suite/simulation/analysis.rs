@@ -81,7 +81,7 @@ async fn recorded(sim: &Sim, event: Event, stage: &str, times: usize) {
 
 fn runs(sim: &Sim) -> Vec<(Record, Run)> {
     let records = sim.records("checkout", 2).into_iter();
-    records.filter_map(|record| Some((record.clone(), record.evidence.analysis?))).collect()
+    records.filter_map(|record| Some((record.clone(), record.evidence.analysis.clone()?))).collect()
 }
 
 fn verdicts(run: &Run) -> Vec<Verdict> {

@@ -196,14 +196,17 @@ const CONFIRM_FIRST: &str = "rollouts/checkout/0002/confirm/weight-20.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
 impl Scenario {
-    /// One of so many faults is tried. A proxy is asked all the time: there are more of them, and each run takes longer.
+    /// One of so many faults is tried. A proxy is asked all the time: there are more of them, and each run takes longer. Where
+    /// stable is scaled down there are as many as of a canary by a gateway, which goes the same way.
     fn step(self) -> usize {
         let asks_a_proxy = matches!(self, Self::Proxied | Self::ProxiedSwitch);
-        match (std::env::var("LOCKTENDER_SWEEP").as_deref(), asks_a_proxy) {
-            (Ok("every"), _) | (Ok("all"), false) => 1,
-            (Ok("all"), true) => 3,
-            (_, false) => SAMPLE,
-            (_, true) => SAMPLE_OF_MANY,
+        let is_like_another = matches!(self, Self::ScaledAbort | Self::ScaledBack);
+        match std::env::var("LOCKTENDER_SWEEP").as_deref() {
+            Ok("every") => 1,
+            Ok("all") if asks_a_proxy || is_like_another => 3,
+            Ok("all") => 1,
+            _ if asks_a_proxy || is_like_another => SAMPLE_OF_MANY,
+            _ => SAMPLE,
         }
     }
 
