@@ -90,8 +90,8 @@
 //!
 //! 1. No stage starts before every gate before it is open in the pushed ledger.
 //! 2. No action of ours takes pods of the new version above the frontier's quota, in any unit.
-//! 3. No action of ours takes pods in service below replicas − `maxUnavailable`, or points traffic at a variant that is
-//!    not ready.
+//! 3. No action of ours takes pods in service below replicas − `maxUnavailable`, or, where stable is scaled down beside a
+//!    canary, those of a side below what its share of the requests needs; or points traffic at a variant that is not ready.
 //! 4. From every state an abort reaches stable, also with Git away.
 //! 5. A restart at any point gives the same final state; no record is lost, doubled or out of order.
 //! 6. Every change in the cluster is explained by a record: before it going forward, at the latest when Git is back

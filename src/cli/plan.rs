@@ -377,6 +377,10 @@ fn methods(plan: &Plan, stable: Option<&Render>, target: Option<&Render>) -> BTr
                     (obstacle, _) if maker != Maker::Slices => {
                         format!("{}: {}", made_anew(maker), obstacle.as_deref().unwrap_or("the policy says so"))
                     }
+                    _ if strategy.and_then(Strategy::beside).is_some_and(|beside| beside.scales_stable) => {
+                        "new pods come beside the old ones, which go as requests leave them, and come back before they do"
+                            .to_owned()
+                    }
                     _ if matches!(strategy, Some(Strategy::Canary(_))) => {
                         "new pods come beside the old ones, which go once as many are ready".to_owned()
                     }

@@ -14,6 +14,7 @@ use crate::core::{
         plan::{Gate, Plan},
         versions,
     },
+    traffic::capacity,
 };
 
 /// Shows what merging would do.
@@ -82,6 +83,13 @@ fn stages(plan: &Plan) -> String {
     }
     head.extend(units.iter().map(ToString::to_string));
     head.push("new pods".to_owned());
+    let scales =
+        plan.policy.as_ref().and_then(|policy| policy.spec.strategy.beside()).is_some_and(|it| it.scales_stable);
+    // A first install has no other side.
+    let scales = scales && plan.from.is_some();
+    if scales {
+        head.push("stable".to_owned());
+    }
     let split = plan.policy.as_ref().is_some_and(|policy| policy.spec.strategy.beside().is_some());
     if split {
         head.push("traffic".to_owned());
@@ -105,7 +113,7 @@ fn stages(plan: &Plan) -> String {
             let mut row = vec![name];
             row.extend(std::iter::repeat_n(
                 "-".to_owned(),
-                units.len() + usize::from(several) + usize::from(split) + 1,
+                units.len() + usize::from(several) + usize::from(split) + usize::from(scales) + 1,
             ));
             row.push(then.to_owned());
             rows.push(row);
@@ -122,6 +130,11 @@ fn stages(plan: &Plan) -> String {
             let count = |counts: &BTreeMap<Unit, u32>, unit: &Unit| counts.get(unit).copied().unwrap_or(0);
             row.extend(units.iter().map(|unit| format!("{}/{}", count(quota, unit), count(totals, unit))));
             row.push(format!("{}/{}", quota.values().sum::<u32>(), totals.values().sum::<u32>()));
+            if scales {
+                let total: u32 = totals.values().sum();
+                let weight = stage.weight.unwrap_or_default();
+                row.push(format!("{}/{total}", capacity::stable_pods(weight, total)));
+            }
             if split {
                 row.push(stage.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string()));
             }

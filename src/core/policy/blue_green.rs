@@ -47,4 +47,6 @@ pub struct Beside<'a> {
     pub health_check: Option<&'a HealthCheck>,
     /// How long the old side stays once it gets no requests any more.
     pub scale_down_delay: Duration,
+    /// Whether the old side keeps only as many pods as its share of the requests needs.
+    pub scales_stable: bool,
 }

@@ -23,6 +23,9 @@ pub struct Canary {
     /// With a router: how long the old side stays once it gets no requests any more.
     #[serde(default, with = "seconds", skip_serializing_if = "Duration::is_zero")]
     pub scale_down_delay: Duration,
+    /// With a router: whether the old side keeps only as many pods as its share of the requests needs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dynamic_stable_scale: bool,
 }
 
 /// One step of a canary.

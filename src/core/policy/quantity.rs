@@ -27,6 +27,11 @@ impl Percent {
         self.0
     }
 
+    /// Returns what is left of everything.
+    pub const fn rest(self) -> Self {
+        Self(100 - self.0)
+    }
+
     /// Returns the percentage of `total`, rounded down.
     pub fn down(self, total: u32) -> u32 {
         scaled(u64::from(total) * u64::from(self.0) / 100)

@@ -31,6 +31,7 @@ pub(super) const CANARY: &[&str] = &[
     "graceful",
     "traffic",
     "scaleDownDelaySeconds",
+    "dynamicStableScale",
 ];
 /// The kinds of steps.
 pub(super) const STEP: &[&str] = &[
@@ -54,12 +55,12 @@ const AS_WEIGHT: &str = "asWeight";
 pub(super) fn canary(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics) -> Option<Canary> {
     let fields = reader.fields(node, CANARY)?;
     let traffic = fields.get("traffic").map(|node| read_traffic::traffic(reader, node));
-    let only_with = [("scaleDownDelaySeconds", false), ("maxSurge", true)];
+    let only_with = [("scaleDownDelaySeconds", false), ("dynamicStableScale", false), ("maxSurge", true)];
     for (name, without) in only_with.into_iter().filter(|(_, without)| *without == traffic.is_some()) {
         if let Some(entry) = fields.entry(name) {
             let why = match without {
-                true => "with `traffic` the old pods stay in full beside the new ones: `maxSurge` says nothing",
-                false => "without `traffic` old pods go as new ones come: `scaleDownDelaySeconds` says nothing",
+                true => "with `traffic` the old pods stay beside the new ones: `maxSurge` says nothing".to_owned(),
+                false => format!("without `traffic` old pods go as new ones come: `{name}` says nothing"),
             };
             reader.problem(entry.key_span, why);
         }
@@ -72,6 +73,7 @@ pub(super) fn canary(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics
     let pods = pods(reader, &fields, traffic.is_some());
     let delay = fields.get("scaleDownDelaySeconds");
     let scale_down_delay = seconds(reader, delay, 0..=DAY, if traffic.is_some() { DELAY } else { 0 });
+    let dynamic_stable_scale = fields.get("dynamicStableScale").and_then(|node| reader.boolean(node)).unwrap_or(false);
     let (mut start, mut steps) = match fields.get("steps") {
         Some(node) => {
             for name in ["stepWeight", "maxWeight", "interval", "metrics", "threshold"] {
@@ -79,7 +81,7 @@ pub(super) fn canary(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics
                     reader.problem(entry.key_span, format!("`{name}` and `steps` say the same: write one of them"));
                 }
             }
-            listed(reader, node, traffic.as_ref(), metrics)?
+            listed(reader, node, traffic.as_ref(), metrics, dynamic_stable_scale)?
         }
         None => (StepGates::default(), even(reader, &fields, traffic.is_some(), metrics)?),
     };
@@ -99,7 +101,7 @@ pub(super) fn canary(reader: &mut Reader<'_>, node: &Node, metrics: &mut Metrics
     if last == 0 {
         start.confirm |= promotion;
     }
-    Some(Canary { pods, start, steps, traffic, scale_down_delay })
+    Some(Canary { pods, start, steps, traffic, scale_down_delay, dynamic_stable_scale })
 }
 
 fn pods(reader: &mut Reader<'_>, fields: &Fields<'_>, beside: bool) -> PodPolicy {
@@ -130,6 +132,7 @@ fn listed(
     node: &Node,
     router: Option<&Router>,
     metrics: &mut Metrics,
+    scales_stable: bool,
 ) -> Option<(StepGates, Vec<Step>)> {
     let items = reader.list(node)?;
     if items.is_empty() || items.len() > MOST_STEPS {
@@ -137,7 +140,7 @@ fn listed(
     }
     let mut start = StepGates::default();
     let mut steps: Vec<Step> = Vec::new();
-    let mut shares = Shares { router, replicas: None, split: Split::default() };
+    let mut shares = Shares { router, replicas: None, split: Split::default(), scales_stable };
     let mut in_background: Vec<String> = Vec::new();
     for item in items {
         let Some(fields) = reader.fields(item, STEP) else { continue };
@@ -189,6 +192,8 @@ struct Shares<'a> {
     /// With a router: how many pods there are whatever the weight; `None` is as the weight.
     replicas: Option<IntOrPercent>,
     split: Split,
+    /// Whether stable has only as many pods as its share of the requests needs.
+    scales_stable: bool,
 }
 
 impl Shares<'_> {
@@ -217,6 +222,12 @@ impl Shares<'_> {
                 return;
             }
             (name, Some(router)) => read_traffic::step(reader, router, name, node, &mut self.split),
+        }
+        if self.scales_stable && self.replicas.is_some() && !matches!(self.split.weight.get(), 0 | 100) {
+            let why = "with `dynamicStableScale` both sides have as many pods as their share needs";
+            reader.problem(node.span, why).label = Some("write `setCanaryReplicas: asWeight` before".to_owned());
+            // Once is enough.
+            self.replicas = None;
         }
         let size = match (self.router, self.replicas) {
             (Some(_), _) if self.split.weight == Percent::ALL => Size::ALL,

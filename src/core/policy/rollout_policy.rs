@@ -185,6 +185,7 @@ impl Strategy {
                 suffix: "canary",
                 router: Some(router),
                 scale_down_delay: canary.scale_down_delay,
+                scales_stable: canary.dynamic_stable_scale,
             }),
             Self::BlueGreen(blue_green) => Some(Beside {
                 preview_service: blue_green.preview_service.as_deref(),
@@ -192,6 +193,7 @@ impl Strategy {
                 suffix: "preview",
                 router: blue_green.traffic.as_ref(),
                 scale_down_delay: blue_green.scale_down_delay,
+                scales_stable: false,
             }),
         }
     }

@@ -208,6 +208,10 @@ fn canary() -> Value {
                 "scaleDownDelaySeconds",
                 described("With a router: the old side stays so long without requests.", delay()),
             ),
+            (
+                "dynamicStableScale",
+                described("With a router: the old side has only as many pods as its share needs.", yes_no()),
+            ),
             ("maxSurge", described("Without a router: pods beside the wanted ones, rounded up.", int_or_percent(0))),
             ("maxUnavailable", described("Of each workload, rounded down.", int_or_percent(0))),
             ("minReadySeconds", integer(0, 86_400)),

@@ -223,6 +223,7 @@ pub(super) fn open(
         (_, Some(predecessor)) => (Some(&predecessor.stable), Some(predecessor.app.clone())),
         (stable, None) => (stable, sides::inherited(input.rollouts).map(|inherited| inherited.app.clone())),
     };
+    keeps_stable_scaled(input, target.map(Arc::as_ref))?;
     let number = input.rollouts.last().map_or(1, |state| state.plan.rollout.number + 1);
     let policy = match target {
         Some(target) => target.policy.as_ref(),
@@ -278,6 +279,27 @@ pub(super) fn open(
     let first = &plan.stages[0].name;
     let started = Draft::new(Event::StageStarted, Some(first), format!("{first} is the first stage"));
     Ok((plan, vec![opened, started]))
+}
+
+/// Lets a newer revision take over a rollout that scaled stable down only by a policy that raises it again before it gets its
+/// requests back. One that removes the application needs none.
+///
+/// # Errors
+///
+/// Its policy does not.
+fn keeps_stable_scaled(input: &Input<'_>, target: Option<&Render>) -> Result<(), PlanError> {
+    let before = input.rollouts.last().filter(|state| !state.is_over() && state.plan.from.is_some());
+    let before = before.and_then(|state| state.plan.policy.as_ref());
+    let (Some(before), Some(target)) = (before, target) else { return Ok(()) };
+    let scales = |policy: &RolloutPolicy| policy.strategy.beside().is_some_and(|beside| beside.scales_stable);
+    let by = target.policy.as_ref().filter(|policy| scales(policy));
+    if !scales(&before.spec) || by.and_then(sides::router_of) == sides::router_of(&before.spec) {
+        return Ok(());
+    }
+    Err(PlanError::Refused(
+        "stable is scaled down, and this policy has no dynamicStableScale by the same router: abort the rollout first"
+            .to_owned(),
+    ))
 }
 
 /// Returns the workloads that run already, though nothing of them was ever released here.

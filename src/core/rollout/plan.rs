@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     quota::{self, Counts, ShareError},
     render::{Maker, Render, Workload},
-    services, stages,
+    services, sides, stages,
 };
 use crate::core::{
     analysis::Metric,
@@ -406,6 +406,9 @@ fn stage_pods(plan: &mut Plan, request: &PlanRequest<'_>, policy: &RolloutPolicy
         if has_sides || beside.router.is_some() {
             refuse_what_cannot_switch(request, policy)?;
         }
+        if has_sides && beside.scales_stable {
+            refuse_to_scale_stable(request, policy)?;
+        }
         if !has_sides {
             // There is no other side: nothing is looked at before it serves, and nothing switches.
             staged.values_mut().for_each(|stages| drop(stages.drain(..stages.len() - 1)));
@@ -471,6 +474,23 @@ fn refuse_what_cannot_switch(request: &PlanRequest<'_>, policy: &RolloutPolicy) 
         Some(why) => Err(PlanError::Refused(why)),
         None => Ok(()),
     }
+}
+
+/// Refuses to scale down a stable version that somebody else than this policy's router sends to, or will again: going back is
+/// by the policy that stable was released by where that has units, or where it has none.
+fn refuse_to_scale_stable(request: &PlanRequest<'_>, policy: &RolloutPolicy) -> Result<(), PlanError> {
+    let by = request.stable.and_then(|stable| stable.policy.as_ref());
+    let why = match by {
+        None => "was not staged",
+        Some(by) if by.strategy.pods().topology.is_some() => "was released in units",
+        Some(by) if sides::router_of(by).is_some_and(|router| Some(router) != sides::router_of(policy)) => {
+            "was released by another router"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(PlanError::Refused(format!(
+        "dynamicStableScale cannot be used yet: what is stable {why}; release once by this policy without it"
+    )))
 }
 
 /// Names the version that a plan starts from.

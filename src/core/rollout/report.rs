@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::turn::Full;
-use crate::core::names::{AppName, Digest, RolloutId, StageName, Unit};
+use crate::core::{
+    names::{AppName, Digest, RolloutId, StageName, Unit},
+    policy::Percent,
+};
 
 /// Why nothing, or not more, is done now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,6 +96,17 @@ pub enum Reason {
         workload: String,
         /// Until when.
         until: Timestamp,
+    },
+    /// Stable was scaled down, and gets requests back only as its pods get ready.
+    StableReturns {
+        /// `Deployment/checkout`.
+        workload: String,
+        /// How many pods it needs for what it is to get.
+        want: u32,
+        /// How many are ready for long enough.
+        have: u32,
+        /// The share that the new version keeps until then.
+        keeps: Percent,
     },
     /// As many pods as may be are out of service.
     MaxUnavailable {
@@ -238,6 +252,12 @@ impl fmt::Display for Reason {
             }
             Self::OldStays { workload, until } => {
                 write!(f, "{workload}: the old pods stay until {}, should it be gone back to them", clock(*until))
+            }
+            Self::StableReturns { workload, want, have, keeps } => {
+                write!(
+                    f,
+                    "{workload}: stable has {have} of {want} ready, and the new version keeps {keeps} of the requests"
+                )
             }
             Self::MaxUnavailable { workload, available, floor } => {
                 write!(f, "{workload}: {available} available, and {floor} must stay")

@@ -5,6 +5,7 @@
 //! version that it is narrowed to as a label: slices that carry it were made from the narrowed selector.
 
 mod beside;
+mod capacity;
 mod fit;
 mod former;
 mod leaving;
@@ -13,7 +14,7 @@ mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::beside::previews_of;
@@ -58,6 +59,10 @@ pub(super) struct Services {
     pub managed: BTreeSet<ObjectKey>,
     /// What proxies are told now.
     pub tells: Vec<Telling>,
+    /// By workload: the share of the requests that verifiably goes beside stable while they return to it.
+    held: BTreeMap<String, Percent>,
+    /// When something is due without an event.
+    pub wake: Option<Timestamp>,
 }
 
 impl Services {
@@ -77,6 +82,12 @@ struct Sided<'a> {
     new: &'a Workload,
     old: Option<&'a Workload>,
     observed: Observed<'a>,
+    /// How many pods are wanted.
+    total: u32,
+    /// How many of them may be missing.
+    may_miss: u32,
+    /// The share of them that stable keeps beside the new side.
+    kept: Percent,
     /// How many pods of the side that is gone to must be available before it gets everything.
     least_new: u32,
     /// How many of stable's.
@@ -143,6 +154,11 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
         former::hold(course, &mut outcome);
         previews.extend(previews_of(app, view).map(Object::key));
     }
+    for (id, held) in outcome.held.iter().filter(|_| clear) {
+        if let Some(traffic) = outcome.traffic.get_mut(id) {
+            traffic.held = Some(*held);
+        }
+    }
     for preview in previews_of(app, view) {
         if previews.contains(&preview.key()) {
             continue;
@@ -181,8 +197,13 @@ fn sided<'a>(course: &Course<'a>, policy: &RolloutPolicy, app: &AppName, view: &
         }
         let total: u32 = totals(new, policy, course.totals, view)?.values().sum();
         let quota = course.quota.map(|quota| quota.get(id).map_or(0, |counts| counts.values().sum()));
-        let least_stable = total.saturating_sub(policy.strategy.pods().may_miss(total));
-        Some(Sided { id, new, old, observed, least_new: quota.unwrap_or(least_stable), least_stable })
+        let may_miss = policy.strategy.pods().may_miss(total);
+        let mut one =
+            Sided { id, new, old, observed, total, may_miss, kept: Percent::ALL, least_new: 0, least_stable: 0 };
+        one.kept = capacity::kept(course, policy, app, view, &one);
+        one.least_stable = one.kept.up(total).saturating_sub(may_miss);
+        one.least_new = quota.unwrap_or(one.least_stable);
+        Some(one)
     };
     render.workloads.iter().filter_map(one).collect()
 }
@@ -275,7 +296,8 @@ impl Switch<'_> {
             narrowed: true,
             settled: true,
             known: true,
-            keeps_old: !self.course.last,
+            stays: (!self.course.last || self.keeps_all(one)).then_some(one.kept),
+            held: None,
             delay: if self.is_to_stable() { SignedDuration::ZERO } else { signed(self.beside.scale_down_delay) },
         };
         if switched().next().is_none() {
@@ -321,7 +343,7 @@ impl Switch<'_> {
         };
         let keys = made.iter().map(Object::key).collect();
         for preview in made {
-            if self.may_change_sides(&preview, outcome) {
+            if self.may_change_sides(one, &preview, outcome) {
                 self.put_preview(preview, outcome);
             }
         }

@@ -113,6 +113,7 @@ impl Steered {
         self.reasons.append(&mut services.reasons);
         self.questions.append(&mut services.questions);
         self.tells.append(&mut services.tells);
+        self.wake = [self.wake, services.wake].into_iter().flatten().min();
         self.done &= !services.pending;
     }
 }

@@ -4,6 +4,7 @@
 //! Service alone, or one of those that [`Route`] is written for. Every answer about a router is an [`Answer`]: what
 //! cannot be known is never taken for a yes.
 
+pub mod capacity;
 pub mod gateway_api;
 pub mod haproxy;
 pub mod istio;

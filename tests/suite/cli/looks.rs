@@ -36,6 +36,48 @@ async fn a_plan_is_told_before_the_merge_and_has_the_controllers_hash() {
     seen.matches();
 }
 
+/// What stable keeps at each stage where the policy scales it down.
+const SCALED: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  strategy:
+    canary:
+      traffic: {gatewayApi: {httpRoute: checkout}}
+      dynamicStableScale: true
+      steps: [{setWeight: 20}, {confirm: {}}, {setWeight: 60}, {confirm: {}}]
+";
+const CALLED: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: checkout}
+spec: {selector: {app: checkout}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: checkout}
+spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: checkout, port: 80}]}]}
+";
+
+#[tokio::test]
+async fn a_plan_tells_the_pods_of_both_sides_where_stable_is_scaled_down() {
+    let (remote, ada) = checkout();
+    let (shell, mut seen) = (Shell::new(), Transcript::new("plan-scaled"));
+    let here = ada.path();
+    ada.write("policies/two-data-centers.yaml", SCALED);
+    ada.write("apps/checkout/called.yaml", CALLED);
+    ada.commit("by a router");
+    ada.push();
+    seen.note("a first install").see(&shell, here, &["plan", "checkout"]);
+    let mut keeper = Keeper::new(&remote).await;
+    keeper.open().await.completes().await;
+    ada.pull();
+    ada.write("apps/checkout/deployment.yaml", &deployment("2.0"));
+    seen.note("the image is another").see(&shell, here, &["plan"]);
+    seen.matches();
+}
+
 #[tokio::test]
 async fn status_and_history_need_neither_controller_nor_cluster() {
     let (remote, ada) = checkout();

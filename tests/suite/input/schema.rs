@@ -156,6 +156,7 @@ const BEYOND: &[&str] = &[
     "placement/input/apps/over/app.yaml",
     "traffic/input/policies/cannot.yaml",
     "traffic/input/policies/nginx.yaml",
+    "traffic/input/policies/scaled.yaml",
     "traffic/input/policies/without.yaml",
     "units/input/apps/cart/app.yaml",
     "units/input/apps/checkout/app.yaml",

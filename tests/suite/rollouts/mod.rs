@@ -20,6 +20,7 @@ mod real;
 mod restarts;
 mod routed;
 mod routers;
+mod scaled;
 mod stateful_set;
 mod traces;
 

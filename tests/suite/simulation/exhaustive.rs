@@ -49,6 +49,10 @@ pub enum Scenario {
     Routed,
     /// The same, aborted half-way.
     RoutedAbort,
+    /// The same with stable scaled down as requests leave it, aborted half-way.
+    ScaledAbort,
+    /// The confirm of the first step is taken back.
+    ScaledBack,
     /// A canary by HAProxy.
     Proxied,
     /// A switch by HAProxy, confirmed and completed.
@@ -169,6 +173,12 @@ spec:
   rules: [{backendRefs: [{name: checkout, port: 80}]}]
 ";
 
+/// The same where stable has only as many pods as its share of the requests needs.
+fn scaled() -> String {
+    let confirmed = ROUTED.replace("- pause: {duration: 1m}", "- confirm: {}");
+    confirmed.replace("scaleDownDelaySeconds: 10", "scaleDownDelaySeconds: 10\n      dynamicStableScale: true")
+}
+
 /// Where a pod template's spec begins.
 const TEMPLATE: &str = "    spec:\n";
 const GATES: &str = "      readinessGates: [{conditionType: locktender.dev/in-service}]\n";
@@ -182,17 +192,21 @@ fn service_of_others() -> Value {
 }
 
 const CONFIRM_PREVIEW: &str = "rollouts/checkout/0002/confirm/preview.yaml";
+const CONFIRM_FIRST: &str = "rollouts/checkout/0002/confirm/weight-20.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
 impl Scenario {
-    /// One of so many faults is tried. A proxy is asked all the time: there are more of them, and each run takes longer.
+    /// One of so many faults is tried. A proxy is asked all the time: there are more of them, and each run takes longer. Where
+    /// stable is scaled down there are as many as of a canary by a gateway, which goes the same way.
     fn step(self) -> usize {
         let asks_a_proxy = matches!(self, Self::Proxied | Self::ProxiedSwitch);
-        match (std::env::var("LOCKTENDER_SWEEP").as_deref(), asks_a_proxy) {
-            (Ok("every"), _) | (Ok("all"), false) => 1,
-            (Ok("all"), true) => 3,
-            (_, false) => SAMPLE,
-            (_, true) => SAMPLE_OF_MANY,
+        let is_like_another = matches!(self, Self::ScaledAbort | Self::ScaledBack);
+        match std::env::var("LOCKTENDER_SWEEP").as_deref() {
+            Ok("every") => 1,
+            Ok("all") if asks_a_proxy || is_like_another => 3,
+            Ok("all") => 1,
+            _ if asks_a_proxy || is_like_another => SAMPLE_OF_MANY,
+            _ => SAMPLE,
         }
     }
 
@@ -208,6 +222,8 @@ impl Scenario {
             Self::SwitchBack => "switch-back",
             Self::Routed => "routed",
             Self::RoutedAbort => "routed-abort",
+            Self::ScaledAbort => "scaled-abort",
+            Self::ScaledBack => "scaled-back",
             Self::Proxied => "proxied",
             Self::ProxiedSwitch => "proxied-switch",
             Self::TakeOver(Whom::Deployment) => "take-over",
@@ -239,6 +255,7 @@ impl Scenario {
             Self::Canary => CANARY.to_owned(),
             Self::BlueGreen | Self::SwitchBack => BLUE_GREEN.to_owned(),
             Self::Routed | Self::RoutedAbort => ROUTED.to_owned(),
+            Self::ScaledAbort | Self::ScaledBack => scaled(),
             Self::Proxied => ROUTED.replace(BY_GATEWAY, BY_HAPROXY),
             Self::ProxiedSwitch => {
                 BLUE_GREEN.replace("    blueGreen:\n", &format!("    blueGreen:\n      {BY_HAPROXY}\n"))
@@ -255,7 +272,7 @@ impl Scenario {
             ("apps/checkout/app.yaml", app),
             (super::rollouts::DEPLOYMENT, &manifest),
         ];
-        if matches!(self, Self::Routed | Self::RoutedAbort) {
+        if matches!(self, Self::Routed | Self::RoutedAbort | Self::ScaledAbort | Self::ScaledBack) {
             files.push(("apps/checkout/route.yaml", ROUTE));
         }
         let sim = Sim::new(&files);
@@ -286,6 +303,19 @@ impl Scenario {
                 sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
                 sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
                 sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
+            }
+            Self::ScaledAbort => {
+                confirm(sim, 2, "weight-20").await?;
+                sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
+                sim.git.commit("abort", &[("rollouts/checkout/0002/abort.yaml", Some(""))]);
+                sim.recorded("checkout", 2, Event::Aborted, "", 1).await?;
+            }
+            Self::ScaledBack => {
+                confirm(sim, 2, "weight-20").await?;
+                sim.recorded("checkout", 2, Event::StageWaiting, "weight-60", 1).await?;
+                sim.git.commit("Revert \"confirm weight-20\"", &[(CONFIRM_FIRST, None)]);
+                sim.recorded("checkout", 2, Event::StageReverted, "weight-20", 1).await?;
+                sim.pass(Duration::from_secs(30)).await;
             }
             Self::Release
             | Self::Recreate
@@ -341,7 +371,9 @@ impl Scenario {
         let (asking, last): (&[&str], &str) = match self {
             Self::BlueGreen | Self::SwitchBack | Self::ProxiedSwitch if number == 1 => (&[], "full"),
             Self::BlueGreen | Self::SwitchBack | Self::ProxiedSwitch => (&["preview"], "finish"),
-            Self::Routed | Self::RoutedAbort | Self::Proxied if number == 1 => (&[], "weight-100"),
+            Self::Routed | Self::RoutedAbort | Self::ScaledAbort | Self::ScaledBack | Self::Proxied if number == 1 => {
+                (&[], "weight-100")
+            }
             Self::Canary | Self::Routed | Self::RoutedAbort | Self::Proxied => (&["weight-60"], "weight-100"),
             // Nobody but its controller says when the first come.
             Self::Nodes | Self::GiveBack(Whom::DaemonSet) if number == 1 => (&[], "beta"),
@@ -540,6 +572,11 @@ fn everything_goes_wrong_once_in_a_canary_by_a_gateway() {
 #[test]
 fn everything_goes_wrong_once_in_a_canary_by_a_gateway_that_is_aborted() {
     exhaust(Scenario::RoutedAbort);
+}
+
+#[test]
+fn everything_goes_wrong_once_in_a_canary_that_scales_stable_down_and_is_aborted() {
+    exhaust(Scenario::ScaledAbort);
 }
 
 #[test]

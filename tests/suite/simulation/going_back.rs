@@ -188,6 +188,7 @@ async fn aborted_at(scenario: Scenario, write: usize, how: How) -> (Went, usize)
         Scenario::TakeOver(_) | Scenario::GiveBack(_) => &[],
         Scenario::BlueGreen => &["preview"],
         Scenario::Routed | Scenario::Proxied => &["weight-60"],
+        Scenario::ScaledBack => &["weight-20", "weight-60"],
         _ => &["beta", "batch-1"],
     };
     confirms(&sim, asking).await;
@@ -286,6 +287,11 @@ fn an_abort_at_every_write_of_a_switch_reaches_stable() {
 #[test]
 fn an_abort_at_every_write_of_a_canary_by_a_gateway_reaches_stable() {
     everywhere(Scenario::Routed, How::Commit);
+}
+
+#[test]
+fn an_abort_at_every_write_of_a_canary_that_scales_stable_down_reaches_stable() {
+    everywhere(Scenario::ScaledBack, How::Commit);
 }
 
 #[test]

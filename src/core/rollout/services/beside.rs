@@ -26,12 +26,16 @@ impl Switch<'_> {
     }
 
     /// Returns whether the Service of the other side may send to another version than until now: no router sends there.
-    pub(super) fn may_change_sides(&self, preview: &Object, outcome: &mut Services) -> bool {
+    pub(super) fn may_change_sides(&self, one: &Sided<'_>, preview: &Object, outcome: &mut Services) -> bool {
         let live = self.view.by_key(&preview.key());
         let changes = live.is_some_and(|live| live.label(labels::DIGEST) != preview.label(labels::DIGEST));
         let stable =
             ObjectKey { name: preview.label(labels::PREVIEW_OF).unwrap_or_default().to_owned(), ..preview.key() };
-        !changes || self.clear && Routed::new(self, &stable, preview.name()).is_none_or(|routed| routed.clear(outcome))
+        let cleared = |routed: Routed<'_>| match self.beside.scales_stable {
+            true => routed.clear_as_stable_returns(one, self.current(&stable).as_deref(), live, outcome),
+            false => routed.clear(outcome),
+        };
+        !changes || self.clear && Routed::new(self, &stable, preview.name()).is_none_or(cleared)
     }
 
     /// Lists the Services of a side that is gone that a router may still send to.

@@ -40,7 +40,8 @@ pub(super) fn hold(course: &Course<'_>, outcome: &mut Services) {
             narrowed: true,
             settled: true,
             known: true,
-            keeps_old: false,
+            stays: None,
+            held: None,
             delay: SignedDuration::ZERO,
         });
         traffic.settled = false;

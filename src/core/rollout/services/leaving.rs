@@ -29,6 +29,7 @@ pub(super) fn next(course: &Course<'_>, policy: &RolloutPolicy, app: &AppName, v
         suffix: "preview",
         router: None,
         scale_down_delay: Duration::ZERO,
+        scales_stable: false,
     };
     let switch = Switch { course, policy, beside, app, view, all_ready: true, clear: true };
     for (id, new) in course.new.into_iter().flat_map(|render| &render.workloads) {
@@ -70,7 +71,8 @@ fn one(switch: &Switch<'_>, id: &str, stable: &Workload, sides: [Option<&Workloa
             narrowed: true,
             settled: true,
             known: true,
-            keeps_old: false,
+            stays: None,
+            held: None,
             delay: SignedDuration::ZERO,
         });
         traffic.narrowed &= followed == Answer::Yes;

@@ -121,20 +121,27 @@ impl Switch<'_> {
         let Heard { question, heard, state } = self.heard(asked);
         let one = sided.iter().find(|one| one.id == workload.id);
         let observed = Observed::read(self.view, self.app, &workload.key);
-        let (wanted, reached) = match one {
-            Some(one) => backend.two_sides(one, &observed, state),
-            None => (backend.members(observed.pods(), 1), true),
+        let (wanted, reached, held) = match one {
+            Some(one) => backend.two_sides(one, &observed, state, outcome),
+            None => (backend.members(observed.pods(), 1), true, None),
         };
         let wanted = Wanted { members: wanted };
         let answer = haproxy::answer(&wanted, heard);
         let is_out = !ends || state.is_some_and(|state| !wanted.leaves_some(state));
         let settled = reached && is_out && answer == Answer::Yes;
+        if let Some((one, held)) = one.zip(held)
+            && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes)
+            && self.only_stable_is_called(one)
+        {
+            outcome.held.insert(one.id.to_owned(), held);
+        }
         if let Some(one) = one
             && let Some(traffic) = outcome.traffic.get_mut(one.id)
         {
             // Whoever leaves service is waited for by itself: the others may go on leaving.
             traffic.settled &= reached && state.is_some_and(|state| haproxy::shares(&wanted, state) == Answer::Yes);
-            traffic.known &= state.is_some();
+            // Its weights change with the number of pods: one that leaves a side is not put back for that.
+            traffic.known &= state.is_some() && (traffic.settled || !self.beside.scales_stable);
         }
         outcome.proxied_by(&workload.id, used(state, &answer));
         outcome.pending |= !settled;
@@ -231,9 +238,17 @@ impl Backend<'_> {
         in_service.filter_map(member).collect()
     }
 
-    /// Returns the servers of both sides, and whether the shares are those that are to be reached.
-    fn two_sides(&self, one: &Sided<'_>, observed: &Observed<'_>, state: Option<&State>) -> (Vec<Member>, bool) {
+    /// Returns the servers of both sides, whether the shares are those that are to be reached, and what goes beside stable while
+    /// requests return to it.
+    fn two_sides(
+        &self,
+        one: &Sided<'_>,
+        observed: &Observed<'_>,
+        state: Option<&State>,
+        outcome: &mut Services,
+    ) -> (Vec<Member>, bool, Option<Percent>) {
         let Switch { course, all_ready, .. } = self.switch;
+        let count = |members: &[Member]| u32::try_from(members.len()).unwrap_or(u32::MAX);
         let new_label = one.new_label();
         let stable = self.switch.stable_label(one);
         let is_back = self.switch.is_to_stable();
@@ -247,24 +262,43 @@ impl Backend<'_> {
         let others = if is_back || !enough { others } else { of(&stable) };
         let waits = !is_back && !enough && between;
         let old = self.members(others.into_iter(), 1);
-        let now = state.map_or_else(Percent::default, |state| share(state, &new));
+        let scales = self.switch.beside.scales_stable;
+        // Where pods of the new side go while it keeps a share, those on their way out have theirs still.
+        let counts = |pod: &&&Pod<'_>| scales || pod.labelled && pod.is_ready();
+        let ours = of(&new_label);
+        let names = ours.iter().filter(counts).map(|pod| format!("{OURS}{}", pod.object.name())).collect();
+        let now = state.map_or_else(Percent::default, |state| share(state, &names));
         let wanted = course.split.as_ref().map_or(Percent::ALL, |split| split.weight);
         let may = match is_back {
             true => super::available(course, one, &new_label) >= one.least_stable,
             false => *all_ready && !course.still,
         };
-        // Less is taken back at once; more is given only to pods that are there for it.
-        let given = if may || wanted <= now { wanted } else { now };
+        let given = match is_back {
+            true if scales => {
+                let (none, theirs) = (Percent::default(), now.rest());
+                self.switch.on_the_way_back(one, none, theirs, count(&old), outcome).rest()
+            }
+            false if scales && wanted < now => self.switch.on_the_way_back(one, wanted, now, count(&new), outcome),
+            // Less is taken back at once; more is given only to pods that are there for it.
+            _ if may || wanted <= now => wanted,
+            _ => now,
+        };
         let given = match (new.is_empty(), old.is_empty()) {
             // Whoever is there serves.
             (true, false) => Percent::default(),
             (false, true) => Percent::ALL,
             _ => given,
         };
-        let count = |members: &[Member]| u32::try_from(members.len()).unwrap_or(u32::MAX);
         let (for_new, for_old) = haproxy::weights(given, count(&new), count(&old));
+        let held = match (is_back, wanted < given) {
+            // All has returned from a version in between.
+            (false, _) if between && enough => Some(Percent::default()),
+            (true, _) if scales && given != wanted => Some(given.rest()),
+            (false, true) if scales => Some(given),
+            _ => None,
+        };
         let weighed = |members: Vec<Member>, weight| members.into_iter().map(move |member| Member { weight, ..member });
-        (weighed(new, for_new).chain(weighed(old, for_old)).collect(), given == wanted && !waits)
+        (weighed(new, for_new).chain(weighed(old, for_old)).collect(), given == wanted && !waits, held)
     }
 
     /// Tells HAProxy what is to be done next; returns whether there is anything. What was not done by the time that it was
@@ -293,14 +327,13 @@ impl Backend<'_> {
 }
 
 /// Returns the share that these servers have of all requests.
-fn share(state: &State, members: &[Member]) -> Percent {
-    let names: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+fn share(state: &State, names: &BTreeSet<String>) -> Percent {
     let serving =
         state.servers.iter().filter(|server| server.name.starts_with(OURS) && !server.stopped && !server.drains);
     let (mut theirs, mut all) = (0_u64, 0_u64);
     for server in serving {
         all += u64::from(server.weight);
-        theirs += if names.contains(server.name.as_str()) { u64::from(server.weight) } else { 0 };
+        theirs += if names.contains(&server.name) { u64::from(server.weight) } else { 0 };
     }
     let rounded = (theirs * 100 + all / 2) / all.max(1);
     u8::try_from(rounded).ok().and_then(Percent::new).unwrap_or(Percent::ALL)

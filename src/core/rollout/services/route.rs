@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{Services, Sided, Switch};
+use super::{Services, Sided, Switch, capacity};
 use crate::core::{
     cluster::{ObjectKey, PatchType},
     diff,
@@ -167,6 +167,14 @@ impl<'a> Routed<'a> {
         if answer == Answer::Yes {
             return true;
         }
+        if !self.switch.is_to_stable()
+            && capacity::has_between(self.switch.app, view, one)
+            && self.answer(None) == Answer::Yes
+            && self.switch.only_stable_is_called(one)
+        {
+            // All has returned from a version in between: its pods make room for the new ones.
+            outcome.held.insert(one.id.to_owned(), Percent::default());
+        }
         let is_less = match &wanted {
             None => true,
             Some(split) => {
@@ -175,6 +183,10 @@ impl<'a> Routed<'a> {
                 split.weight < now || split.weight == now && *split == Split::of(split.weight)
             }
         };
+        if is_less && self.switch.beside.scales_stable {
+            self.give_back(one, serving, wanted.as_ref(), answer, beside, outcome);
+            return false;
+        }
         let may = if is_less {
             self.stable_takes(one, serving)
         } else {
@@ -190,6 +202,55 @@ impl<'a> Routed<'a> {
             outcome.reasons.push(Reason::Following { what });
         }
         false
+    }
+
+    /// Lets nothing go to the other side, whose Service is given, any more, as fast as pods of stable get ready for it; returns
+    /// whether that is so.
+    pub(super) fn clear_as_stable_returns(
+        &self,
+        one: &Sided<'_>,
+        serving: Option<&str>,
+        canary: Option<&Object>,
+        outcome: &mut Services,
+    ) -> bool {
+        let answer = self.answer(None);
+        let is_clear = answer == Answer::Yes;
+        if !is_clear {
+            self.give_back(one, serving, None, answer, canary, outcome);
+        }
+        is_clear
+    }
+
+    /// Gives requests back to stable as far as its pods that are ready carry them; rules for headers, copies and cookies that
+    /// are not wanted go at once.
+    fn give_back(
+        &self,
+        one: &Sided<'_>,
+        serving: Option<&str>,
+        wanted: Option<&Split>,
+        answer: Answer,
+        canary: Option<&Object>,
+        outcome: &mut Services,
+    ) {
+        outcome.pending = true;
+        let aim = wanted.map_or_else(Percent::default, |split| split.weight);
+        let beside = canary.and_then(|canary| canary.label(labels::DIGEST));
+        let beside = beside.map_or(0, |version| super::available(self.switch.course, one, version));
+        let share = self.switch.on_the_way_back(one, aim, self.route.share(&self.live()), beside, outcome);
+        let takes = self.stable_takes(one, serving) && (canary.is_some() || wanted.is_none());
+        if takes && share == aim {
+            self.put(wanted, outcome);
+        } else if takes && serving == Some(self.switch.stable_label(one).as_str()) {
+            // Before the Service itself is stable's again, what it is given would not come to stable.
+            let split = Split { weight: share, ..wanted.cloned().unwrap_or_default() };
+            if self.answer(Some(&split)) == Answer::Yes && self.switch.only_stable_is_called(one) {
+                outcome.held.insert(one.id.to_owned(), share);
+            }
+            self.put(Some(&split), outcome);
+        }
+        if share == aim {
+            self.tell(answer, outcome);
+        }
     }
 
     /// Returns whether what the new side gives up can go to stable: the Service sends there, or could.

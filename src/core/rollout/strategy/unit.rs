@@ -128,10 +128,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// only where there is room beside what still runs.
     fn size_slices(&mut self) {
         let in_others: u32 = self.others.iter().map(|slice| slice.replicas).sum();
-        let stays = match self.task.traffic {
-            Some(traffic) if traffic.keeps_old => self.total,
-            _ => self.total - self.quota,
-        };
+        let share = self.task.traffic.and_then(|traffic| traffic.stays);
+        let stays = share.map_or(self.total - self.quota, |share| share.up(self.total));
         let kept_outside = match self.task.method {
             // Old pods live in slices of their own; they may also come back there.
             Method::Recreate if self.others.iter().any(|slice| self.is_old(slice)) => stays,
@@ -307,8 +305,18 @@ impl<'a, 'b> UnitStep<'a, 'b> {
         }
     }
 
+    /// Returns how many pods a slice beside stable needs still, where requests return to stable as its pods get ready: the
+    /// others make room for these.
+    fn held(&self, slice: &Slice<'_>) -> Option<u32> {
+        let traffic = self.task.traffic.filter(|traffic| traffic.serving.as_deref() != Some(slice.digest))?;
+        Some(traffic.held?.up(self.total))
+    }
+
     /// Returns whether pods of a slice may go: requests must go where they are to go, and the old side stays a while.
     fn may_go(&mut self, slice: &Slice<'_>) -> bool {
+        if self.held(slice).is_some() {
+            return true;
+        }
         let Some(traffic) = self.task.traffic else { return true };
         // While the old side serves, it only follows the wanted total.
         let serves = traffic.serving.as_deref() == Some(slice.digest);
@@ -357,7 +365,8 @@ impl<'a, 'b> UnitStep<'a, 'b> {
     /// Takes the pods that are too many out of service, then makes the slice smaller by those that are out.
     fn shrink(&mut self, slice: &'a Slice<'a>, replicas: u32) {
         self.outcome.done = false;
-        if !self.may_go(slice) {
+        let replicas = self.held(slice).map_or(replicas, |held| replicas.max(held));
+        if replicas >= slice.replicas || !self.may_go(slice) {
             if self.task.traffic.is_none_or(|traffic| traffic.known) {
                 self.keep_in_service(slice);
             }

@@ -21,7 +21,7 @@ use crate::core::{
     cluster::ObjectKey,
     manifest::{Object, strings},
     names::{AppName, RolloutId, Unit},
-    policy::PodPolicy,
+    policy::{Percent, PodPolicy},
     rollout::{
         action::Action,
         labels,
@@ -109,10 +109,12 @@ pub struct Traffic {
     pub settled: bool,
     /// Whether that can be told at all: where not, pods stay as they are, in service or on their way out of it.
     pub known: bool,
-    /// Whether the old side is kept in full.
-    pub keeps_old: bool,
+    /// The share of the wanted total that the old side keeps; `None` is what the quota leaves.
+    pub stays: Option<Percent>,
     /// How long the old side stays once requests go elsewhere.
     pub delay: SignedDuration,
+    /// The share of the requests that verifiably goes beside stable while they return to it as its pods get ready.
+    pub held: Option<Percent>,
 }
 
 /// What comes next for a workload.
@@ -167,7 +169,7 @@ pub(super) struct Budget {
 impl Budget {
     fn new(task: &Task<'_>, observed: &Observed<'_>, view: &View) -> Self {
         let min_ready = signed(task.policy.min_ready);
-        let wanted: u32 = task.totals.values().sum();
+        let wanted = task.needed_in_service();
         // No other pod can come beside one that has an ordinal or a node.
         let least = u32::from(task.maker() != Maker::Slices);
         let may_miss = task.policy.may_miss(wanted).max(least);
@@ -222,6 +224,17 @@ impl Budget {
 }
 
 impl Task<'_> {
+    /// Returns how many pods the version that gets the requests needs: all, but where stable gets a share of them and is
+    /// scaled down to it.
+    fn needed_in_service(&self) -> u32 {
+        let total = self.totals.values().sum();
+        let Some((traffic, stays)) = self.traffic.and_then(|traffic| Some((traffic, traffic.stays?))) else {
+            return total;
+        };
+        let stable = self.old.map(|old| labels::digest_label(&old.digest));
+        if traffic.serving.is_some() && traffic.serving == stable { stays.up(total) } else { total }
+    }
+
     /// Returns how many pods there can be at the frontier: where nothing was stable before, a unit has those of the quota
     /// and what is left of a version that was superseded, and no others come to fill it up.
     pub(in crate::core::rollout) fn reachable(&self, observed: &Observed<'_>) -> u32 {

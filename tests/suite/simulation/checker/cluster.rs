@@ -52,6 +52,7 @@ impl Checker {
             self.stays(app, state, before, reacted, write);
             self.traffic(app, state, before, reacted, write);
             self.weights(app, state, before, reacted, write);
+            self.given_back(app, state, before, reacted, write);
         }
         self.places(reacted);
     }
@@ -123,7 +124,7 @@ impl Checker {
     }
 
     /// The digest label of each workload as the last completed rollout left it.
-    fn stable(&self, app: &AppName) -> BTreeMap<String, String> {
+    pub(super) fn stable(&self, app: &AppName) -> BTreeMap<String, String> {
         let workloads = self.completed(app).into_iter().flat_map(|state| &state.plan.to.workloads);
         workloads.map(|(id, digest)| (id.clone(), labels::digest_label(digest))).collect()
     }
@@ -156,7 +157,8 @@ impl Checker {
             };
             // At least one, or nothing could ever move; but where new pods come first, none need be missing.
             let surges = !matches!(pods.max_surge, IntOrPercent::Count(0)) && id.starts_with("Deployment/");
-            let floor = total.saturating_sub(may_miss.max(u64::from(!surges)));
+            let needed = self.floor_beside(app, state, &id, total, before);
+            let floor = needed.saturating_sub(may_miss.max(u64::from(!surges)));
             let beside = policy.spec.strategy.beside().is_some();
             let in_service = |snapshot: &Snapshot| -> BTreeSet<String> {
                 // Of two sides only that counts which is called, not the one that is looked at.

@@ -10,6 +10,7 @@ mod cluster;
 mod ledger;
 mod pods;
 mod proxy;
+mod sides;
 mod snapshot;
 mod told;
 mod traffic;

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 
 use locktender::core::{
+    names::AppName,
     policy::Percent,
-    rollout::{labels, plan::Method, state::Phase},
+    rollout::{
+        labels,
+        plan::Method,
+        state::{Phase, State},
+    },
     traffic::haproxy::OURS,
 };
 use serde_json::Value;
@@ -12,6 +17,7 @@ use serde_json::Value;
 use super::{
     Checker, Snapshot,
     pods::{self, Version},
+    sides,
     snapshot::{is_ready, is_terminating, label, name, uid},
 };
 
@@ -19,7 +25,7 @@ use super::{
 pub type Serves = BTreeMap<String, u32>;
 
 /// The share of a version's pods, in percent, rounded.
-fn share(serves: &Serves, pods: &Snapshot, version: &str) -> u64 {
+pub(super) fn share(serves: &Serves, pods: &Snapshot, version: &str) -> u64 {
     let is_it = |server: &str| {
         let pod = server.strip_prefix(OURS).unwrap_or_default();
         pods.pods().any(|one| name(one) == pod && label(one, labels::DIGEST) == version)
@@ -52,6 +58,9 @@ impl Checker {
                     let all = snapshot.of_workload("pods", app.as_str(), id);
                     all.filter(|pod| label(pod, labels::DIGEST) == target.label && is_ready(pod)).count()
                 };
+                if has < had && sides::scales_stable(&state) {
+                    self.proxy_gives_back(&app, &state, id, &before, now);
+                }
                 let there = ready(now).max(ready(&self.told.snapshot()));
                 // Whole weights come near a share.
                 if has > had && (has > u64::from(may) + 1 || there < wanted) {
@@ -59,6 +68,27 @@ impl Checker {
                     self.violated(3, format_args!("{}: the proxy sends {what}", state.plan.rollout));
                 }
             }
+        }
+    }
+
+    /// Requests are given back to stable only as its pods are there for them, unless those beside are not either.
+    fn proxy_gives_back(&mut self, app: &AppName, state: &State, id: &str, before: &Serves, now: &Snapshot) {
+        let total = self.wanted(app, state, now).get(id).copied().unwrap_or(0);
+        let stable = self.stable(app).get(id).cloned().unwrap_or_default();
+        let (had, has) = (share(before, now, &stable), share(&self.proxied, now, &stable));
+        let told = self.told.snapshot();
+        let ready = |is_stable: bool| {
+            let count = |snapshot: &Snapshot| {
+                let all = snapshot.of_workload("pods", app.as_str(), id);
+                all.filter(|pod| (label(pod, labels::DIGEST) == stable) == is_stable && is_ready(pod)).count() as u64
+            };
+            count(now).max(count(&told))
+        };
+        let could_stay = (100 - had).min(ready(false) * 100 / total.max(1));
+        // Whole weights come near a share.
+        if has > had && ready(true) * 100 < total * has.saturating_sub(1) && 100 - has < could_stay {
+            let what = format!("{has} % of the requests, and {} of {total} pods are there", ready(true));
+            self.violated(3, format_args!("{}: stable of {id} gets {what}, by the proxy", state.plan.rollout));
         }
     }
 

@@ -20,11 +20,12 @@ use super::{
     Checker, Snapshot,
     cluster::told as told_of,
     pods::{self, Version},
+    sides::{needed, scales_stable},
     snapshot::{is_ready, label, name, uid},
 };
 
 /// Returns the Services of an application that everybody calls: those made to look at a new version aside.
-fn called<'a>(snapshot: &'a Snapshot, app: &'a str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn called<'a>(snapshot: &'a Snapshot, app: &'a str) -> impl Iterator<Item = &'a Value> {
     snapshot
         .all("services")
         .filter(move |service| label(service, labels::APP) == app && label(service, labels::PREVIEW_OF).is_empty())
@@ -32,7 +33,7 @@ fn called<'a>(snapshot: &'a Snapshot, app: &'a str) -> impl Iterator<Item = &'a 
 
 impl Snapshot {
     /// Returns the pods that a Service's EndpointSlices send to.
-    fn behind(&self, service: &Value) -> BTreeSet<&str> {
+    pub(super) fn behind(&self, service: &Value) -> BTreeSet<&str> {
         let slices = self.all("endpointslices.discovery.k8s.io").filter(|slice| {
             label(slice, "kubernetes.io/service-name") == name(service)
                 && slice["metadata"]["namespace"] == service["metadata"]["namespace"]
@@ -140,7 +141,9 @@ impl Checker {
                 }
                 let (led, leads) = (before.behind(service), now.behind(service));
                 let sent = gateway::share(&gateway::in_force(route), name(service));
-                if sent > 0 && led.difference(&leads).next().is_some() {
+                let total = self.wanted(app, state, before).values().sum();
+                let needed = if scales_stable(state) { needed(sent.max(has), total) } else { u64::MAX };
+                if sent > 0 && led.difference(&leads).next().is_some() && (leads.len() as u64) < needed {
                     let what = format!("{} of {} pods, and the gateway sends {sent} % there", leads.len(), led.len());
                     self.violated(
                         3,

@@ -1,5 +1,7 @@
 //! Proof that the checker can fail: each invariant, broken on purpose, is seen.
 
+use std::time::Duration;
+
 use locktender::core::{
     cluster::{PatchType, Write},
     ledger::{Draft, Event, Record, journal},
@@ -249,5 +251,41 @@ async fn requests_that_reach_a_version_before_its_stage_are_seen() {
 async fn requests_that_reach_two_versions_at_once_are_seen() {
     let (sim, service, _) = at_preview().await;
     sim.cluster.judged(&patch(&service, json!({ "spec": { "selector": { labels::DIGEST: null } } }))).unwrap();
+    violated(&sim, 3);
+}
+
+/// A canary by a gateway that waits at 60 %, stable scaled down to three of six, its controller gone.
+async fn at_sixty() -> Sim {
+    let mut sim = Scenario::ScaledBack.prepare().await.unwrap();
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&exhaustive::manifest("2.0")))]);
+    confirm(&mut sim, 2, "weight-20").await;
+    sim.until("checkout", "waiting at weight-60", |report| waits(report, "weight-60")).await;
+    sim.pass(Duration::from_secs(10)).await;
+    sim.kill();
+    sim.assert_invariants();
+    sim
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_stable_that_its_share_needs_is_missed() {
+    let sim = at_sixty().await;
+    let stable: Vec<Object> =
+        pods(&sim).into_iter().filter(|pod| super::snapshot::image(&pod.0).ends_with(":1.9")).collect();
+    assert_eq!(stable.len(), 3);
+    sim.cluster.judged(&patch(&stable[0], json!({ "metadata": { "labels": { labels::IN_SERVICE: null } } }))).unwrap();
+    violated(&sim, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_return_before_the_pods_do_are_seen() {
+    let sim = at_sixty().await;
+    let routes = objects(&sim, crate::simulation::gateway::ROUTES, "gateway.networking.k8s.io/v1", "HTTPRoute");
+    let backends = json!([{ "name": "checkout", "port": 80, "weight": 100 }]);
+    let body = json!({ "spec": { "rules": [{ "backendRefs": backends }] } });
+    let Write::Patch { kind, key, uid, resource_version, body, subresource, .. } = patch(&routes[0], body) else {
+        unreachable!()
+    };
+    let merge = Write::Patch { kind, key, uid, resource_version, patch: PatchType::Merge, body, subresource };
+    sim.cluster.judged(&merge).unwrap();
     violated(&sim, 3);
 }

@@ -39,7 +39,7 @@ pub(super) async fn released(strategy: &str) -> Sim {
         ("apps/checkout/app.yaml", APP),
         (DEPLOYMENT, &before),
     ];
-    if strategy == GATEWAY {
+    if strategy.contains("gatewayApi") {
         files.push(("apps/checkout/route.yaml", ROUTE));
     }
     let sim = Sim::new(&files);
@@ -177,4 +177,103 @@ async fn a_newer_revision_takes_everything_from_the_one_before_it_first() {
     recorded(&sim, 3, Event::StageWaiting, "weight-20").await;
     assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), at(&sim, "2.1"), asked(&sim)), (6, 0, 2, 20));
     sim.assert_invariants();
+}
+
+fn scaled(strategy: &str) -> String {
+    format!("{strategy}      dynamicStableScale: true\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn stable_stays_as_it_is_until_the_router_has_followed() {
+    let sim = released(&scaled(GATEWAY)).await;
+    recorded(&sim, 2, Event::StageWaiting, "weight-20").await;
+    sim.pass(Duration::from_secs(10)).await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), asked(&sim)), (5, 2, 20));
+    sim.faults.every(WriteFault::Conflict, |write| write.contains("HTTPRoute/"));
+    confirm(&sim, 2, "weight-20").await;
+    recorded(&sim, 2, Event::StageStarted, "weight-60").await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), asked(&sim)), (5, 4, 20), "the pods are there, the weight is not");
+    sim.faults.no_more();
+    recorded(&sim, 2, Event::StageWaiting, "weight-60").await;
+    sim.pass(Duration::from_secs(10)).await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), asked(&sim)), (3, 4, 60));
+    sim.assert_invariants();
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_haproxy_too_stable_goes_and_comes_back_with_its_share() {
+    let sim = released(&scaled(HAPROXY)).await;
+    confirm(&sim, 2, "weight-20").await;
+    recorded(&sim, 2, Event::StageWaiting, "weight-60").await;
+    sim.pass(Duration::from_secs(10)).await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), sent(&sim)), (3, 4, 60));
+    sim.git.commit("no confirm", &[("rollouts/checkout/0002/confirm/weight-20.yaml", None)]);
+    recorded(&sim, 2, Event::StageReverted, "weight-20").await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), sent(&sim)), (5, 2, 20));
+    confirm(&sim, 2, "weight-20").await;
+    sim.pass(Duration::from_secs(60)).await;
+    decide(&sim, 2, "abort.yaml", "");
+    aborted(&sim, 2).await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), sent(&sim)), (6, 0, 0));
+    sim.assert_invariants();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_revision_after_the_last_step_waits_for_stable_to_be_whole() {
+    for strategy in [scaled(GATEWAY), scaled(HAPROXY), GATEWAY.to_owned(), HAPROXY.to_owned()] {
+        let sim = released(&strategy).await;
+        confirm(&sim, 2, "weight-20").await;
+        confirm(&sim, 2, "weight-60").await;
+        recorded(&sim, 2, Event::StageStarted, "weight-100").await;
+        sim.pass(Duration::from_secs(20)).await;
+        assert_eq!(at(&sim, "2.0"), 6, "both sides are there: {strategy}");
+        assert!(at(&sim, "1.9") > 0, "both sides are there: {strategy}");
+        sim.git.commit("checkout 2.1", &[(DEPLOYMENT, Some(&manifest("2.1")))]);
+        recorded(&sim, 3, Event::StageWaiting, "weight-20").await;
+        sim.pass(Duration::from_secs(20)).await;
+        let stable = if strategy.contains("dynamic") { 5 } else { 6 };
+        assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), at(&sim, "2.1")), (stable, 0, 2), "{strategy}");
+        sim.assert_invariants();
+    }
+}
+
+/// What a newer revision would open with is refused; the rollout goes on, and can be aborted.
+#[tokio::test(start_paused = true)]
+async fn a_newer_revision_that_would_not_raise_stable_again_waits_for_an_abort() {
+    let sim = released(&scaled(GATEWAY)).await;
+    recorded(&sim, 2, Event::StageWaiting, "weight-20").await;
+    let without = policy(GATEWAY);
+    sim.git.commit("2.1", &[(DEPLOYMENT, Some(&manifest("2.1"))), ("policies/two-data-centers.yaml", Some(&without))]);
+    sim.pass(Duration::from_secs(30)).await;
+    assert!(why(&sim).contains("abort the rollout first"), "{}", why(&sim));
+    decide(&sim, 2, "abort.yaml", "");
+    recorded(&sim, 3, Event::StageWaiting, "weight-20").await;
+    assert_eq!((at(&sim, "1.9"), at(&sim, "2.0"), at(&sim, "2.1")), (6, 0, 2));
+    sim.assert_invariants();
+}
+
+/// Its pods find no room any more: after the deadline everything goes to those that are.
+#[tokio::test(start_paused = true)]
+async fn an_abort_does_not_wait_for_pods_of_stable_for_longer_than_the_deadline() {
+    let sim = released(&scaled(GATEWAY)).await;
+    confirm(&sim, 2, "weight-20").await;
+    recorded(&sim, 2, Event::StageWaiting, "weight-60").await;
+    sim.cluster.with(|world| {
+        let nodes: Vec<Value> = world.api.list("nodes").map(|node| Value::clone(node)).collect();
+        for mut node in nodes {
+            node["spec"]["unschedulable"] = Value::Bool(true);
+            world.api.update(node, None).unwrap();
+        }
+    });
+    decide(&sim, 2, "abort.yaml", "");
+    recorded(&sim, 2, Event::Aborting, "").await;
+    sim.pass(Duration::from_secs(3600)).await;
+    assert_eq!((asked(&sim), at(&sim, "2.0")), (50, 3), "three of six carry half: {}", why(&sim));
+    assert!(why(&sim).contains("stable has 3 of 6 ready"), "{}", why(&sim));
+    // The checker does not know of the deadline.
+    sim.checker.lock().unwrap().resting = true;
+    sim.pass(Duration::from_secs(3700)).await;
+    assert_eq!((asked(&sim), at(&sim, "2.0")), (0, 0), "{}", why(&sim));
 }
