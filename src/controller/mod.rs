@@ -21,6 +21,8 @@ pub mod news;
 mod observe;
 pub mod overlay;
 pub mod publish;
+mod quarantine;
+mod restored;
 pub mod source;
 
 use std::{
@@ -216,6 +218,8 @@ struct Controller {
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
     ready: bool,
+    /// Whether the API server showed less than before when it was last looked.
+    had_regressed: bool,
     watching_since: Timestamp,
     git: GitState,
     git_failures: u32,
@@ -262,6 +266,7 @@ impl Controller {
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
+            had_regressed: false,
             watching_since: now,
             git: GitState::default(),
             git_failures: 0,
@@ -337,6 +342,7 @@ impl Controller {
             self.fetch_due = false;
             self.git_lane = Some(lanes::fetch(&self.ports.repository));
         }
+        self.note_regression();
         if !self.may_decide() {
             return;
         }
@@ -351,7 +357,7 @@ impl Controller {
                 self.agenda.decided(&name, None);
                 continue;
             }
-            if self.is_newer(&name) {
+            if self.is_newer(&name) || self.is_quarantined(&name, now) {
                 continue;
             }
             let Some(decision) = self.decide(&name, Door::Closed).await else { continue };
@@ -442,6 +448,7 @@ impl Controller {
     /// Calls `decide` with everything that is known.
     fn decide_once(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         let now = self.now();
+        let restored = self.restored(name);
         let app = self.apps.get(name)?;
         let head = self.branch.as_ref().map(|branch| Head {
             revision: branch.revision.clone(),
@@ -477,6 +484,7 @@ impl Controller {
             view: &self.view,
             watching_since: self.watching_since,
             git: &git,
+            restored: restored.as_deref(),
             neighbours: &neighbours,
             repair,
             objections: app.objections(),
@@ -497,13 +505,11 @@ impl Controller {
         let app = self.apps.get_mut(name)?;
         match decided {
             Ok(decision) => {
-                app.panics = 0;
+                (app.panics, app.quarantined) = (0, None);
                 Some(decision)
             }
             Err(_) => {
-                app.panics = app.panics.saturating_add(1);
-                self.agenda.decided(name, Some(now + SignedDuration::from_secs(1 << app.panics.min(10))));
-                warn!(app = %name, panics = app.panics, "deciding panicked: the application is left alone for a while");
+                self.quarantine(name);
                 None
             }
         }

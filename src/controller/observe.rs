@@ -19,6 +19,7 @@ use crate::core::{
     ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
+    manifest::Object,
     names::{AppName, Revision},
     repository::{Push, RepositoryError},
     rollout::{
@@ -309,13 +310,7 @@ impl Controller {
             return;
         }
         let Some(app) = self.apps.get(&publication.app) else { return };
-        let head = match &app.content {
-            Some(HeadContent::Rendered(render)) => Some(render),
-            _ => None,
-        };
-        let renders = app.renders.values().chain(head);
-        let keys: BTreeSet<_> = renders.flat_map(|render| render.workloads.values().map(|one| &one.key)).collect();
-        let workloads: Vec<_> = keys.into_iter().filter_map(|key| self.view.by_key(key)).collect();
+        let workloads = self.workloads_of(&publication.app);
         let mut before: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
         for (number, record) in &publication.records {
             let known = app.ledger.rollouts.get(number);
@@ -331,6 +326,18 @@ impl Controller {
             }));
             before.push(record.clone());
         }
+    }
+
+    /// Returns an application's workloads as they are in the cluster.
+    pub(super) fn workloads_of(&self, name: &AppName) -> Vec<&Object> {
+        let Some(app) = self.apps.get(name) else { return Vec::new() };
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let renders = app.renders.values().chain(head);
+        let keys: BTreeSet<_> = renders.flat_map(|render| render.workloads.values().map(|one| &one.key)).collect();
+        keys.into_iter().filter_map(|key| self.view.by_key(key)).collect()
     }
 
     /// Those that wait for an application decide again when it has moved.
