@@ -160,3 +160,28 @@ fn is_warning(event: Event) -> bool {
             | Event::LedgerRestored
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::core::{names::AppName, rollout::report::Reason};
+
+    #[test]
+    fn an_application_that_is_left_alone_has_a_warning_on_each_workload() {
+        let (queue, mut waiting) = mpsc::channel(4);
+        let events = Events { queue, instance: "here".to_owned() };
+        let workload = Object(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "checkout", "namespace": "shop", "uid": "u"},
+        }));
+        let at = Timestamp::from_second(1_795_000_000).unwrap();
+        let why = Reason::Quarantined { times: 3, until: at };
+        let app = AppName::new("checkout");
+        events.hear(&News::Quarantined(Quarantined { app: &app, why: &why, at, workloads: vec![&workload] }));
+        let event = waiting.try_recv().unwrap();
+        assert_eq!((event.text(&["type"]), event.text(&["reason"])), ("Warning", "Quarantined"));
+        assert_eq!(event.text(&["involvedObject", "uid"]), "u");
+        assert!(event.text(&["message"]).starts_with("checkout: deciding failed 3 times in a row"));
+        assert!(waiting.try_recv().is_err());
+    }
+}

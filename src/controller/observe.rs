@@ -20,7 +20,7 @@ use crate::core::{
     cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
     manifest::Object,
-    names::{AppName, Revision},
+    names::{AppName, Digest, Revision},
     repository::{Push, RepositoryError},
     rollout::{
         input::{Admitted, HeadContent},
@@ -282,8 +282,9 @@ impl Controller {
                 self.fetch_due = true;
                 self.git.unpushed = None;
                 self.rejected = self.rejected.saturating_add(1);
-                let wait = SignedDuration::from_millis(20 * i64::from(self.rejected.min(50)));
-                self.push_not_before = (self.rejected > 3).then(|| now + wait);
+                let seed =
+                    publications.iter().flat_map(|(publication, _)| &publication.records).map(|(_, record)| record.id);
+                self.push_not_before = (self.rejected > 3).then(|| now + after_rejections(self.rejected, seed.last()));
             }
             Ok(Push::Rejected { moved: false, reason }) => {
                 warn!(reason, "the remote refuses our push");
@@ -392,5 +393,28 @@ impl Controller {
                 }
             }
         }
+    }
+}
+
+/// How long to wait after so many pushes in a row that came too late: up to half a second, of which between a half and all,
+/// by what was to be pushed, so that two who push to one branch do not meet again and again.
+fn after_rejections(count: u32, pushed: Option<Digest>) -> SignedDuration {
+    let longest = 20 * i64::from(count.min(25));
+    let share = pushed.and_then(|id| i64::from_str_radix(&id.hex()[..4], 16).ok()).unwrap_or(0);
+    SignedDuration::from_millis(longest / 2 + longest / 2 * share / 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_too_late_waits_longer_each_time_up_to_half_a_second_and_not_as_long_as_others() {
+        let waits = |count: u32| (0..64_u8).map(move |id| after_rejections(count, Some(Digest::of(&[id]))).as_millis());
+        for (count, longest) in [(4, 80), (10, 200), (25, 500), (1000, 500)] {
+            assert!(waits(count).all(|wait| (longest / 2..=longest).contains(&wait)), "{count}");
+            assert!(waits(count).collect::<std::collections::BTreeSet<_>>().len() > 16, "{count}: they differ");
+        }
+        assert_eq!(after_rejections(9, Some(Digest::of(b"1"))), after_rejections(9, Some(Digest::of(b"1"))));
     }
 }

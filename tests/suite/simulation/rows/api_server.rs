@@ -215,6 +215,10 @@ async fn fault_34_labels_and_owners_that_somebody_edited() {
     let deleted = written(&sim).into_iter().filter(|one| matches!(one.write, Write::Delete { .. })).count();
     assert_eq!(deleted, 0, "what is ambiguous is never deleted");
     assert!(pods(&sim).len() >= 9, "{} pods", pods(&sim).len());
+    eprintln!("ROW34 {:?} {:?}", sim.report("checkout").unwrap().activity, sim.report("checkout").unwrap().reasons);
+    for record in sim.records("checkout", 1) {
+        eprintln!("ROW34 {:?} {}", record.event, record.why);
+    }
 }
 
 /// A person accepts that the cluster is not what the records tell of.
@@ -239,6 +243,30 @@ async fn is_held_over(sim: &mut Sim, number: u32, why: &str) {
     assert_eq!(sim.report("checkout").unwrap().activity, Activity::Held);
     let said = why_restored(sim).expect("it says why");
     assert!(said.contains(why) && said.contains("`locktender audit accept checkout`"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_34_selectors_and_owners_that_somebody_edited() {
+    let sim = installed().await;
+    let of_dca = |one: &&Arc<Value>| one["metadata"]["labels"][labels::UNIT] == "dca";
+    let orphans: Vec<String> = pods(&sim).iter().filter(of_dca).map(|pod| pod_name(pod)).collect();
+    for pod in &orphans {
+        person_patches(&sim, "pods", pod, json!({"metadata": {"ownerReferences": null}}));
+    }
+    person_patches(
+        &sim,
+        "services",
+        "checkout",
+        json!({"spec": {"selector": {"app": "nobody", labels::IN_SERVICE: null}}}),
+    );
+    sim.pass(Duration::from_secs(1200)).await;
+    let deleted = written(&sim).into_iter().filter(|one| matches!(one.write, Write::Delete { .. })).count();
+    assert_eq!((deleted, pods(&sim).len(), in_service(&sim)), (0, 10, 10), "nothing is deleted");
+    let owned = pods(&sim).iter().filter(|pod| pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet").count();
+    assert_eq!(owned, 10, "they are their slice's again");
+    let service = list(&sim, "services").iter().find(|one| pod_name(one) == "checkout").unwrap().clone();
+    assert_eq!(service["spec"]["selector"]["app"], "checkout", "and the selector is as Git says");
+    assert!(has(&sim, 1, Event::DriftCorrected), "which is recorded");
 }
 
 #[tokio::test(start_paused = true)]
