@@ -362,9 +362,8 @@ impl Look {
 
     /// Returns the last record of which the cluster knows nothing, though much was done under it: it was restored, or is another.
     pub fn unknown_here(&self, app: &AppName) -> Option<Digest> {
-        let mut named = self.named(app);
-        named.extend(self.controller.accepted.iter().flatten());
-        let unknown = unknown_here(&self.controller.apps.get(app)?.ledger, &named)?;
+        let ledger = &self.controller.apps.get(app)?.ledger;
+        let unknown = unknown_here(ledger, &self.named(app), self.controller.accepted.as_ref())?;
         unknown.last().map(|record| record.id)
     }
 

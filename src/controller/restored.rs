@@ -35,15 +35,12 @@ impl Controller {
             };
             named.extend(pushed.into_iter().chain(kept));
         }
-        let names_none = named.is_empty();
-        // What a person has accepted counts as known: what came after it does not.
-        named.extend(self.accepted.iter().flatten());
-        let Some(unknown) = unknown_here(&app.ledger, &named) else {
+        let Some(unknown) = unknown_here(&app.ledger, &named, self.accepted.as_ref()) else {
             app.is_known_here = true;
             return None;
         };
         let last = app.ledger.states.last().map(|state| state.plan.rollout.to_string()).unwrap_or_default();
-        let knows = if names_none { "names no record of it" } else { "names an older record" };
+        let knows = if named.is_empty() { "names no record of it" } else { "names an older record" };
         Some(format!(
             "Git says that pods were brought here up to {last}, and the cluster {knows} ({} are missing); nothing is done \
              until `locktender audit accept {name}` says that what Git has is to be put in place here",
@@ -63,8 +60,17 @@ impl Controller {
 
 /// Returns the records that the cluster does not know, where something was done under them for certain: pods of a stage were
 /// found good after it had started, and what was found was pushed before the next was decided. A controller that dies
-/// between a push and the write to the anchor leaves less than that.
-pub(super) fn unknown_here<'a>(ledger: &'a AppLedger, named: &BTreeSet<Digest>) -> Option<Vec<&'a Record>> {
+/// between a push and the write to the anchor leaves less than that. What a person has accepted counts as known, and what came
+/// after it does not; a cluster that names what the ledger does not have is no older one.
+pub(super) fn unknown_here<'a>(
+    ledger: &'a AppLedger,
+    named: &BTreeSet<Digest>,
+    accepted: Option<&BTreeSet<Digest>>,
+) -> Option<Vec<&'a Record>> {
+    if named.iter().any(|id| !ledger.contains(id)) {
+        return None;
+    }
+    let is_known = |id: &Digest| named.contains(id) || accepted.is_some_and(|accepted| accepted.contains(id));
     // What was removed takes nothing along; what came back later begins anew.
     let is_gone = |phase: &Phase, is_nothing: bool| is_nothing && *phase == Phase::Ended(Outcome::Completed);
     let removed = ledger.states.iter().rposition(|state| is_gone(&state.phase, state.plan.inputs.files.is_empty()));
@@ -73,7 +79,7 @@ pub(super) fn unknown_here<'a>(ledger: &'a AppLedger, named: &BTreeSet<Digest>) 
         .iter()
         .flat_map(|state| state.records.iter().map(|record| (state.plan.policy.is_some(), record)))
         .collect();
-    let known = all.iter().rposition(|(_, record)| named.contains(&record.id)).map_or(0, |index| index + 1);
+    let known = all.iter().rposition(|(_, record)| is_known(&record.id)).map_or(0, |index| index + 1);
     let unknown = &all[known..];
     let started = unknown.iter().position(|(staged, record)| *staged && record.event == Event::StageStarted)?;
     let acted = unknown[started..].iter().position(|(staged, record)| *staged && !record.evidence.pods.is_empty())?;

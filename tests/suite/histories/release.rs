@@ -463,6 +463,13 @@ impl Release {
         }
     }
 
+    /// How many of the controller's pushes are still to be too late, on a disk.
+    pub fn rejections_left(&self) -> u32 {
+        // Read while the server writes it, it is empty.
+        let left = std::fs::read_to_string(self.remote.path().join("rejections")).unwrap();
+        left.trim().parse().unwrap_or(u32::MAX)
+    }
+
     /// Changes the cluster's faults.
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         match &self.ground {

@@ -215,10 +215,10 @@ async fn fault_34_labels_and_owners_that_somebody_edited() {
     let deleted = written(&sim).into_iter().filter(|one| matches!(one.write, Write::Delete { .. })).count();
     assert_eq!(deleted, 0, "what is ambiguous is never deleted");
     assert!(pods(&sim).len() >= 9, "{} pods", pods(&sim).len());
-    eprintln!("ROW34 {:?} {:?}", sim.report("checkout").unwrap().activity, sim.report("checkout").unwrap().reasons);
-    for record in sim.records("checkout", 1) {
-        eprintln!("ROW34 {:?} {}", record.event, record.why);
-    }
+    let slice = format!("the slice of {slice}-");
+    let reasons = sim.report("checkout").unwrap().reasons;
+    let says = |reason: &Reason| matches!(reason, Reason::Following { what } if what.starts_with(&slice));
+    assert!(reasons.iter().any(says), "it says whose slice it misses: {reasons:?}");
 }
 
 /// A person accepts that the cluster is not what the records tell of.

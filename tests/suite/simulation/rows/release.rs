@@ -129,7 +129,8 @@ async fn fault_79_somebody_scales_and_edits_by_hand() {
         person_patches(&sim, "services", "checkout", json!({"spec": {"selector": {"app": "nobody"}}}));
         sim.pass(Duration::from_secs(5)).await;
     }
-    let fought = written(&sim)[before..].iter().filter(|one| matches!(one.write, Write::Apply { .. })).count();
+    let of_service = |write: &Write| matches!(write, Write::Apply { object, .. } if object.kind().kind == "Service");
+    let fought = written(&sim)[before..].iter().filter(|one| of_service(&one.write)).count();
     // Five records of one object in ten minutes, the first of them from before: then it is only reported.
     assert_eq!(fought, 4, "put back {fought} times");
     let reasons = sim.report("checkout").unwrap().reasons;
