@@ -123,6 +123,7 @@ impl Big {
                 decisions: Vec::new(),
                 in_advance: Vec::new(),
                 late: BTreeMap::new(),
+                astray: Vec::new(),
                 frozen: None,
                 copies_intact: true,
                 prometheus: None,
@@ -316,5 +317,5 @@ pub fn journal(count: usize) -> (rollout::plan::Plan, Vec<Record>) {
         let previous = records.last().map_or(plan.hash, |record| record.id);
         records.push(Record::chain(draft, u32::try_from(seq).unwrap(), time, head, previous));
     }
-    (plan, records)
+    (rollout::plan::Plan::clone(&plan), records)
 }

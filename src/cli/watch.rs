@@ -55,6 +55,10 @@ pub(super) async fn run(args: Args) -> Outcome {
                 output::data(&text);
                 lines = text.lines().count();
             } else {
+                // Each is a document of its own.
+                if args.output.output == Format::Yaml {
+                    output::data("---\n");
+                }
                 args.output.print(&shown, |_| String::new())?;
             }
             before = Some(shown.clone());

@@ -25,6 +25,7 @@ use crate::core::{
         render::Render,
         state::{Outcome, Phase},
     },
+    shared::Shared,
 };
 
 /// ConfigMaps may be 1 MiB; what is over this is left out.
@@ -40,7 +41,7 @@ struct Content {
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    plan: Plan,
+    plan: Shared<Plan>,
     records: Vec<Record>,
     pushed: usize,
 }

@@ -16,6 +16,7 @@ use crate::core::{
         plan::{self, Plan},
         state::State,
     },
+    shared::Shared,
 };
 
 /// Larger journals than this are not ours.
@@ -27,7 +28,7 @@ const JOURNAL: &str = "journal.yaml";
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// Its plan.
-    pub plan: Plan,
+    pub plan: Shared<Plan>,
     /// Its records; those from `pushed` on are not in Git yet.
     pub records: Vec<Record>,
     /// How many records Git has.
@@ -38,9 +39,9 @@ pub struct Journal {
 
 impl Journal {
     /// Begins with these records, of which Git has so many.
-    pub fn new(plan: Plan, records: Vec<Record>, pushed: usize) -> Self {
+    pub fn new(plan: impl Into<Shared<Plan>>, records: Vec<Record>, pushed: usize) -> Self {
         let text = journal::write(&records[..pushed.min(records.len())]).into();
-        Self { plan, pushed: pushed.min(records.len()), records, text }
+        Self { plan: plan.into(), pushed: pushed.min(records.len()), records, text }
     }
 
     /// Returns the journal's text with `more` records after all that are here.
@@ -87,7 +88,7 @@ impl AppLedger {
     }
 
     /// Takes what was decided: from here on it counts.
-    pub fn append(&mut self, opened: Option<Plan>, records: impl IntoIterator<Item = (u32, Record)>) {
+    pub fn append(&mut self, opened: Option<Shared<Plan>>, records: impl IntoIterator<Item = (u32, Record)>) {
         if let Some(plan) = opened {
             self.rollouts.insert(plan.rollout.number, Journal::new(plan, Vec::new(), 0));
         }
@@ -392,7 +393,7 @@ impl Journals {
                 self.versions.get(&id).and_then(|versions| versions.longest.as_ref()).is_some_and(|one| one.is_ours);
             let text = if is_ours { text.as_ref().into() } else { journal::write(&records).into() };
             let pushed = records.len();
-            rollouts.insert(id.number, Journal { plan, records, pushed, text });
+            rollouts.insert(id.number, Journal { plan: plan.into(), records, pushed, text });
         }
         Ok(Some(rollouts))
     }

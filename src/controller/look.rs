@@ -306,7 +306,7 @@ impl Look {
         let decision = self.controller.decide_once(app, Door::Open)?;
         self.ask(app, &decision).await;
         let objections = self.app(app)?.objections().to_vec();
-        let supersedes = supersedes.filter(|_| opens_another).map(|state| state.plan.rollout);
+        let supersedes = supersedes.filter(|_| opens_another).map(|state| state.plan.rollout.clone());
         let full = full.filter(|_| decision.open.is_some() && supersedes.is_none());
         Some(Preview { decision, objections, stable, supersedes, frozen, full })
     }

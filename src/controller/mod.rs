@@ -8,6 +8,7 @@ pub mod anchor;
 mod app;
 mod asks;
 mod beforehand;
+mod decide;
 pub mod events;
 pub mod fence;
 pub mod journals;
@@ -21,8 +22,10 @@ pub mod news;
 mod observe;
 pub mod overlay;
 pub mod publish;
+mod push;
 mod quarantine;
 mod restored;
+mod settle;
 pub mod source;
 
 use std::{
@@ -45,7 +48,6 @@ use self::{
     lanes::{Acts, GitDone},
     line::{Door, Line},
     load::Unread,
-    named::First,
     news::{Listeners, Load, News},
     publish::Publication,
     source::{Branch, Source},
@@ -58,10 +60,8 @@ use crate::core::{
     render::Renderer,
     repository::Repository,
     rollout::{
-        self,
-        input::{Decision, DecisionAtHead, GitState, Head, HeadContent, Input, Neighbours},
-        report::{Activity, Reason, Report},
-        rights::Missing,
+        input::{Decision, GitState, Input},
+        report::Report,
         view::{Touched, View},
     },
     traffic::haproxy::Tell,
@@ -397,21 +397,6 @@ impl Controller {
         });
     }
 
-    /// Leaves an application alone whose state a newer Locktender wrote, and says so.
-    fn is_newer(&mut self, name: &AppName) -> bool {
-        let Some(app) = self.apps.get_mut(name) else { return false };
-        let Some(why) = app.newer.clone() else { return false };
-        self.line.leave(name);
-        self.agenda.decided(name, None);
-        let mut report = app.report.take().unwrap_or_else(|| Report::bare(name.clone(), Activity::Held));
-        report.activity = Activity::Held;
-        report.reasons = vec![Reason::Held { why }];
-        app.report = Some(report.clone());
-        self.options.listeners.tell(&News::Decided { app: name, activity: Activity::Held, head_is_broken: false });
-        self.tell(name, &report);
-        true
-    }
-
     /// Everything that is always needed has been listed: from here on deadlines run.
     fn become_ready(&mut self) {
         if core_kinds().iter().all(|kind| self.view.knows(kind)) {
@@ -420,254 +405,6 @@ impl Controller {
             self.read_anchors();
             self.touch(Touched::Everything);
         }
-    }
-
-    /// Decides for one application.
-    async fn decide(&mut self, name: &AppName, door: Door) -> Option<Decision> {
-        self.load_renders(name).await;
-        self.forget_answer(name);
-        let mut decision = self.decide_once(name, door)?;
-        if let Some(wanted) = decision.repair.take() {
-            let (head, paths) = self.branch.as_ref().map(|at| (at.revision.clone(), at.settings.paths.clone()))?;
-            let stable = self.apps.get(name)?.renders.get(&wanted.theirs).map(|render| render.digests.clone());
-            let repair = match (&self.refused_push, stable) {
-                (Some(why), _) => rollout::input::Repair::Impossible(format!("the remote refuses the push: {why}")),
-                (None, Some(stable)) => {
-                    let directory = publish::directory(&paths, name);
-                    load::try_repair(&self.ports, name, &directory, &head, &wanted, &stable).await
-                }
-                (None, None) => rollout::input::Repair::Impossible("stable does not render".to_owned()),
-            };
-            self.apps.get_mut(name)?.repair = Some((head, repair));
-            decision = self.decide_once(name, door)?;
-            decision.repair = None;
-        }
-        Some(decision)
-    }
-
-    /// Calls `decide` with everything that is known.
-    fn decide_once(&mut self, name: &AppName, door: Door) -> Option<Decision> {
-        let now = self.now();
-        let restored = self.restored(name);
-        let app = self.apps.get(name)?;
-        let head = self.branch.as_ref().map(|branch| Head {
-            revision: branch.revision.clone(),
-            content: app.content.clone().unwrap_or(HeadContent::Removed),
-            decisions: app.decisions.clone(),
-            in_advance: app.in_advance.clone(),
-            late: app.late.clone(),
-            frozen: branch.frozen(name, now),
-            copies_intact: app.copies_intact,
-            prometheus: branch.settings.prometheus.clone(),
-        });
-        let git = GitState { rewritten: app.rewritten.clone(), ..self.git.clone() };
-        let abort = self.abort_in_anchor(name, app);
-        let elsewhere =
-            |key: &ObjectKey| self.rendered_by.get(key).is_some_and(|apps| apps.iter().any(|other| other != name));
-        let full = self.limit().filter(|limit| door == Door::Closed || self.line.room(*limit, &BTreeSet::new()) == 0);
-        let neighbours = Neighbours {
-            render: &elsewhere,
-            waits_for: self.waits_for(app),
-            predecessor: app.predecessor.clone(),
-            full: full.map(|limit| self.line.full(limit)),
-        };
-        let repair = app
-            .repair
-            .as_ref()
-            .filter(|(at, _)| head.as_ref().is_some_and(|head| head.revision == *at))
-            .map(|(_, repair)| repair);
-        let input = Input {
-            app: name,
-            head: head.as_ref(),
-            rollouts: &app.ledger.states,
-            renders: &app.renders,
-            view: &self.view,
-            watching_since: self.watching_since,
-            git: &git,
-            restored: restored.as_deref(),
-            neighbours: &neighbours,
-            repair,
-            objections: app.objections(),
-            refused: &app.refused,
-            admitted: &app.admitted,
-            abort: abort.as_ref(),
-            answers: &app.answers,
-            now,
-        };
-        // `decide` is total. Should it still panic for one application, the others must go on.
-        let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let decision = rollout::decide(&input);
-            if let Some(Witness(saw)) = &self.options.witness {
-                saw(&input, &decision);
-            }
-            decision
-        }));
-        let app = self.apps.get_mut(name)?;
-        match decided {
-            Ok(decision) => {
-                (app.panics, app.quarantined) = (0, None);
-                Some(decision)
-            }
-            Err(_) => {
-                self.quarantine(name);
-                None
-            }
-        }
-    }
-
-    /// Returns a person's abort of the latest rollout that the anchor has: written while Git was away.
-    fn abort_in_anchor(&self, name: &AppName, app: &App) -> Option<DecisionAtHead> {
-        let last = app.ledger.states.last()?;
-        let anchor = self.view.get("", "ConfigMap", &app.namespace(), &anchor::name(name))?;
-        anchor::abort(anchor, &last.plan.rollout)
-    }
-
-    /// Asks the API server what must be asked before a decision is followed; follows it where nothing must be.
-    pub(super) async fn ask_or_settle(&mut self, name: &AppName, decision: Decision) -> Option<(Publication, bool)> {
-        if let Some((revision, questions)) = self.to_ask(name, &decision) {
-            self.ask_first(name, revision, questions);
-            return None;
-        }
-        self.settle(name, decision).await
-    }
-
-    /// Starts the writes of a decision, and returns what of it is to be published.
-    async fn settle(&mut self, name: &AppName, mut decision: Decision) -> Option<(Publication, bool)> {
-        let now = self.now();
-        let thaw = self.branch.as_ref().and_then(|branch| branch.next_thaw(now));
-        decision.wake_at(thaw);
-        decision.wake_at(self.apps.get(name)?.answer.as_ref().and_then(|answer| answer.again));
-        let head = self.branch.as_ref().map(|branch| branch.revision.clone());
-        self.agenda.decided(name, decision.wake);
-        self.wants_to_know(name, std::mem::take(&mut decision.questions));
-        let app = self.apps.get_mut(name)?;
-        let mut report = decision.report.clone();
-        report.reasons.extend(app.trouble.iter().map(|why| Reason::Refused { why: why.clone() }));
-        app.lacks = lacks(&report.reasons);
-        if app.report.as_ref() != Some(&report) {
-            let mut reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
-            if reasons.is_empty() {
-                reasons.push("nothing is waited for".to_owned());
-            }
-            info!(app = %name, activity = ?report.activity, stage = report.stage.as_ref().map(|stage| stage.as_str()),
-                "{}", reasons.join("; "));
-        }
-        let in_short = |report: &Report| {
-            (report.activity, report.reasons.iter().any(|reason| matches!(reason, Reason::HeadBroken { .. })))
-        };
-        let (activity, head_is_broken) = in_short(&report);
-        if app.report.as_ref().map(in_short) != Some((activity, head_is_broken)) {
-            self.options.listeners.tell(&News::Decided { app: name, activity, head_is_broken });
-        }
-        app.report = Some(report.clone());
-        self.tell(name, &report);
-        let mut actions = std::mem::take(&mut decision.actions);
-        let first = self.first_write(name, &mut actions);
-        let app = self.apps.get_mut(name)?;
-        let own = &self.ports.cluster;
-        let theirs = beforehand::acting(own, app.account().as_ref());
-        // The anchor is the controller's own, whoever the application is.
-        let first = first.map(|first| match first {
-            First::Anchor(action) => (action, own.clone()),
-            First::Named(action) => (action, theirs.clone()),
-        });
-        let actions: Vec<_> = actions.into_iter().map(|action| (action, theirs.clone())).collect();
-        let tells = std::mem::take(&mut decision.tells);
-        if first.is_some() || !actions.is_empty() || !tells.is_empty() {
-            if let Some(at) = app.not_before.filter(|at| *at > now) {
-                self.agenda.wake_by(name, at);
-            } else {
-                app.acting = true;
-                let parallel = self.options.parallel_writes;
-                let tell = self.ports.tell.clone();
-                self.acts.push(lanes::act(name.clone(), first, actions, tells, tell, parallel));
-            }
-        }
-        self.rests(name, &decision);
-        let app = self.apps.get(name)?;
-        let urgent = decision.urgent && decision.has_records();
-        let waiting = decision.has_records() || decision.edits.is_some() || app.ledger.has_unpushed();
-        // Nothing is written into a history that lacks our last record: going back is kept in the anchor.
-        if !waiting || app.rewritten.is_some() && !urgent {
-            return None;
-        }
-        let head =
-            head.or_else(|| app.ledger.states.last().and_then(|state| state.records.last()).map(|r| r.head.clone()))?;
-        let publication = publish::compose(name, &app.ledger, &decision, &head, now);
-        Some((publication, urgent))
-    }
-
-    /// Lets go of what was looked at for an application that is at rest.
-    fn rests(&mut self, name: &AppName, decision: &Decision) {
-        let Some(app) = self.apps.get(name) else { return };
-        let rests = matches!(decision.report.activity, Activity::New | Activity::Stable | Activity::Held);
-        if !rests || app.acting || decision.has_records() {
-            return;
-        }
-        let head = match &app.content {
-            Some(HeadContent::Rendered(render)) => Some(render),
-            _ => None,
-        };
-        let rendered = app.renders.values().chain(head).flat_map(|render| render.keys());
-        let anchor = ObjectKey {
-            group: String::new(),
-            kind: "ConfigMap".to_owned(),
-            namespace: app.namespace(),
-            name: anchor::name(name),
-        };
-        self.view.close(name, rendered.chain([anchor]));
-    }
-
-    /// Publishes records: pushes them when it may, and keeps the urgent ones in their anchors when Git is away.
-    async fn publish(&mut self, publications: Vec<(Publication, bool)>) {
-        let now = self.now();
-        let away = self.git.away.is_some() || self.branch.is_none();
-        // Going back does not wait until a push may be tried again; a repair is nothing but a push.
-        let held_up = self.push_failures > 0 && self.push_not_before.is_some_and(|at| at > now);
-        let (to_keep, publications): (Vec<_>, Vec<_>) = publications.into_iter().partition(|(publication, urgent)| {
-            let keep = away || held_up && *urgent && publication.repair.is_none();
-            keep || self.apps.get(&publication.app).is_some_and(|app| app.rewritten.is_some())
-        });
-        let to_keep = to_keep.into_iter().filter(|(_, urgent)| *urgent).map(|(publication, _)| publication);
-        self.keep_in_anchors(to_keep.collect()).await;
-        if publications.is_empty() {
-            return;
-        }
-        let urgent = publications.iter().any(|(_, urgent)| *urgent);
-        if let Some(until) = if urgent { self.backs_off(now) } else { self.may_push_from(now) } {
-            self.wake_all(publications.iter().map(|(publication, _)| publication.app.clone()), until);
-            return;
-        }
-        if self.git_lane.is_some() {
-            // The lane's end wakes them: they are decided again then, on what it brought.
-            let names: Vec<AppName> = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
-            self.publishing.extend(names);
-            return;
-        }
-        let Some(onto) = self.branch.as_ref().map(|branch| branch.revision.clone()) else { return };
-        self.publishing = publications.iter().map(|(publication, _)| publication.app.clone()).collect();
-        self.git_lane = Some(lanes::push(&self.ports.repository, onto, publications, now));
-    }
-
-    fn wake_all(&mut self, names: impl Iterator<Item = AppName>, at: Timestamp) {
-        names.for_each(|name| self.agenda.wake_by(&name, at));
-    }
-
-    /// Returns until when records of going forward may not be pushed, where they may not now.
-    fn may_push_from(&self, now: Timestamp) -> Option<Timestamp> {
-        let next = self.last_push.map(|last| last + self.push_interval());
-        next.filter(|next| *next > now).max(self.backs_off(now))
-    }
-
-    /// Returns until when nothing may be pushed, after what failed.
-    fn backs_off(&self, now: Timestamp) -> Option<Timestamp> {
-        self.git_not_before.max(self.push_not_before).filter(|at| *at > now)
-    }
-
-    fn push_interval(&self) -> SignedDuration {
-        let set = self.options.push_interval;
-        let interval = set.or(self.branch.as_ref().map(|branch| branch.settings.push_interval));
-        interval.and_then(|interval| SignedDuration::try_from(interval).ok()).unwrap_or(SignedDuration::from_secs(3))
     }
 
     /// Returns when something is due without an event.
@@ -689,14 +426,4 @@ impl Controller {
             Touched::Everything => self.apps.keys().for_each(|name| self.agenda.touch(name)),
         }
     }
-}
-
-/// Returns the rights that reasons say are missing, a line each.
-fn lacks(reasons: &[Reason]) -> Option<String> {
-    let lines = reasons.iter().filter_map(|reason| match reason {
-        Reason::Refused { why } if Missing::read(why).is_some() => Some(why.as_str()),
-        _ => None,
-    });
-    let lines: Vec<&str> = lines.collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
 }

@@ -282,9 +282,10 @@ impl Controller {
                 self.fetch_due = true;
                 self.git.unpushed = None;
                 self.rejected = self.rejected.saturating_add(1);
-                let seed =
+                let mut seed =
                     publications.iter().flat_map(|(publication, _)| &publication.records).map(|(_, record)| record.id);
-                self.push_not_before = (self.rejected > 3).then(|| now + after_rejections(self.rejected, seed.last()));
+                self.push_not_before =
+                    (self.rejected > 3).then(|| now + after_rejections(self.rejected, seed.next_back()));
             }
             Ok(Push::Rejected { moved: false, reason }) => {
                 warn!(reason, "the remote refuses our push");

@@ -17,6 +17,7 @@ use crate::core::{
         input::{Decision, Edits},
         plan::{self, Plan},
     },
+    shared::Shared,
 };
 
 /// What is to be pushed for one application.
@@ -27,7 +28,7 @@ pub struct Publication {
     /// A commit before the records: Git is repaired.
     pub repair: Option<CommitDraft>,
     /// The rollout that is opened.
-    pub opened: Option<Plan>,
+    pub opened: Option<Shared<Plan>>,
     /// The new records, with their rollouts' numbers.
     pub records: Vec<(u32, Record)>,
     /// What the records' commit says, and its plans and journals by path.
@@ -63,7 +64,7 @@ pub fn compose(app: &AppName, ledger: &AppLedger, decision: &Decision, head: &Re
             chain.append(*number, known.plan.hash, draft.clone());
         }
     }
-    let opened = decision.open.as_ref().map(|(plan, _)| plan);
+    let opened = decision.open.as_ref().map(|(plan, _)| Shared::from(plan.clone()));
     if let Some((plan, drafts)) = &decision.open {
         for draft in drafts {
             chain.append(plan.rollout.number, plan.hash, draft.clone());
@@ -74,7 +75,7 @@ pub fn compose(app: &AppName, ledger: &AppLedger, decision: &Decision, head: &Re
     let mut journals = BTreeMap::new();
     let mut said: Vec<Record> = Vec::new();
     let mut last = None;
-    let none = opened.map(|plan| Journal::new(plan.clone(), Vec::new(), 0));
+    let none = opened.clone().map(|plan| Journal::new(plan, Vec::new(), 0));
     let latest = none.as_ref().or(ledger.rollouts.values().next_back()).map(|journal| journal.plan.rollout.number);
     for journal in ledger.rollouts.values().chain(&none) {
         let number = journal.plan.rollout.number;
@@ -105,7 +106,7 @@ pub fn compose(app: &AppName, ledger: &AppLedger, decision: &Decision, head: &Re
         time: now,
         author: None,
     });
-    Publication { app: app.clone(), repair, opened: opened.cloned(), records, commit, journals }
+    Publication { app: app.clone(), repair, opened, records, commit, journals }
 }
 
 /// New records, each chained to the one before.

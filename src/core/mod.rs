@@ -16,6 +16,7 @@ pub mod problem;
 pub mod render;
 pub mod repository;
 pub mod rollout;
+pub mod shared;
 pub mod traffic;
 pub mod validate;
 pub mod yaml;

@@ -240,7 +240,7 @@ impl OverObjects for GitRepository {
 
     async fn push(&self, onto: &Revision, drafts: &[CommitDraft]) -> Result<Push, RepositoryError> {
         let (start, drafts, own) = (onto.clone(), drafts.to_vec(), self.identity.clone());
-        let commits = self.ask(move |objects| objects.make_chain(&start, &drafts, &own)).await?;
+        let commits = self.ask(move |objects| objects::make_chain(objects, &start, &drafts, &own)).await?;
         let Some(last) = commits.last().cloned() else { return Ok(Push::Accepted(commits)) };
 
         let _transfer = self.transfer.lock().await;

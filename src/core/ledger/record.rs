@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::{
     analysis::Run,
     names::{BlobId, Digest, Revision, StageName, Unit},
+    shared::Shared,
 };
 
 /// What a record says happened, or is about to: going forward a record is an intent, written before the act.
@@ -129,6 +130,9 @@ pub struct Evidence {
     /// The objects that were changed, put back or removed, as `Kind/name`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
+    /// The revision that was in place before, where its policy named a router that is not told any more (`Applied` at rest).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routed_by: Option<Revision>,
     /// The number of the rollout that takes this one's place (`Superseded`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<u32>,
@@ -191,10 +195,13 @@ impl Draft {
     }
 }
 
-/// One entry of a journal.
+/// One entry of a journal. The journal, its fold and what is pushed hold the same one.
+pub type Record = Shared<Entry>;
+
+/// What an entry of a journal says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Record {
+pub struct Entry {
     /// Counts from 1 in each rollout.
     pub seq: u32,
     /// What happened.
@@ -227,11 +234,13 @@ impl Record {
         let time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
         let Draft { event, stage, why, decisions, evidence } = draft;
         let id = Digest::of(b"");
-        let mut record = Self { seq, event, stage, time, head, why, decisions, evidence, previous, id };
-        record.id = record.computed_id();
-        record
+        let mut entry = Entry { seq, event, stage, time, head, why, decisions, evidence, previous, id };
+        entry.id = entry.computed_id();
+        entry.into()
     }
+}
 
+impl Entry {
     /// Computes the id from the content: SHA-256 over the canonical JSON of the record without its id.
     pub fn computed_id(&self) -> Digest {
         let mut value = serde_json::to_value(self).unwrap_or_default();

@@ -12,7 +12,7 @@ use super::{
     report::{Activity, Reason},
     sides,
     state::State,
-    steer::{self, Course},
+    steer::{self, Course, Steered},
     stray,
 };
 use crate::core::{
@@ -43,58 +43,105 @@ pub(super) fn decide(input: &Input<'_>, state: &State, cause: Cause) -> Decision
     decision
 }
 
-/// Brings the cluster back; returns whether it is there.
-fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
-    let target = sides::target_at(state).and_then(|revision| input.renders.get(&revision));
-    let pinned = state.plan.policy.as_ref().map(|policy| &policy.spec);
-    let deadline = pinned.map(|policy| policy.progress_deadline);
-    // What ran before anything was released is given back, not removed.
-    let ran_before = stable.is_none() && handover::taken_over(&state.plan.methods, None).next().is_some();
-    let policy = match stable.map(|stable| &stable.policy) {
-        Some(None) => None,
-        // The units are those that stable was staged in.
-        Some(Some(policy)) if pinned.is_none_or(|pinned| !same_units(policy, pinned)) => Some(policy),
-        Some(Some(_)) => pinned,
-        None if ran_before => None,
-        None => pinned,
-    };
-    let by = policy.or(pinned);
-    let target = target.map(|target| by.map_or(Cow::Borrowed(&**target), |by| handover::staged_form(target, by)));
-    let course = Course {
-        rollout: &state.plan.rollout,
-        new: stable.map(Arc::as_ref),
-        old: target.as_deref(),
-        policy,
-        staged_by: pinned,
-        former: sides::former(input.rollouts, stable.and_then(|stable| stable.policy.as_ref()), policy),
-        methods: None,
-        quota: None,
-        totals: &state.totals,
-        split: Some(Split::of(Percent::ALL)),
-        last: true,
-        drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
-        still: false,
-        stage: Some("going back".to_owned()),
-        // What was not handed over yet is taken over still: nobody else looks after it.
-        inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
-        handed_over: input.neighbours.render,
-        refused: input.refused,
-        admitted: input.admitted,
-        answers: input.answers,
-        since: state.since,
-        now: input.now,
-    };
-    let steered = steer::steer(&course, input.app, input.view);
-    decision.actions = steered.actions;
+/// How a rollout's pods and objects go back to stable: under which policy, and from what.
+struct Way<'a> {
+    stable: Option<&'a Arc<Render>>,
+    state: &'a State,
+    policy: Option<&'a RolloutPolicy>,
+    target: Option<Cow<'a, Render>>,
+    /// What ran before anything was released is given back, not removed.
+    ran_before: bool,
+}
+
+impl<'a> Way<'a> {
+    fn new(input: &'a Input<'_>, state: &'a State, stable: Option<&'a Arc<Render>>) -> Self {
+        let target = sides::target_at(state).and_then(|revision| input.renders.get(&revision));
+        let pinned = pinned(state);
+        let ran_before = stable.is_none() && handover::taken_over(&state.plan.methods, None).next().is_some();
+        let policy = match stable.map(|stable| &stable.policy) {
+            Some(None) => None,
+            // The units are those that stable was staged in.
+            Some(Some(policy)) if pinned.is_none_or(|pinned| !same_units(policy, pinned)) => Some(policy),
+            Some(Some(_)) => pinned,
+            None if ran_before => None,
+            None => pinned,
+        };
+        let by = policy.or(pinned);
+        let target = target.map(|target| by.map_or(Cow::Borrowed(&**target), |by| handover::staged_form(target, by)));
+        Self { stable, state, policy, target, ran_before }
+    }
+
+    /// Returns the course back; `rollouts` are those whose routers may have been told something, this one the last.
+    fn course(&'a self, input: &'a Input<'_>, rollouts: &'a [State]) -> Course<'a> {
+        let Self { stable, state, policy, .. } = *self;
+        let deadline = pinned(state).map(|policy| policy.progress_deadline);
+        Course {
+            rollout: &state.plan.rollout,
+            new: stable.map(Arc::as_ref),
+            old: self.target.as_deref(),
+            policy,
+            staged_by: pinned(state),
+            former: sides::former(rollouts, input.renders, stable.and_then(|stable| stable.policy.as_ref()), policy),
+            methods: None,
+            quota: None,
+            totals: &state.totals,
+            split: Some(Split::of(Percent::ALL)),
+            last: true,
+            drain_at_most: Some(deadline.and_then(|it| it.try_into().ok()).unwrap_or(jiff::SignedDuration::ZERO)),
+            still: false,
+            stage: Some("going back".to_owned()),
+            // What was not handed over yet is taken over still: nobody else looks after it.
+            inherits: sides::inherited(input.rollouts).map(|inherited| inherited.app),
+            handed_over: input.neighbours.render,
+            refused: input.refused,
+            admitted: input.admitted,
+            answers: input.answers,
+            since: state.since,
+            now: input.now,
+        }
+    }
+}
+
+fn pinned(state: &State) -> Option<&RolloutPolicy> {
+    state.plan.policy.as_ref().map(|policy| &policy.spec)
+}
+
+/// Brings requests, and then pods, back to stable while nothing of a plan may be touched yet: those that the rollout before
+/// it left beside stable, or a step back of its own. Other objects stay, as ever when a rollout takes another's place.
+pub(super) fn clear_the_start(input: &Input<'_>, state: &State, left: usize, decision: &mut Decision) {
+    let (rollouts, is_own) = (&input.rollouts[..=left], left + 1 == input.rollouts.len());
+    let stable = stable_side(input.rollouts, input.renders);
+    if stable.is_none() && !is_own {
+        // Nobody could take the requests.
+        return;
+    }
+    let way = Way::new(input, &rollouts[left], stable.as_ref());
+    let stage = Some(state.current().name.to_string());
+    let course = Course { rollout: &state.plan.rollout, stage, since: state.since, ..way.course(input, rollouts) };
+    let mut steered = Steered { done: true, ..Steered::default() };
+    steer::steer_pods(&course, input.app, input.view, &mut steered);
+    take(state, steered, decision);
+}
+
+/// Takes what comes next on the way; returns whether nothing does.
+fn take(state: &State, steered: Steered, decision: &mut Decision) -> bool {
+    decision.actions.extend(steered.actions);
     stray::correct(state, steered.corrections, decision);
     decision.asks_and_tells(steered.questions, steered.tells);
     decision.report.units = steered.units;
     decision.report.reasons.extend(steered.reasons);
     decision.wake_at(steered.wake);
-    if !steered.done {
+    steered.done
+}
+
+/// Brings the cluster back; returns whether it is there.
+fn go_back(input: &Input<'_>, state: &State, stable: Option<&Arc<Render>>, decision: &mut Decision) -> bool {
+    let way = Way::new(input, state, stable);
+    let steered = steer::steer(&way.course(input, input.rollouts), input.app, input.view);
+    if !take(state, steered, decision) {
         return false;
     }
-    if ran_before {
+    if way.ran_before {
         return true;
     }
     let kept: BTreeSet<_> = stable.map(|stable| stable.keys().collect()).unwrap_or_default();
@@ -144,7 +191,7 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
     if cause == Cause::Revert || !is_target(&head.content, &state.plan) {
         records.push(end(back));
         if let HeadContent::Broken(_) = head.content {
-            records.push(held("HEAD does not render, so Git cannot be repaired"));
+            records.push(held("HEAD did not render, so Git was not repaired: revert it, fix it, or add retry.yaml"));
         }
     } else if stable.is_none() {
         records.push(end(back));
@@ -176,7 +223,7 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
             Some(Repair::Needless) => records.push(end(back)),
             Some(Repair::Impossible(why)) => {
                 records.push(end(back));
-                records.push(held(&format!("Git cannot be repaired: {why}")));
+                records.push(held(&format!("Git cannot be repaired: {why}; revert it, fix it, or add retry.yaml")));
             }
         }
     }

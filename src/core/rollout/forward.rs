@@ -240,8 +240,10 @@ fn go(
     decision: &mut Decision,
 ) -> Option<Steered> {
     if !state.current().gates.contains(&Gate::Health) {
-        if let Some(stable) = stable {
-            rest::keep_proxies(input, state, stable, decision);
+        match (sides::left_beside(input.rollouts), stable) {
+            (Some(left), _) => back::clear_the_start(input, state, left, decision),
+            (None, Some(stable)) => rest::keep_proxies(input, state, stable, decision),
+            (None, None) => {}
         }
         return None;
     }
@@ -252,7 +254,7 @@ fn go(
         old: stable.map(Arc::as_ref),
         policy,
         staged_by: stable.and_then(|stable| stable.policy.as_ref()),
-        former: sides::former(input.rollouts, stable.and_then(|stable| stable.policy.as_ref()), policy),
+        former: sides::former(input.rollouts, input.renders, stable.and_then(|stable| stable.policy.as_ref()), policy),
         methods: Some(&state.plan.methods),
         quota: state.quotas.get(state.stage),
         totals: &state.totals,
@@ -365,7 +367,8 @@ fn pass(
         let confirm = decisions.confirm(&stage.name);
         if stage.asks_for_confirm() && confirm.is_none() && !promoted {
             let removes = if stage.gates.contains(&Gate::Health) { Vec::new() } else { state.plan.prunes.clone() };
-            let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
+            let reason =
+                Reason::ConfirmNeeded { stage: stage.name.clone(), since: state.waits_since(waiting), removes };
             decision.report.reasons.push(reason);
             return;
         }

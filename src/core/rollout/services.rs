@@ -4,6 +4,8 @@
 //! The EndpointSlice controller copies a Service's labels onto its EndpointSlices. A narrowed Service carries the
 //! version that it is narrowed to as a label: slices that carry it were made from the narrowed selector.
 
+mod beside;
+mod fit;
 mod former;
 mod leaving;
 mod proxy;
@@ -14,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use self::route::Routed;
+use self::beside::previews_of;
+pub(super) use self::fit::{cannot_ask, cannot_switch};
 use super::{
     action::Action,
-    health::{self, HealthOf},
+    health::HealthOf,
     labels, objects,
     observe::Observed,
     render::{Maker, Render, Workload},
@@ -32,7 +35,7 @@ use crate::core::{
     diff,
     manifest::{Object, strings},
     names::AppName,
-    policy::{Beside, Drift, Percent, RolloutPolicy, Strategy},
+    policy::{Beside, Drift, Percent, RolloutPolicy},
     traffic::{Answer, Backends, Means, haproxy::Telling},
 };
 
@@ -112,54 +115,6 @@ fn services(render: Option<&Render>) -> impl Iterator<Item = &Object> {
     render.into_iter().flat_map(|render| &render.objects).filter(|object| object.text(&["kind"]) == "Service")
 }
 
-/// Says why an application's Services cannot be switched between two versions of its workloads.
-pub(super) fn cannot_switch(render: &Render, strategy: &Strategy) -> Option<String> {
-    let beside = strategy.beside()?;
-    let sends_to = |service: &Object| -> Vec<&str> {
-        render.workloads.values().filter(|one| selects(service, one)).map(|one| one.id.as_str()).collect()
-    };
-    let mut switched: Vec<&str> = Vec::new();
-    for service in services(Some(render)) {
-        match sends_to(service).as_slice() {
-            [] => {}
-            [_] if beside.preview_service == Some(service.name()) => {}
-            [_] => switched.push(service.name()),
-            several => {
-                return Some(format!(
-                    "Service/{} sends to {}: only one workload's versions can be told apart in a Service",
-                    service.name(),
-                    several.join(" and ")
-                ));
-            }
-        }
-    }
-    let previews = beside.preview_service.filter(|_| switched.len() > 1).map(|name| {
-        format!(
-            "previewService is {name}, and there are Services {}: leave it out, and each gets one of its own",
-            switched.join(", ")
-        )
-    });
-    previews.or_else(|| {
-        let router = beside.router?;
-        let switched: Vec<&Object> =
-            services(Some(render)).filter(|service| switched.contains(&service.name())).collect();
-        match router.means(nowhere()) {
-            Means::Objects(_) if switched.is_empty() => Some(format!("no Service is there for {router} to send to")),
-            Means::Objects(_) => route::misfit(router, &render.objects, &switched, beside.suffix),
-            Means::Proxy(_) => proxy::misfit(render, beside.preview_service),
-        }
-    })
-}
-
-/// Says why pods of a version cannot be asked for their health.
-pub(super) fn cannot_ask(render: &Render, strategy: &Strategy) -> Option<String> {
-    let check = strategy.beside()?.health_check?;
-    let called = |workload: &&Workload| services(Some(render)).any(|service| selects(service, workload));
-    let cannot = |workload: &&Workload| health::port_of(&workload.template()["spec"], &check.port).is_none();
-    let workload = render.workloads.values().filter(called).find(cannot)?;
-    Some(format!("healthCheck asks port {}, and no container of {} has a port of that name", check.port, workload.id))
-}
-
 /// Says what comes next for Services. Total and pure.
 pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services {
     let mut outcome = Services::default();
@@ -204,11 +159,6 @@ pub(super) fn next(course: &Course<'_>, app: &AppName, view: &View) -> Services 
 /// Names no Services, where only what kind of a router it is matters.
 fn nowhere() -> Backends {
     Backends { namespace: String::new(), stable: String::new(), canary: String::new() }
-}
-
-/// Lists the Services that were made for another side.
-fn previews_of<'a>(app: &AppName, view: &'a View) -> impl Iterator<Item = &'a Object> {
-    view.of_app(app, "Service").filter(|service| service.label(labels::PREVIEW_OF).is_some())
 }
 
 /// Lists the workloads that have two sides now, or will have.
@@ -306,13 +256,6 @@ impl Switch<'_> {
         self.course.quota.is_none()
     }
 
-    /// Returns whether the Services beside that another strategy made are gone: one route cannot share requests out between
-    /// two pairs.
-    fn is_alone(&self) -> bool {
-        let name = |preview: &Object| self.preview_name(preview.label(labels::PREVIEW_OF).unwrap_or_default());
-        previews_of(self.app, self.view).all(|preview| preview.name() == name(preview))
-    }
-
     /// Sees to one workload's Services; returns the previews that are wanted.
     fn workload(&self, one: &Sided<'_>, outcome: &mut Services) -> Vec<ObjectKey> {
         let both = [self.course.new, self.course.old].map(|render| -> BTreeMap<ObjectKey, &Object> {
@@ -383,26 +326,6 @@ impl Switch<'_> {
             }
         }
         keys
-    }
-
-    /// Returns whether the Service of the other side may send to another version than until now: no router sends there.
-    fn may_change_sides(&self, preview: &Object, outcome: &mut Services) -> bool {
-        let live = self.view.by_key(&preview.key());
-        let changes = live.is_some_and(|live| live.label(labels::DIGEST) != preview.label(labels::DIGEST));
-        let stable =
-            ObjectKey { name: preview.label(labels::PREVIEW_OF).unwrap_or_default().to_owned(), ..preview.key() };
-        !changes || self.clear && Routed::new(self, &stable, preview.name()).is_none_or(|routed| routed.clear(outcome))
-    }
-
-    /// Lists the Services of a side that is gone that a router may still send to.
-    fn still_routed(&self, wanted: &BTreeSet<ObjectKey>, outcome: &mut Services) -> Vec<ObjectKey> {
-        let left = previews_of(self.app, self.view).filter(|preview| !wanted.contains(&preview.key()));
-        let routed = left.filter(|preview| {
-            let name = preview.label(labels::PREVIEW_OF).unwrap_or_default().to_owned();
-            let stable = ObjectKey { name, ..preview.key() };
-            Routed::new(self, &stable, preview.name()).is_some_and(|routed| !routed.clear(outcome))
-        });
-        routed.map(Object::key).collect()
     }
 
     /// Narrows the Services that only one side has, and the one to look at the new side by, to that side.
@@ -510,48 +433,6 @@ impl Switch<'_> {
         let side = wanted.label(labels::DIGEST).unwrap_or_default();
         let why = format!("Service/{} sends to version {side} only", key.name);
         outcome.actions.push(Action::apply(wanted, live, self.policy.drift == Drift::Correct, why));
-    }
-
-    /// Names the Service of the other side of a Service.
-    fn preview_name(&self, service: &str) -> String {
-        match self.beside.preview_service {
-            Some(name) => name.to_owned(),
-            None => format!("{}-{}", service.get(..55).unwrap_or(service).trim_end_matches('-'), self.beside.suffix),
-        }
-    }
-
-    /// Builds the Service by which people look at the new side.
-    fn preview(&self, one: &Sided<'_>, service: &Object) -> Object {
-        let name = self.preview_name(service.name());
-        let mut ports = service.at(&["spec", "ports"]).cloned().unwrap_or_default();
-        for port in ports.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
-            port.remove("nodePort");
-        }
-        let preview = Object(json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {
-                "name": name,
-                "namespace": service.namespace(),
-                "labels": { labels::PREVIEW_OF: service.name() },
-            },
-            "spec": { "ports": ports, "selector": service.at(&["spec", "selector"]) },
-        }));
-        narrowed(&preview, self.app, &one.new_label())
-    }
-
-    fn put_preview(&self, preview: Object, outcome: &mut Services) {
-        let key = preview.key();
-        let is_ours = |live: &Object| {
-            live.label(labels::APP) == Some(self.app.as_str()) && live.label(labels::PREVIEW_OF).is_some()
-        };
-        if self.view.by_key(&key).is_some_and(|live| !is_ours(live)) {
-            outcome.pending = true;
-            let why = "it is somebody else's: name another previewService".to_owned();
-            outcome.reasons.push(Reason::NotHealthy { object: format!("Service/{}", key.name), why });
-            return;
-        }
-        self.put(preview, outcome);
     }
 
     /// Returns whether the EndpointSlices of a Service name every ready pod of a version, and none of another.

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    plan::End,
+    plan::{End, Gate},
     render::Render,
     state::{Outcome, Phase, State},
 };
@@ -84,24 +84,49 @@ pub fn router_of(policy: &RolloutPolicy) -> Option<&Router> {
     policy.strategy.beside()?.router
 }
 
-/// Returns the policies since the last completed rollout, and stable's own, whose routers `policy` does not name: each
-/// router once.
+/// Returns the index of the first rollout since one came to an end: those before the last of them were superseded.
+fn open_since(rollouts: &[State]) -> usize {
+    let ended = |state: &State| matches!(state.phase, Phase::Ended(Outcome::Completed | Outcome::Aborted));
+    rollouts.iter().rposition(ended).map_or(0, |last| last + 1)
+}
+
+/// Returns the index of the last rollout that may have left pods of its own beside stable's: it began to touch some, and
+/// none has come to an end since.
+pub fn left_beside(rollouts: &[State]) -> Option<usize> {
+    let began = |state: &State| {
+        let started = state.records.iter().filter(|record| record.event == Event::StageStarted);
+        let mut stages = started.filter_map(|record| state.index_of(record.stage.as_ref()?));
+        stages.any(|index| state.plan.stages[index].gates.contains(&Gate::Health))
+    };
+    (open_since(rollouts)..rollouts.len()).rev().find(|index| began(&rollouts[*index]))
+}
+
+/// Returns the router that a render's policy names.
+pub fn router_at(render: &Render) -> Option<&Router> {
+    router_of(render.policy.as_ref()?)
+}
+
+/// Returns the policies since the last completed rollout, those that were in place at rest, and stable's own, whose
+/// routers `policy` does not name: each router once.
 pub fn former<'a>(
     rollouts: &'a [State],
+    renders: &'a BTreeMap<Revision, Arc<Render>>,
     stable: Option<&'a RolloutPolicy>,
     policy: Option<&RolloutPolicy>,
 ) -> Vec<Former<'a>> {
     let since = stable_at(rollouts).map_or(0, |at| at.index);
-    let ended = |state: &State| matches!(state.phase, Phase::Ended(Outcome::Completed | Outcome::Aborted));
     // What has ended has taken everything back by objects; a rollout that runs may be the one that `policy` is not of.
-    let open = rollouts.iter().rposition(ended).map_or(0, |last| last + 1);
+    let open = open_since(rollouts);
     let planned = rollouts.iter().enumerate().skip(since).rev().filter_map(|(index, state)| {
         let policy = &state.plan.policy.as_ref()?.spec;
         Some(Former { policy, between: index >= open })
     });
+    let at_rest = rollouts.iter().skip(since).flat_map(|state| &state.routed_by);
+    let at_rest = at_rest.filter_map(|revision| renders.get(revision)?.policy.as_ref());
+    let settled = at_rest.chain(stable).map(|policy| Former { policy, between: false });
     let now = policy.and_then(router_of);
     let mut former: Vec<Former<'a>> = Vec::new();
-    for one in planned.chain(stable.map(|policy| Former { policy, between: false })) {
+    for one in planned.chain(settled) {
         let Some(router) = router_of(one.policy).filter(|router| Some(*router) != now) else { continue };
         if !former.iter().any(|other| router_of(other.policy) == Some(router)) {
             former.push(one);
@@ -125,6 +150,8 @@ pub fn needed(rollouts: &[State]) -> BTreeSet<Revision> {
     revisions.extend(stable.as_ref().map(|stable| stable.revision.clone()));
     let since = stable.map_or(0, |stable| stable.index);
     for state in rollouts.iter().skip(since) {
+        // Their policies say which routers still have to forget.
+        revisions.extend(state.routed_by.iter().cloned());
         if state.plan.inputs.files.is_empty() {
             continue;
         }

@@ -10,6 +10,7 @@ use crate::core::{
     ledger::{Cause, DecisionFile, Event, Quota, Record},
     names::{Digest, Revision, StageName},
     policy::Decision,
+    shared::Shared,
 };
 
 /// How a rollout ended.
@@ -51,7 +52,7 @@ pub struct Waiting {
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Its plan.
-    pub plan: Plan,
+    pub plan: Shared<Plan>,
     /// Its records, in order.
     pub records: Vec<Record>,
     /// What it is doing.
@@ -74,6 +75,8 @@ pub struct State {
     pub applied: Option<(Revision, Digest)>,
     /// The revision that is stable since this rollout ended, where it is another than before.
     pub applied_at_rest: Option<(Revision, Digest)>,
+    /// The revisions that were in place while nothing ran, and whose routers are not told any more.
+    pub routed_by: Vec<Revision>,
     /// Every decision that was answered, accepted or not.
     pub answered: BTreeSet<DecisionFile>,
     /// What was in the directory when the rollout opened or a gate closed again: promotes among these count no more.
@@ -90,7 +93,8 @@ pub struct State {
 
 impl State {
     /// Folds records over their plan. Total: records that make no sense where they stand change nothing.
-    pub fn fold(plan: Plan, records: Vec<Record>) -> Self {
+    pub fn fold(plan: impl Into<Shared<Plan>>, records: Vec<Record>) -> Self {
+        let plan = plan.into();
         let since = records.first().map_or(Timestamp::UNIX_EPOCH, |record| record.time);
         let quotas = plan.stages.iter().map(|stage| stage.quota.clone()).collect();
         let totals = plan.totals.clone();
@@ -107,6 +111,7 @@ impl State {
             totals,
             applied: None,
             applied_at_rest: None,
+            routed_by: Vec::new(),
             answered: BTreeSet::new(),
             old_decisions: BTreeSet::new(),
             final_decisions: Vec::new(),
@@ -207,6 +212,7 @@ impl State {
             }
             Event::Applied => {
                 self.held = None;
+                self.routed_by.extend(record.evidence.routed_by.clone());
                 let put = record.evidence.revision.clone().zip(record.evidence.digest);
                 if self.is_over() {
                     self.applied_at_rest = put.or(self.applied_at_rest.take());
@@ -264,6 +270,13 @@ impl State {
     /// Returns whether the rollout is over.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Returns since when the current stage waits: a step back to it made its waiting record count again, from then on.
+    pub fn waits_since(&self, waiting: &Waiting) -> Timestamp {
+        let stage = &self.current().name;
+        let back = |record: &&Record| record.event == Event::StageReverted && record.stage.as_ref() == Some(stage);
+        self.records.iter().rev().find(back).map_or(waiting.since, |record| record.time.max(waiting.since))
     }
 
     /// Returns the last record's id; the plan's hash before the first.

@@ -19,7 +19,7 @@ const COMMANDS: &[&str] = &[
     "retry",
     "abort",
     "revert",
-    "release",
+    "give-back",
     "completion",
 ];
 
@@ -100,11 +100,19 @@ fn help_is_enough_to_use_a_command() {
             ran.stdout
         );
         assert!(*command == "completion" || ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
+        let about = ran.stdout.split("Usage:").next().unwrap().trim();
+        assert!(
+            *command == "completion" || about.contains("\n\n"),
+            "no more than a line is said of it: {}",
+            ran.stdout
+        );
     }
     for command in ["log", "verify", "accept"] {
         let ran = shell.run(shell.home.path(), &["audit", command, "--help"]);
         assert!(ran.stdout.contains("Example") && ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
     }
+    let help = |command: &str| shell.run(shell.home.path(), &[command, "--help"]).stdout;
+    assert_eq!(help("release"), help("give-back"), "it was called so first");
     assert!(shell.run(shell.home.path(), &["completion", "bash"]).stdout.contains("_locktender"));
     assert!(shell.run(shell.home.path(), &["man"]).stdout.contains(".TH locktender"));
     let schema = shell.run(shell.home.path(), &["schema", "application"]).stdout;
@@ -112,6 +120,17 @@ fn help_is_enough_to_use_a_command() {
         serde_json::from_str::<serde_json::Value>(&schema).unwrap()["properties"]["kind"]["const"],
         "Application"
     );
+}
+
+#[test]
+fn schemas_are_printed_as_programs_ask_for_them() {
+    let shell = Shell::new();
+    let ran = |args: &[&str]| shell.run(shell.home.path(), args).stdout;
+    let json: serde_json::Value = serde_json::from_str(&ran(&["schema", "decision"])).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ran(&["schema", "decision", "-o", "json"])).unwrap(), json);
+    assert_eq!(serde_yaml::from_str::<serde_json::Value>(&ran(&["schema", "decision", "-o", "yaml"])).unwrap(), json);
+    let kinds: serde_json::Value = serde_json::from_str(&ran(&["schema", "-o", "json"])).unwrap();
+    assert_eq!((&kinds[0]["kind"], &kinds[1]["kind"]), (&"application".into(), &"decision".into()));
 }
 
 #[test]

@@ -29,6 +29,17 @@ fn found(directory: &Path, below: &Path, rows: &mut BTreeMap<u32, BTreeSet<Strin
     }
 }
 
+/// Files that are wrong have a directory each, which a test is made of: `fault_57_one_object_twice`.
+fn refused(fixtures: &Path, rows: &mut BTreeMap<u32, BTreeSet<String>>) {
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let number = name.strip_prefix("fault_").and_then(|rest| rest.split('_').next()?.parse().ok());
+        if let Some(number) = number {
+            rows.entry(number).or_default().insert("input::refused".to_owned());
+        }
+    }
+}
+
 fn modules(of: &BTreeSet<String>, on_a_server: bool) -> String {
     let is_on_a_server = |module: &&String| ON_A_SERVER.contains(&module.split("::").next().unwrap_or_default());
     let chosen = of.iter().filter(|module| is_on_a_server(module) == on_a_server);
@@ -41,6 +52,7 @@ fn the_table_of_faults_says_where_each_is_injected() {
     let mut rows = BTreeMap::new();
     found(&root.join("tests/suite"), &root.join("tests/suite"), &mut rows);
     found(&root.join("src"), &root.join("src"), &mut rows);
+    refused(&root.join("fixtures"), &mut rows);
     let page = fs::read_to_string(root.join("docs/faults.md")).unwrap();
     let mut told = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with("| ")) {

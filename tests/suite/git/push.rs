@@ -52,6 +52,38 @@ async fn a_draft_for_a_person_carries_the_persons_name_and_time() {
     assert_eq!(remote.git(&["log", "-1", "--format=%an <%ae> %at", "main"]), "Ada Lovelace <ada@example.com> 1000");
 }
 
+/// A file for each object costs the disk more than everything else that a push of many records does.
+#[tokio::test]
+async fn many_files_are_written_as_one() {
+    let remote = remote();
+    let (repository, tip, directory) = fetched(&remote).await;
+    let objects = directory.path().join("mirror/mirror.git/objects");
+    let loose = || {
+        let folders = std::fs::read_dir(&objects).unwrap().flatten().filter(|entry| entry.file_name().len() == 2);
+        folders.map(|folder| std::fs::read_dir(folder.path()).unwrap().count()).sum::<usize>()
+    };
+    let packs = || std::fs::read_dir(objects.join("pack")).map_or(0, |packs| packs.count());
+    let before = (loose(), packs());
+    let mut many = draft("rollouts/a/0001/plan.yaml", "first\n");
+    for number in 1..200 {
+        many.edits.insert(format!("rollouts/app-{number}/0001/plan.yaml"), Some(format!("{number}\n").into_bytes()));
+    }
+    let next = draft("rollouts/a/0001/plan.yaml", "second\n");
+    let Push::Accepted(commits) = repository.push(&tip, &[many, next]).await.unwrap() else { panic!("refused") };
+    assert_eq!(loose(), before.0);
+    // With its index; git may add one of its own.
+    assert!(packs() >= before.1 + 2);
+    assert_eq!(text(&repository, &commits[0], "rollouts/a/0001/plan.yaml").await, "first\n");
+    assert_eq!(text(&repository, &commits[1], "rollouts/app-199/0001/plan.yaml").await, "199\n");
+    assert_eq!(remote.rev("main"), commits[1].as_str());
+    remote.git(&["fsck", "--strict"]);
+    // What is pushed next is made on what is in the pack.
+    let Push::Accepted(last) = repository.push(&commits[1], &[draft("rollouts/a/0001/x", "x")]).await.unwrap() else {
+        panic!("refused")
+    };
+    assert_eq!(text(&repository, &last[0], "rollouts/app-7/0001/plan.yaml").await, "7\n");
+}
+
 #[tokio::test]
 async fn edits_that_git_must_not_have_are_refused_before_anything_is_pushed() {
     let remote = remote();

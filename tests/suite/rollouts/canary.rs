@@ -171,6 +171,26 @@ async fn a_person_is_asked_before_the_first_pod_and_before_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newer_revision_that_must_be_confirmed_leaves_nothing_of_the_one_before_until_then() {
+    let mut told = ten("stepWeight: 30\nmaxWeight: 60\ninterval: 1h\nconfirmStart: true").await;
+    let before = told.release.seen("checkout").await.identities();
+    told.merge("2.0");
+    told.waits(2, "start").await;
+    told.decide(2, "confirm/start", "");
+    at(&mut told, 2, "1.9: 7, 2.0: 3").await;
+    told.merge("2.1");
+    let seen = at(&mut told, 3, "1.9: 10").await;
+    assert!(seen.waits(3, "start"));
+    let stayed = seen.identities().into_iter().filter(|pod| before.contains(pod)).count();
+    assert!(stayed >= 7, "only what was taken from stable came anew");
+    told.decide(3, "confirm/start", "");
+    at(&mut told, 3, "1.9: 7, 2.1: 3").await;
+    told.decide(3, "promote", "");
+    told.stable(3).await;
+    told!(told);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fault_66_a_canary_that_is_never_ready_costs_nobody_a_pod_and_goes_back() {
     let mut told = ten("steps:\n- setWeight: 20").await;
     told.merge("2.0-never-ready");

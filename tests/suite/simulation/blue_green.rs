@@ -257,7 +257,7 @@ async fn bad_numbers_before_the_switch_keep_requests_where_they_are() {
     merge(&sim, "2.0", &["checkout"]);
     let seen = watched(&sim, &["checkout"], |sim| has(sim, Event::Reverted)).await;
     assert_eq!(seen, [[BTreeMap::from([("1.9".to_owned(), 4)])]]);
-    let run = sim.records("checkout", 2).into_iter().find_map(|record| record.evidence.analysis).unwrap();
+    let run = sim.records("checkout", 2).into_iter().find_map(|record| record.evidence.analysis.clone()).unwrap();
     assert_eq!((run.verdict, run.check(), run.samples.len()), (Verdict::Fail, Ok(()), 2));
 }
 

@@ -11,8 +11,10 @@ mod cache;
 mod compare;
 mod history;
 mod merge;
+mod pack;
 mod write;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use crate::core::names::{BlobId, Revision};
 use crate::core::repository::{Entry, EntryKind, RepositoryError};
 
 pub use cache::Remembered;
+pub use pack::make_chain;
 pub use write::{Edits, Who};
 
 /// How many entries one listing may have: more is refused instead of held in memory.
@@ -64,12 +67,14 @@ pub type Result<T> = std::result::Result<T, ObjectError>;
 pub struct Objects<'r> {
     repository: &'r git2::Repository,
     remembered: Option<&'r Remembered>,
+    /// Notes what is written.
+    written: Option<&'r RefCell<Vec<Oid>>>,
 }
 
 impl<'r> Objects<'r> {
     /// Looks at `repository`'s objects.
     pub fn of(repository: &'r git2::Repository) -> Self {
-        Self { repository, remembered: None }
+        Self { repository, remembered: None, written: None }
     }
 
     /// Remembers in `remembered` what takes long to find again.

@@ -65,7 +65,8 @@ impl Objects<'_> {
         })?;
         let parents: Vec<_> = parents.iter().collect();
         let made = self.repository.commit(None, &who, &who, message, &tree, &parents);
-        made.map(|id| Revision::new(id.to_string())).map_err(|e| unwritable("a commit", &e))
+        let made = self.wrote(made.map_err(|e| unwritable("a commit", &e))?);
+        Ok(Revision::new(made.to_string()))
     }
 
     /// Makes `drafts` as a chain of commits on `onto`; drafts that name no author are `own`'s.
@@ -89,7 +90,14 @@ impl Objects<'_> {
     /// Returns the id of the tree without entries.
     pub(super) fn empty_tree(self) -> Result<Oid> {
         let builder = self.repository.treebuilder(None).map_err(|e| unwritable("a tree", &e))?;
-        builder.write().map_err(|e| unwritable("a tree", &e))
+        builder.write().map(|id| self.wrote(id)).map_err(|e| unwritable("a tree", &e))
+    }
+
+    fn wrote(self, id: Oid) -> Oid {
+        if let Some(written) = self.written {
+            written.borrow_mut().push(id);
+        }
+        id
     }
 
     /// Writes the tree that `base` becomes by `folder`'s edits; `None` when nothing is left in it.
@@ -101,7 +109,7 @@ impl Objects<'_> {
             let before = base.and_then(|base| base.get_name(name));
             let new = match edit {
                 Edit::Set(content) => {
-                    let blob = self.repository.blob(content).map_err(|e| unwritable(&here, &e))?;
+                    let blob = self.wrote(self.repository.blob(content).map_err(|e| unwritable(&here, &e))?);
                     let file = before.as_ref().filter(|entry| entry.filemode() & 0o170_000 == 0o100_000);
                     Some((blob, file.map_or(PLAIN_FILE, git2::TreeEntry::filemode)))
                 }
@@ -126,7 +134,7 @@ impl Objects<'_> {
         if builder.is_empty() {
             return Ok(None);
         }
-        builder.write().map(Some).map_err(|e| unwritable(path, &e))
+        builder.write().map(|id| Some(self.wrote(id))).map_err(|e| unwritable(path, &e))
     }
 }
 
@@ -180,6 +188,6 @@ impl<'a> Folder<'a> {
     }
 }
 
-fn unwritable(what: &str, error: &git2::Error) -> ObjectError {
+pub(super) fn unwritable(what: &str, error: &git2::Error) -> ObjectError {
     ObjectError::Unwritable(format!("{what} cannot be written: {}", error.message()))
 }

@@ -11,8 +11,8 @@ use super::{Services, Switch, nowhere, previews_of, route::Routed, selects, serv
 use crate::core::{
     cluster::ObjectKey,
     names::AppName,
-    rollout::{labels, sides, steer::Course, strategy::workload::Traffic, view::View},
-    traffic::Means,
+    rollout::{labels, steer::Course, strategy::workload::Traffic, view::View},
+    traffic::{Answer, Means},
 };
 
 /// Takes everything back by routers that are not named any more; returns whether they have followed.
@@ -68,7 +68,9 @@ impl Switch<'_> {
             // What is not there has never been sent to, or not any more.
             let is_there = self.view.by_key(&ObjectKey { name: beside.clone(), ..stable.clone() }).is_some();
             let Some(routed) = Routed::new(self, &stable, &beside).filter(|_| is_there) else { continue };
-            if self.is_told_still(&routed) {
+            // What the router of this course is told by as well, it sees to.
+            let shared = self.told_by_now(&stable, &beside);
+            if routed.is_out(&shared) == Answer::Yes {
                 continue;
             }
             if !routed.clear(outcome) {
@@ -79,13 +81,12 @@ impl Switch<'_> {
         clear
     }
 
-    /// Returns whether the router of this course is told by the same object: it sees to it then.
-    fn is_told_still(&self, routed: &Routed<'_>) -> bool {
-        let now = self.course.policy.and_then(sides::router_of).map(|router| router.means(nowhere()));
-        let Some(Means::Objects(route)) = now else { return false };
-        // Without a namespace here.
-        let names: BTreeSet<(String, String)> =
-            route.reads().into_iter().map(|target| (target.key.kind, target.key.name)).collect();
-        routed.reads().any(|key| names.contains(&(key.kind, key.name)))
+    /// Names the objects by which the router of this course is told, between the same Services.
+    fn told_by_now(&self, stable: &ObjectKey, beside: &str) -> BTreeSet<ObjectKey> {
+        let policy = self.course.policy.and_then(|policy| Some((policy, policy.strategy.beside()?)));
+        let Some((policy, strategy)) = policy else { return BTreeSet::new() };
+        let switch = Switch { policy, beside: strategy, ..*self };
+        let routed = Routed::new(&switch, stable, beside);
+        routed.map(|routed| routed.told_by().collect()).unwrap_or_default()
     }
 }

@@ -3,6 +3,8 @@
 //! It is told of more for the new side only once that side is ready, and of less at once. What it says of that is asked;
 //! until it says yes nothing goes. The Service beside it changes sides, and goes, only once nothing is sent there.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{Services, Sided, Switch};
@@ -53,6 +55,11 @@ impl<'a> Routed<'a> {
         }
     }
 
+    /// Names every object by which it is told, the people's and its own.
+    pub(super) fn told_by(&self) -> impl Iterator<Item = ObjectKey> {
+        self.route.reads().into_iter().chain(self.route.makes()).map(|target| target.key)
+    }
+
     /// Names the people's objects by which it is told.
     pub(super) fn reads(&self) -> impl Iterator<Item = ObjectKey> {
         self.route.reads().into_iter().map(|target| target.key)
@@ -89,8 +96,7 @@ impl<'a> Routed<'a> {
         let targets = self.route.reads();
         for target in &targets {
             if !self.switch.view.knows(&target.kind) {
-                let why = self.switch.view.lost(&target.kind).unwrap_or("its kind is not listed yet");
-                return Answer::CannotTell(why.to_owned());
+                return Answer::CannotTell(self.unknown(target));
             }
         }
         let live = self.live();
@@ -98,6 +104,30 @@ impl<'a> Routed<'a> {
             return Answer::Yes;
         }
         self.route.verify(&live, split)
+    }
+
+    /// Returns whether nothing of ours is left in its objects, but for those that another router is told by as well.
+    pub(super) fn is_out(&self, shared: &BTreeSet<ObjectKey>) -> Answer {
+        let live = self.live();
+        let cleared = self.route.clear(&live);
+        let of = |objects: &'_ [Object], target: &Target| objects.iter().find(|one| one.key() == target.key).cloned();
+        let is_own = |target: &Target| !shared.contains(&target.key);
+        let reads: Vec<Target> = self.route.reads().into_iter().filter(is_own).collect();
+        let makes: Vec<Target> = self.route.makes().into_iter().filter(is_own).collect();
+        if let Some(unknown) = reads.iter().find(|target| !self.switch.view.knows(&target.kind)) {
+            return Answer::CannotTell(self.unknown(unknown));
+        }
+        let is_told = |target: &&Target| of(&live, target) != of(&cleared, target);
+        let is_left = |target: &&Target| of(&live, target).is_some_and(|live| self.is_ours(&live));
+        if let Some(target) = reads.iter().find(is_told).or_else(|| makes.iter().find(is_left)) {
+            return Answer::NotYet(format!("{target}: it does not say so yet"));
+        }
+        let live: Vec<Object> = reads.iter().filter_map(|target| of(&live, target)).collect();
+        if live.is_empty() { Answer::Yes } else { self.route.said(&live) }
+    }
+
+    fn unknown(&self, target: &Target) -> String {
+        self.switch.view.lost(&target.kind).unwrap_or("its kind is not listed yet").to_owned()
     }
 
     /// Lets nothing go to the other side any more; returns whether that is so.
@@ -187,7 +217,9 @@ impl<'a> Routed<'a> {
             None => self.route.clear(&given),
         };
         let made = self.route.makes();
-        for object in wanted {
+        // Two routers that are told by the same object give it back alike.
+        let seen_to: BTreeSet<ObjectKey> = outcome.actions.iter().map(|action| action.write.subject().1).collect();
+        for object in wanted.into_iter().filter(|object| !seen_to.contains(&object.key())) {
             let key = object.key();
             if made.iter().any(|target| target.key == key) {
                 self.make(&objects::labelled(&object, self.switch.app), outcome);
@@ -197,7 +229,7 @@ impl<'a> Routed<'a> {
                 self.patch(&object, split, outcome);
             }
         }
-        for target in made.iter().filter(|_| split.is_none()) {
+        for target in made.iter().filter(|target| split.is_none() && !seen_to.contains(&target.key)) {
             let live = self.switch.view.by_key(&target.key).filter(|live| self.is_ours(live));
             if let Some(live) = live.filter(|live| !live.is_terminating()) {
                 outcome.actions.push(Action::delete(live, false, self.why(split)));

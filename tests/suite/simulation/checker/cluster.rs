@@ -128,9 +128,26 @@ impl Checker {
         workloads.map(|(id, digest)| (id.clone(), labels::digest_label(digest))).collect()
     }
 
+    /// The rollout by whose plan pods move, where it is not the last: before that one may touch any, whichever it took the
+    /// place of.
+    fn moved_by(&self, app: &AppName, state: &State) -> Option<Arc<State>> {
+        let touches = |state: &State, index: usize| state.plan.stages[index].gates.contains(&Gate::Health);
+        if state.phase != Phase::Running || touches(state, pods::current_stage(state)) {
+            return None;
+        }
+        let began = |state: &&Arc<State>| {
+            let started = state.records.iter().filter(|record| record.event == Event::StageStarted);
+            let mut stages = started.filter_map(|record| state.index_of(record.stage.as_ref()?));
+            stages.any(|index| touches(state, index))
+        };
+        let superseded = |state: &&Arc<State>| state.phase == Phase::Ended(Outcome::Superseded);
+        self.pushed.get(app)?.values().rev().skip(1).take_while(superseded).find(began).cloned()
+    }
+
     /// 3: no action takes pods in service below replicas − maxUnavailable, as far as it could be known.
     fn budget(&mut self, app: &AppName, state: &State, before: &Snapshot, now: &Snapshot, write: &Write) {
-        let Some(policy) = &state.plan.policy else { return };
+        let before_it = self.moved_by(app, state);
+        let Some(policy) = &before_it.as_deref().unwrap_or(state).plan.policy else { return };
         let pods = policy.spec.strategy.pods();
         for (id, total) in self.wanted(app, state, before) {
             let may_miss = match pods.max_unavailable {

@@ -77,7 +77,7 @@ impl Checker {
         let before = rollouts.get(&id.number);
         let known: Vec<Record> = before.map(|state| state.records.clone()).unwrap_or_default();
         let tip = rollouts.values().rev().find_map(|state| state.records.last()).map(|record| record.id);
-        let Some(plan) = plans.get(id).or(before.map(|state| &state.plan)).cloned() else {
+        let Some(plan) = plans.get(id).or(before.map(|state| &*state.plan)).cloned() else {
             return self.violated(5, format_args!("{id} has a journal and no plan"));
         };
         if before.is_some_and(|state| state.plan.hash != plan.hash) {

@@ -10,6 +10,7 @@ mod release;
 mod repository;
 mod rerouted;
 mod routers;
+mod starts;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -243,3 +243,129 @@ async fn a_haproxy_that_is_gone_for_good_can_be_left() {
     recorded(&sim, 3, Event::Completed, "weight-100").await;
     assert_eq!(at(&sim, "2.1"), 6);
 }
+
+/// Another policy, and so many replicas: nothing is staged.
+async fn applied(sim: &Sim, strategy: &str, replicas: usize) {
+    let manifest = manifest("2.0").replace("replicas: 6", &format!("replicas: {replicas}"));
+    sim.git.commit("at rest", &[(POLICY_FILE, Some(&policy(strategy))), (DEPLOYMENT, Some(&manifest))]);
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(at(sim, "2.0"), replicas, "{}", why(sim));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_haproxy_that_was_named_at_rest_alone_forgets_what_it_was_told_then() {
+    let sim = at_step(PODS, "weight-20").await;
+    decide(&sim, 2, "promote.yaml", "");
+    recorded(&sim, 2, Event::Completed, "weight-100").await;
+    applied(&sim, HAPROXY, 7).await;
+    assert_eq!(sim.outside.haproxy_serves().len(), 7);
+    applied(&sim, PODS, 8).await;
+    assert_eq!(sim.outside.haproxy_knows(), Vec::<String>::new());
+    // However often.
+    applied(&sim, HAPROXY, 9).await;
+    applied(&sim, PODS, 10).await;
+    assert_eq!(sim.outside.haproxy_knows(), Vec::<String>::new());
+    let routed_by = sim.records("checkout", 2).into_iter().filter(|record| record.evidence.routed_by.is_some()).count();
+    assert_eq!(routed_by, 2, "the records name what was in place before");
+    sim.assert_invariants();
+}
+
+/// Istio, as far as it is told.
+const MESH: &str = "    canary:
+      traffic: {istio: {virtualService: checkout}}
+      steps: [{setWeight: 20}, {confirm: {}}]
+";
+
+const VIRTUAL_SERVICES: &str = "virtualservices.networking.istio.io";
+const DESTINATION_RULES: &str = "destinationrules.networking.istio.io";
+
+/// The same with the Service's `DestinationRule`, by one of two VirtualServices.
+fn ruled(service: &str) -> String {
+    MESH.replace("virtualService: checkout", &format!("virtualService: {service}, destinationRule: checkout"))
+}
+
+fn definition(kind: &str, resource: &str) -> Value {
+    let plural = resource.split('.').next().unwrap();
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": resource},
+        "spec": {
+            "group": "networking.istio.io", "scope": "Namespaced",
+            "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+    })
+}
+
+/// 2.0 has a fifth of the requests by a mesh, and 2.1 is merged with another policy.
+async fn remeshed(from: &str, to: &str) -> Sim {
+    let service = |name: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\n\
+             spec: {{hosts: [{name}], http: [{{route: [{{destination: {{host: checkout}}}}]}}]}}\n"
+        )
+    };
+    let (one, other) = (service("checkout"), service("checkout-next"));
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: checkout}\n\
+        spec: {host: checkout, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}\n";
+    let sim = Sim::new(&[
+        (POLICY_FILE, &policy(from)),
+        (APP_FILE, APP),
+        (DEPLOYMENT, &manifest("1.9")),
+        ("apps/checkout/mesh.yaml", &one),
+        ("apps/checkout/next.yaml", &other),
+        ("apps/checkout/rule.yaml", rule),
+    ]);
+    sim.cluster.with(|world| {
+        for (kind, resource) in [("VirtualService", VIRTUAL_SERVICES), ("DestinationRule", DESTINATION_RULES)] {
+            world.api.create(definition(kind, resource)).unwrap();
+        }
+    });
+    recorded(&sim, 1, Event::Completed, "weight-100").await;
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    recorded(&sim, 2, Event::StageWaiting, "weight-20").await;
+    assert_eq!(meshed(&sim), told_by(from));
+    sim.git.commit("2.1", &[(POLICY_FILE, Some(&policy(to))), (DEPLOYMENT, Some(&manifest("2.1")))]);
+    recorded(&sim, 2, Event::Superseded, "weight-20").await;
+    sim
+}
+
+/// What each VirtualService sends to the other side, in percent, and the DestinationRules.
+fn meshed(sim: &Sim) -> (BTreeMap<String, u64>, Vec<String>) {
+    let beside = |service: &Arc<Value>| {
+        let entries = service["spec"]["http"][0]["route"].as_array().unwrap().clone();
+        let is_canary = |entry: &&Value| entry["destination"]["host"] == "checkout-canary";
+        let share = entries.iter().find(is_canary).map_or(0, |entry| entry["weight"].as_u64().unwrap());
+        (service["metadata"]["name"].as_str().unwrap().to_owned(), share)
+    };
+    let name = |rule: &Arc<Value>| rule["metadata"]["name"].as_str().unwrap().to_owned();
+    let services = list(sim, VIRTUAL_SERVICES).iter().map(beside).filter(|(_, share)| *share > 0).collect();
+    (services, list(sim, DESTINATION_RULES).iter().map(name).collect())
+}
+
+/// What a policy makes of them at its first step.
+fn told_by(strategy: &str) -> (BTreeMap<String, u64>, Vec<String>) {
+    let service = if strategy.contains("checkout-next") { "checkout-next" } else { "checkout" };
+    let mut rules = vec!["checkout".to_owned()];
+    rules.extend(strategy.contains("destinationRule").then(|| "checkout-canary".to_owned()));
+    (BTreeMap::from([(service.to_owned(), 20)]), rules)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_two_routers_share_stays_and_what_only_the_one_before_was_told_by_goes() {
+    let (rule, next) = (ruled("checkout"), ruled("checkout-next"));
+    for (from, to) in [(rule.as_str(), MESH), (MESH, &rule), (&rule, &next)] {
+        for decision in ["promote.yaml", "abort.yaml"] {
+            println!("{from:?} becomes {to:?}, {decision}");
+            let sim = remeshed(from, to).await;
+            recorded(&sim, 3, Event::StageWaiting, "weight-20").await;
+            assert_eq!(meshed(&sim), told_by(to), "{}", why(&sim));
+            decide(&sim, 3, decision, "");
+            let event = if decision == "promote.yaml" { Event::Completed } else { Event::Aborted };
+            recorded(&sim, 3, event, if event == Event::Completed { "weight-100" } else { "" }).await;
+            sim.pass(Duration::from_secs(10)).await;
+            assert_eq!(meshed(&sim), (BTreeMap::new(), vec!["checkout".to_owned()]), "{}", why(&sim));
+            sim.assert_invariants();
+        }
+    }
+}
