@@ -189,6 +189,7 @@ impl Big {
             view: &self.view,
             watching_since: self.now,
             git: &self.git,
+            restored: None,
             neighbours: &neighbours,
             repair: None,
             objections: &[],

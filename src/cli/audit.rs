@@ -65,7 +65,8 @@ pub(super) struct LogArgs {
 /// Accepts that the branch was rewritten and a record lost: commits rollouts/accepted.yaml, which names the record
 ///
 /// The application's anchor in the cluster knows which record that is; --record names it where the cluster cannot be
-/// asked. The controller goes on with what the branch has.
+/// asked. The controller goes on with what the branch has. A cluster that was restored from a backup, or is another than
+/// the records tell of, is accepted in the same way: what Git has is put in place there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  locktender audit accept checkout -m 'history was rewritten to drop a secret'
 
@@ -318,6 +319,7 @@ async fn accept(args: AcceptArgs) -> Outcome {
     // What Git has: once the cluster is asked, what the anchor remembers is beside it.
     let in_git: BTreeSet<Digest> =
         look.rollouts(&app).iter().flat_map(|state| state.records.iter().map(|record| record.id)).collect();
+    let mut unknown = false;
     let lost = match args.record {
         Some(record) => BTreeSet::from([record]),
         None => {
@@ -328,7 +330,10 @@ async fn accept(args: AcceptArgs) -> Outcome {
             })?;
             let named = look.named(&app);
             let lost: BTreeSet<Digest> = named.difference(&in_git).copied().collect();
+            let unknown_here = look.unknown_here(&app).filter(|_| lost.is_empty());
+            unknown = unknown_here.is_some();
             match (named.is_empty(), lost.is_empty()) {
+                _ if unknown => unknown_here.into_iter().collect(),
                 (false, true) => return Err(Error::failed(format!("no record of {app} is lost"))),
                 (false, false) => lost,
                 (true, _) => {
@@ -338,12 +343,13 @@ async fn accept(args: AcceptArgs) -> Outcome {
             }
         }
     };
-    if let Some(known) = lost.intersection(&in_git).next() {
+    if let Some(known) = lost.intersection(&in_git).next().filter(|_| !unknown) {
         return Err(Error::failed(format!("record {} of {app} is not lost: the branch has it", known.short())));
     }
     let records = |lost: &BTreeSet<Digest>| {
         let names: Vec<String> = lost.iter().map(Digest::short).collect();
         match names.as_slice() {
+            [one] if unknown => format!("the cluster knows nothing of {app} up to record {one}"),
             [one] => format!("record {one} of {app} was lost"),
             several => format!("records {} of {app} were lost", several.join(", ")),
         }

@@ -158,6 +158,8 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
                 | Reason::GitAway { .. }
                 | Reason::HistoryRewritten { .. }
                 | Reason::Held { .. }
+                | Reason::ClusterRestored { .. }
+                | Reason::Quarantined { .. }
                 | Reason::Useless { .. }
         )
     });

@@ -67,6 +67,10 @@ pub struct App {
     pub not_before: Option<Timestamp>,
     /// How often deciding has panicked.
     pub panics: u32,
+    /// Until when it is left alone for that.
+    pub quarantined: Option<Timestamp>,
+    /// Whether the cluster is the one that its records tell of, as far as can be told.
+    pub is_known_here: bool,
     /// What the last decision wants to know.
     pub questions: Vec<Asking>,
     /// What the outside answered to it.

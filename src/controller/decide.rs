@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use jiff::SignedDuration;
-use tracing::warn;
-
 use super::{Controller, Witness, anchor, app::App, line::Door, load, news::News, publish};
 use crate::core::{
     cluster::ObjectKey,
@@ -43,6 +40,7 @@ impl Controller {
     /// Calls `decide` with everything that is known.
     pub(super) fn decide_once(&mut self, name: &AppName, door: Door) -> Option<Decision> {
         let now = self.now();
+        let restored = self.restored(name);
         let app = self.apps.get(name)?;
         let head = self.branch.as_ref().map(|branch| Head {
             revision: branch.revision.clone(),
@@ -79,6 +77,7 @@ impl Controller {
             view: &self.view,
             watching_since: self.watching_since,
             git: &git,
+            restored: restored.as_deref(),
             neighbours: &neighbours,
             repair,
             objections: app.objections(),
@@ -99,13 +98,11 @@ impl Controller {
         let app = self.apps.get_mut(name)?;
         match decided {
             Ok(decision) => {
-                app.panics = 0;
+                (app.panics, app.quarantined) = (0, None);
                 Some(decision)
             }
             Err(_) => {
-                app.panics = app.panics.saturating_add(1);
-                self.agenda.decided(name, Some(now + SignedDuration::from_secs(1 << app.panics.min(10))));
-                warn!(app = %name, panics = app.panics, "deciding panicked: the application is left alone for a while");
+                self.quarantine(name);
                 None
             }
         }

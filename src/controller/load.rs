@@ -102,6 +102,7 @@ impl Controller {
         }
         if self.accepted.is_none() {
             self.accepted = Some(accepted(&self.ports, head).await?);
+            self.touch(Touched::Everything);
         }
         // What was lost may be there again, or may be accepted as lost now.
         let rewritten = self.apps.iter().filter(|(_, app)| app.rewritten.is_some()).map(|(name, _)| name.clone());
@@ -290,6 +291,8 @@ impl Controller {
     /// Takes what HEAD renders of an application, and notes which objects it renders now.
     pub(super) fn set_content(&mut self, name: &AppName, content: HeadContent) {
         let app = self.apps.entry(name.clone()).or_default();
+        // It may be what was to be mended.
+        app.quarantined = None;
         let before = app.content.replace(content.clone());
         self.agenda.touch(name);
         note_rendered(&mut self.rendered_by, name, before.as_ref(), &content);

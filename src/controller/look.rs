@@ -15,6 +15,7 @@ use super::{
     core_kinds,
     journals::AppLedger,
     line::Door,
+    restored::unknown_here,
     source::{Branch, Snapshot},
 };
 use crate::core::{
@@ -147,7 +148,10 @@ impl Look {
     pub async fn decide(&mut self, app: &AppName) -> Option<Decision> {
         let newer = self.controller.apps.get(app)?.newer.clone();
         self.load(app).await;
-        let mut decision = self.controller.decide(app, Door::Open).await?;
+        let Some(mut decision) = self.controller.decide(app, Door::Open).await else {
+            // Deciding failed: that much can be said.
+            return self.controller.apps.get(app)?.report.clone().map(Decision::nothing);
+        };
         if let Some(why) = newer {
             decision.report.activity = Activity::Held;
             decision.report.reasons = vec![Reason::Held { why }];
@@ -354,6 +358,13 @@ impl Look {
         let mut named: BTreeSet<Digest> = view.named(app).map(|named| named.id).collect();
         named.extend(anchor.and_then(|anchor| anchor.pushed));
         named
+    }
+
+    /// Returns the last record of which the cluster knows nothing, though much was done under it: it was restored, or is another.
+    pub fn unknown_here(&self, app: &AppName) -> Option<Digest> {
+        let ledger = &self.controller.apps.get(app)?.ledger;
+        let unknown = unknown_here(ledger, &self.named(app), self.controller.accepted.as_ref())?;
+        unknown.last().map(|record| record.id)
     }
 
     /// Returns the time.

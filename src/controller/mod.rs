@@ -23,6 +23,8 @@ mod observe;
 pub mod overlay;
 pub mod publish;
 mod push;
+mod quarantine;
+mod restored;
 mod settle;
 pub mod source;
 
@@ -216,6 +218,8 @@ struct Controller {
     rendered_by: BTreeMap<ObjectKey, BTreeSet<AppName>>,
     watched: BTreeSet<Kind>,
     ready: bool,
+    /// Whether the API server showed less than before when it was last looked.
+    had_regressed: bool,
     watching_since: Timestamp,
     git: GitState,
     git_failures: u32,
@@ -262,6 +266,7 @@ impl Controller {
             rendered_by: BTreeMap::new(),
             watched: BTreeSet::new(),
             ready: false,
+            had_regressed: false,
             watching_since: now,
             git: GitState::default(),
             git_failures: 0,
@@ -337,6 +342,7 @@ impl Controller {
             self.fetch_due = false;
             self.git_lane = Some(lanes::fetch(&self.ports.repository));
         }
+        self.note_regression();
         if !self.may_decide() {
             return;
         }
@@ -351,7 +357,7 @@ impl Controller {
                 self.agenda.decided(&name, None);
                 continue;
             }
-            if self.is_newer(&name) {
+            if self.is_newer(&name) || self.is_quarantined(&name, now) {
                 continue;
             }
             let Some(decision) = self.decide(&name, Door::Closed).await else { continue };

@@ -32,7 +32,8 @@ impl Controller {
     /// Returns the write by which the cluster comes to know the last record, where it does not: taken out of `actions`, or
     /// in front of them.
     pub(super) fn first_write(&mut self, name: &AppName, actions: &mut Vec<Action>) -> Option<First> {
-        let app = self.apps.get(name)?;
+        // In a cluster that the records do not tell of nothing is written before a person accepts it.
+        let app = self.apps.get(name).filter(|app| app.is_known_here || self.branch.is_none())?;
         let last = app.ledger.states.last()?;
         // What is staged, or was and is gone back to, belongs to a handle.
         let is_staged = last.plan.policy.is_some()

@@ -4,11 +4,13 @@
 
 use std::{fmt, sync::Arc};
 
+use jiff::Timestamp;
+
 use crate::core::{
     ledger::Record,
     manifest::Object,
     names::{AppName, RolloutId},
-    rollout::report::Activity,
+    rollout::report::{Activity, Reason},
 };
 
 /// Something that happened in the controller.
@@ -28,6 +30,8 @@ pub enum News<'a> {
     },
     /// A record was pushed, or kept in its anchor because Git is away.
     Recorded(Recorded<'a>),
+    /// Deciding fails for an application: it is left alone for a while.
+    Quarantined(Quarantined<'a>),
 }
 
 /// How much there is to do.
@@ -39,6 +43,18 @@ pub struct Load {
     pub due: usize,
     /// Applications whose writes are under way.
     pub acting: usize,
+}
+
+/// An application that is left alone for a while, with why.
+pub struct Quarantined<'a> {
+    /// The application.
+    pub app: &'a AppName,
+    /// What its report says.
+    pub why: &'a Reason,
+    /// Since when.
+    pub at: Timestamp,
+    /// The application's workloads as they are in the cluster.
+    pub workloads: Vec<&'a Object>,
 }
 
 /// A record, with what it is about.

@@ -19,7 +19,8 @@ use crate::core::{
     ask::{Answer, Question, Said},
     cluster::{ClusterError, ClusterEvent, Write},
     ledger::Record,
-    names::{AppName, Revision},
+    manifest::Object,
+    names::{AppName, Digest, Revision},
     repository::{Push, RepositoryError},
     rollout::{
         input::{Admitted, HeadContent},
@@ -281,8 +282,10 @@ impl Controller {
                 self.fetch_due = true;
                 self.git.unpushed = None;
                 self.rejected = self.rejected.saturating_add(1);
-                let wait = SignedDuration::from_millis(20 * i64::from(self.rejected.min(50)));
-                self.push_not_before = (self.rejected > 3).then(|| now + wait);
+                let mut seed =
+                    publications.iter().flat_map(|(publication, _)| &publication.records).map(|(_, record)| record.id);
+                self.push_not_before =
+                    (self.rejected > 3).then(|| now + after_rejections(self.rejected, seed.next_back()));
             }
             Ok(Push::Rejected { moved: false, reason }) => {
                 warn!(reason, "the remote refuses our push");
@@ -309,13 +312,7 @@ impl Controller {
             return;
         }
         let Some(app) = self.apps.get(&publication.app) else { return };
-        let head = match &app.content {
-            Some(HeadContent::Rendered(render)) => Some(render),
-            _ => None,
-        };
-        let renders = app.renders.values().chain(head);
-        let keys: BTreeSet<_> = renders.flat_map(|render| render.workloads.values().map(|one| &one.key)).collect();
-        let workloads: Vec<_> = keys.into_iter().filter_map(|key| self.view.by_key(key)).collect();
+        let workloads = self.workloads_of(&publication.app);
         let mut before: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
         for (number, record) in &publication.records {
             let known = app.ledger.rollouts.get(number);
@@ -331,6 +328,18 @@ impl Controller {
             }));
             before.push(record.clone());
         }
+    }
+
+    /// Returns an application's workloads as they are in the cluster.
+    pub(super) fn workloads_of(&self, name: &AppName) -> Vec<&Object> {
+        let Some(app) = self.apps.get(name) else { return Vec::new() };
+        let head = match &app.content {
+            Some(HeadContent::Rendered(render)) => Some(render),
+            _ => None,
+        };
+        let renders = app.renders.values().chain(head);
+        let keys: BTreeSet<_> = renders.flat_map(|render| render.workloads.values().map(|one| &one.key)).collect();
+        keys.into_iter().filter_map(|key| self.view.by_key(key)).collect()
     }
 
     /// Those that wait for an application decide again when it has moved.
@@ -385,5 +394,28 @@ impl Controller {
                 }
             }
         }
+    }
+}
+
+/// How long to wait after so many pushes in a row that came too late: up to half a second, of which between a half and all,
+/// by what was to be pushed, so that two who push to one branch do not meet again and again.
+fn after_rejections(count: u32, pushed: Option<Digest>) -> SignedDuration {
+    let longest = 20 * i64::from(count.min(25));
+    let share = pushed.and_then(|id| i64::from_str_radix(&id.hex()[..4], 16).ok()).unwrap_or(0);
+    SignedDuration::from_millis(longest / 2 + longest / 2 * share / 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_too_late_waits_longer_each_time_up_to_half_a_second_and_not_as_long_as_others() {
+        let waits = |count: u32| (0..64_u8).map(move |id| after_rejections(count, Some(Digest::of(&[id]))).as_millis());
+        for (count, longest) in [(4, 80), (10, 200), (25, 500), (1000, 500)] {
+            assert!(waits(count).all(|wait| (longest / 2..=longest).contains(&wait)), "{count}");
+            assert!(waits(count).collect::<std::collections::BTreeSet<_>>().len() > 16, "{count}: they differ");
+        }
+        assert_eq!(after_rejections(9, Some(Digest::of(b"1"))), after_rejections(9, Some(Digest::of(b"1"))));
     }
 }

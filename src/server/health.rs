@@ -99,7 +99,7 @@ impl Listener for Health {
         match news {
             News::Woke => self.state().working_since = Some(Instant::now()),
             News::Rests(load) => *self.state() = State { working_since: None, load: *load },
-            News::Decided { .. } | News::Recorded(_) => {}
+            News::Decided { .. } | News::Recorded(_) | News::Quarantined(_) => {}
         }
     }
 }

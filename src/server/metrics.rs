@@ -128,7 +128,7 @@ impl Listener for Metrics {
                 let mut activities = self.activities.lock().unwrap_or_else(PoisonError::into_inner);
                 activities.insert((*app).clone(), (*activity, *head_is_broken));
             }
-            News::Woke | News::Rests(_) => {}
+            News::Woke | News::Rests(_) | News::Quarantined(_) => {}
         }
     }
 }

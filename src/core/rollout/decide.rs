@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     astray, back, forward,
-    gates::late_answers,
+    gates::{answers_at_end, late_answers},
     handover,
     input::{Decision, Head, HeadContent, Input, Predecessor},
     jobs,
@@ -30,6 +30,12 @@ use crate::core::{
 ///
 /// Total and pure: the same input gives the same decision.
 pub fn decide(input: &Input<'_>) -> Decision {
+    if let Some(why) = input.restored {
+        // What runs there is not what the records tell of: nothing is put back, removed or believed before a person says so.
+        let mut decision = Decision::nothing(report(input, input.rollouts.last(), Activity::Held));
+        decision.report.reasons.push(Reason::ClusterRestored { why: why.to_owned() });
+        return decision;
+    }
     let mut decision = match input.rollouts.last() {
         Some(state) if !state.is_over() => match state.phase {
             Phase::Aborting(cause) => back::decide(input, state, cause),
@@ -58,6 +64,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
         decision.report.reasons.push(Reason::GitAway { why: why.clone() });
     }
     record_put_back(input, &mut decision);
+    answer_at_end(input, &mut decision);
     answer_late(input, &mut decision);
     name_useless(input, &mut decision);
     restore_copies(input, &mut decision);
@@ -114,6 +121,17 @@ fn record_put_back(input: &Input<'_>, decision: &mut Decision) {
         }
         None => decision.records.push((last.plan.rollout.number, rest::corrected(unrecorded))),
     }
+}
+
+/// Answers decisions that came too late to be followed, before the record that ends their rollout.
+fn answer_at_end(input: &Input<'_>, decision: &mut Decision) {
+    let (Some(head), Some(last)) = (input.head, input.rollouts.last()) else { return };
+    if input.git.rewritten.is_some() {
+        return;
+    }
+    let Some((index, answers)) = answers_at_end(last, &head.decisions, &decision.records) else { return };
+    let number = last.plan.rollout.number;
+    decision.records.splice(index..index, answers.into_iter().map(|draft| (number, draft)));
 }
 
 /// Answers decisions in directories of rollouts that others came after.

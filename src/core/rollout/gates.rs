@@ -164,6 +164,32 @@ impl<'a> Decisions<'a> {
     }
 }
 
+/// Answers what came together with what ends a rollout, or makes it go back: it decides nothing any more, and nobody was told.
+/// The record that ends it lists it, so nobody would be later. Returns the answers, and before which draft they belong.
+pub fn answers_at_end(
+    state: &State,
+    at_head: &[DecisionAtHead],
+    drafts: &[(u32, Draft)],
+) -> Option<(usize, Vec<Draft>)> {
+    let ends = |draft: &Draft| matches!(draft.event, Event::Superseded | Event::Completed | Event::Aborting);
+    if !matches!(state.phase, Phase::Running | Phase::Stopped) {
+        return None;
+    }
+    let number = state.plan.rollout.number;
+    let index = drafts.iter().position(|(of, draft)| *of == number && ends(draft))?;
+    let end = &drafts[index].1;
+    // What was accepted or answered has a record that names it; a pause has when it began to hold.
+    let recorded = state.records.iter().filter(|record| record.event == Event::Paused).map(|record| &record.evidence);
+    let fresh = drafts.iter().filter(|(of, _)| *of == number).map(|(_, draft)| &draft.evidence);
+    let named: Vec<&DecisionFile> = recorded.chain(fresh).filter_map(|evidence| evidence.decision.as_ref()).collect();
+    let unanswered = at_head
+        .iter()
+        .map(|decision| &decision.file)
+        .filter(|file| !state.answered.contains(*file) && !named.contains(file) && end.decisions.contains(file));
+    let answers = unanswered.map(|file| rejected(file.clone(), format!("it decides nothing any more: {}", end.why)));
+    Some((index, answers.collect()))
+}
+
 /// Answers, in the latest rollout's journal, what was put into the directory of a rollout that others came after: it
 /// decides nothing. The records name it by number and path: `0003/confirm/beta.yaml`.
 pub fn late_answers(rollouts: &[State], number: u32, files: &[DecisionFile]) -> Vec<Draft> {

@@ -166,6 +166,9 @@ pub struct Input<'a> {
     pub watching_since: Timestamp,
     /// The repository.
     pub git: &'a GitState,
+    /// Why the cluster is not the one that the records tell of: it was restored from a backup, or is another. Nothing is done
+    /// there before a person accepts it.
+    pub restored: Option<&'a str>,
     /// The other applications at HEAD.
     pub neighbours: &'a Neighbours<'a>,
     /// The result of the repair that was asked for, at this HEAD.

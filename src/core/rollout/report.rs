@@ -177,6 +177,18 @@ pub enum Reason {
         /// Which kinds.
         why: String,
     },
+    /// The cluster is not the one that the records tell of: it was restored from a backup, or is another.
+    ClusterRestored {
+        /// What it does not know, and what a person can do.
+        why: String,
+    },
+    /// Deciding fails for this application, by a mistake of Locktender's own: it is left alone, and the others go on.
+    Quarantined {
+        /// How often in a row.
+        times: u32,
+        /// When it is tried again.
+        until: Timestamp,
+    },
     /// The application is on stable, and Git says something else.
     Held {
         /// Why.
@@ -274,6 +286,16 @@ impl fmt::Display for Reason {
             Self::GitAway { why } => write!(f, "Git is away, so nothing goes forward: {why}"),
             Self::HistoryRewritten { why } => write!(f, "the branch was rewritten: {why}"),
             Self::ClusterStale { why } => write!(f, "what is known of the cluster may be old: {why}"),
+            Self::ClusterRestored { why } => write!(f, "the cluster was restored, or is another: {why}"),
+            Self::Quarantined { times, until } => {
+                let times = if *times == 1 { "once".to_owned() } else { format!("{times} times in a row") };
+                write!(
+                    f,
+                    "deciding failed {times}, by a mistake of Locktender's own (its log says where; please report it): \
+                     nothing is done before {}",
+                    clock(*until)
+                )
+            }
             Self::Held { why } => write!(f, "held at stable: {why}"),
             Self::Drifted { objects } => write!(f, "drifted: {}", objects.join(", ")),
             Self::MadeInto { object, fields } => {

@@ -4,13 +4,16 @@ use locktender::core::{ledger::Event, rollout::report::Activity};
 
 use super::{
     checkout::{DEPLOYMENT, SERVICE_FILE},
-    release::{Place, Release},
+    release::{Place, Release, Seen},
 };
 
 play!(
     a_pull_that_makes_a_persons_commit_the_first_parent_loses_no_record,
     a_confirm_on_a_branch_opened_before_the_stage_waited_counts_when_merged_after,
     a_squash_with_a_confirm_and_another_image_is_a_new_revision_and_answers_the_confirm,
+    a_squash_with_a_promote_and_another_image_is_a_new_revision_and_answers_the_promote,
+    a_confirm_that_comes_with_the_revert_of_its_release_is_answered,
+    a_confirm_that_comes_with_an_abort_is_answered,
     a_squash_with_a_confirm_and_other_replicas_does_both,
     two_commits_within_one_poll_are_one_rollout_to_the_newer,
     a_change_and_its_revert_within_one_poll_are_nothing,
@@ -63,11 +66,54 @@ async fn a_squash_with_a_confirm_and_another_image_is_a_new_revision_and_answers
     let seen = release.waits(3, "beta", "1.9: 8, 2.1: 2").await;
     assert_eq!(
         seen.told(2),
-        ["RolloutOpened", "StageStarted beta", "StageWaiting beta", "Superseded beta"],
+        ["RolloutOpened", "StageStarted beta", "StageWaiting beta", "DecisionRejected", "Superseded beta"],
         "the new revision is not carried by a confirm of the one before"
     );
+    assert!(answer(&seen, "confirm/beta.yaml").contains("decides nothing any more: "), "{}", seen.reasons());
+    assert!(answer(&seen, "confirm/beta.yaml").ends_with(" is newer: 1.9 → 2.1"));
     let done = release.complete(3).await;
     assert_eq!(done.pods(), "2.1: 10");
+    assert_eq!((done.count(2, Event::DecisionRejected), done.has(3, Event::DecisionRejected)), (1, false), "once");
+}
+
+/// What the second rollout's journal answers to a decision.
+fn answer<'a>(seen: &'a Seen, path: &str) -> &'a str {
+    let rejected = seen.last(2, Event::DecisionRejected).expect("it is answered where it belongs");
+    assert_eq!(rejected.evidence.decision.as_ref().map(|file| file.path.as_str()), Some(path));
+    &rejected.why
+}
+
+async fn a_squash_with_a_promote_and_another_image_is_a_new_revision_and_answers_the_promote(place: Place) {
+    let release = Release::at_beta(place).await;
+    release.commit("squash: all of it, and 2.1", |clone| {
+        clone.write("rollouts/checkout/0002/promote.yaml", "");
+        clone.replace(DEPLOYMENT, "checkout:2.0", "checkout:2.1");
+    });
+    let seen = release.waits(3, "beta", "1.9: 8, 2.1: 2").await;
+    assert!(answer(&seen, "promote.yaml").ends_with(" is newer: 1.9 → 2.1"), "{}", answer(&seen, "promote.yaml"));
+    assert!(!seen.has(2, Event::Promoted));
+}
+
+async fn a_confirm_that_comes_with_the_revert_of_its_release_is_answered(place: Place) {
+    let release = Release::at_beta(place).await;
+    release.commit("squash: go on, no, go back", |clone| {
+        clone.write("rollouts/checkout/0002/confirm/beta.yaml", "");
+        clone.replace(DEPLOYMENT, "checkout:2.0", "checkout:1.9");
+    });
+    let seen = release.stable(2, "1.9: 10").await;
+    assert_eq!(seen.told(2)[seen.told(2).len() - 3..], ["DecisionRejected", "Aborting", "Aborted"]);
+    assert!(answer(&seen, "confirm/beta.yaml").ends_with("the release was reverted"));
+}
+
+async fn a_confirm_that_comes_with_an_abort_is_answered(place: Place) {
+    let release = Release::at_beta(place).await;
+    release.commit("go on? go back", |clone| {
+        clone.write("rollouts/checkout/0002/confirm/beta.yaml", "");
+        clone.write("rollouts/checkout/0002/abort.yaml", "message: it is slow\n");
+    });
+    let seen = release.stable(2, "1.9: 10").await;
+    assert!(answer(&seen, "confirm/beta.yaml").ends_with("decides nothing any more: abort.yaml: it is slow"));
+    assert_eq!(seen.count(2, Event::DecisionRejected), 1, "what is followed is answered by what it does");
 }
 
 async fn a_squash_with_a_confirm_and_other_replicas_does_both(place: Place) {

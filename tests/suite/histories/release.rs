@@ -445,10 +445,29 @@ impl Release {
         }
     }
 
-    /// Lets so many of the controller's pushes be too late. Only in the simulation: on a disk others must push.
+    /// Lets so many of the controller's pushes be too late. On a disk somebody else's commit comes in while the server
+    /// takes each in.
     pub fn reject_pushes(&self, count: u32) {
-        let Ground::Simulation { disk, .. } = &self.ground else { panic!("others must push") };
-        disk.trouble(|trouble| trouble.reject = count);
+        match &self.ground {
+            Ground::Simulation { disk, .. } => disk.trouble(|trouble| trouble.reject = count),
+            Ground::Live { .. } => {
+                std::fs::write(self.remote.path().join("rejections"), count.to_string()).unwrap();
+                self.remote.hook(
+                    "update",
+                    "[ \"$(git log -1 --format=%an \"$3\")\" = Locktender ] || exit 0\n\
+                     left=$(cat rejections)\n[ \"$left\" -gt 0 ] || exit 0\necho $((left - 1)) > rejections\n\
+                     hers=$(echo \"hello $left\" | git -c user.name=Hopper -c user.email=hopper@example.com \\\n  \
+                     commit-tree -p main 'main^{tree}')\ngit update-ref refs/heads/main \"$hers\"",
+                );
+            }
+        }
+    }
+
+    /// How many of the controller's pushes are still to be too late, on a disk.
+    pub fn rejections_left(&self) -> u32 {
+        // Read while the server writes it, it is empty.
+        let left = std::fs::read_to_string(self.remote.path().join("rejections")).unwrap();
+        left.trim().parse().unwrap_or(u32::MAX)
     }
 
     /// Changes the cluster's faults.

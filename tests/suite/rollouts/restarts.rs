@@ -4,7 +4,7 @@ use locktender::core::{ledger::Event, rollout::report::Activity};
 use serde_json::json;
 
 use super::*;
-use crate::histories::release::Seen;
+use crate::histories::release::Place;
 
 #[tokio::test(start_paused = true)]
 async fn a_reschedule_with_a_restart_in_the_middle() {
@@ -21,8 +21,9 @@ topology:
     told.decide(1, "confirm/beta", "");
     told.waits(1, "batch-1").await;
     told.decide(1, "confirm/batch-1", "");
-    let moved = |seen: &Seen| seen.units().into_values().eq([6, 4]);
-    told.until("it is recorded", |seen| seen.has(1, Event::Rescheduled) && moved(seen)).await;
+    let seen = told.release.until("checkout", "it is recorded", |seen| seen.has(1, Event::Rescheduled)).await;
+    let ready = seen.pods.iter().filter(|pod| crate::simulation::checker::is_ready(pod)).count();
+    assert!(told.release.place() != Place::Simulation || ready < 10, "who is moved is not there yet");
     told.restart().await;
     let seen = told.stable(1).await;
     assert_eq!(seen.count(1, Event::Rescheduled), 1);
@@ -52,12 +53,26 @@ async fn a_three_way_repair_with_a_restart_in_the_middle() {
 async fn fault_79_drift_is_put_back_with_a_restart_in_the_middle() {
     let mut told = installed(&policy("", "")).await;
     told.note("somebody scales a slice to nothing, and gives the handle another image");
+    let slices = told.release.list("apis/apps/v1/replicasets", "replicasets.apps").await;
+    let slice = slices.iter().find(|one| one["metadata"]["labels"]["locktender.dev/unit"] == "dca").unwrap();
+    let slice = format!("apis/apps/v1/namespaces/shop/replicasets/{}", slice["metadata"]["name"].as_str().unwrap());
     let another = |handle: &mut serde_json::Value| {
         handle["spec"]["template"]["spec"]["containers"][0]["image"] = json!("registry.example/checkout:9.9");
     };
+    told.release.kill().await;
+    told.release.change(&slice, "replicasets.apps", |slice| slice["spec"]["replicas"] = json!(0)).await;
     told.release.change(HANDLE, "deployments.apps", another).await;
-    told.until("it is recorded", |seen| seen.has(1, Event::DriftCorrected)).await;
+    told.release.until("checkout", "its pods are gone", |seen| seen.pods.len() == 5).await;
+    told.note("nobody lets the controller push");
+    told.release.reject_pushes(10_000);
+    told.release.start().await;
+    // Pods are shared out without a record; the handle waits for one.
+    told.release.until("checkout", "the slice is as it was", |seen| seen.pods.len() == 10).await;
+    let handle = told.release.get(HANDLE, "deployments.apps").await.unwrap();
+    assert_eq!(handle["spec"]["template"]["spec"]["containers"][0]["image"], "registry.example/checkout:9.9");
+    told.release.reject_pushes(0);
     told.restart().await;
+    told.until("it is recorded", |seen| seen.is(1, Activity::Stable) && seen.has(1, Event::DriftCorrected)).await;
     told.release.rest().await;
     let seen = told.stable(1).await;
     assert_eq!((seen.count(1, Event::DriftCorrected), seen.pods().as_str()), (1, "1.9: 10"));

@@ -209,6 +209,42 @@ impl Play {
         ))
     }
 
+    /// Somebody merges once more, and aborts somewhere on the way: every pod is at what was stable, or the abort came too late.
+    async fn abort_another(&mut self) -> Result<(), String> {
+        let (stable, (number, _, _)) = (self.tag, self.last());
+        let bad = self.random.chance(30);
+        self.merge(bad);
+        for _ in 0..120 {
+            self.sim.pass(Duration::from_secs(1)).await;
+            if self.last().0 > number {
+                break;
+            }
+        }
+        let wait = self.random.below(60);
+        self.sim.pass(Duration::from_secs(wait)).await;
+        self.decide("abort.yaml", true);
+        self.sim.pass(Duration::from_secs(2600)).await;
+        let (ended, records, phase) = self.last();
+        let is_over = match phase {
+            Some(Phase::Ended(Outcome::Aborted)) => {
+                self.tag = stable;
+                true
+            }
+            Some(Phase::Ended(Outcome::Completed)) => !bad,
+            _ => false,
+        };
+        let wanted = usize::try_from(self.replicas).unwrap();
+        if is_over && ended == number + 1 && self.at_last() == (wanted, wanted) {
+            return Ok(());
+        }
+        let events: Vec<_> = records.iter().map(|one| (one.event, one.stage.clone())).collect();
+        let pods = self.pods().join("\n");
+        Err(format!(
+            "an abort after {wait} s: {ended} is {phase:?}, {:?} of {wanted}: {events:?}\n{pods}",
+            self.at_last()
+        ))
+    }
+
     /// Every slice and every pod, in a line.
     fn pods(&self) -> Vec<String> {
         self.sim.cluster.with(|world| {
@@ -258,7 +294,11 @@ fn run(seed: u64) -> Result<(), String> {
             play.sim.pass(Duration::from_secs(wait)).await;
             play.something();
         }
-        let ended = play.heal().await;
+        let mut ended = play.heal().await;
+        if ended.is_ok() && seed % 4 == 0 {
+            // 4: from every state an abort reaches stable.
+            ended = play.abort_another().await;
+        }
         let violations = play.sim.checker.lock().unwrap().take();
         if ended.is_ok() && violations.is_empty() {
             return Ok(());

@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use locktender::core::{cluster::Write, ledger::Event, manifest::Object, rollout::labels};
+use locktender::core::{
+    cluster::Write,
+    ledger::Event,
+    manifest::Object,
+    rollout::{labels, report::Reason},
+};
 use serde_json::json;
 
 use super::{
@@ -63,6 +68,45 @@ async fn an_image_changed_is_one_write_which_names_its_record() {
     assert_eq!(live.annotation(labels::RECORD), Some(format!("checkout/0002 {}", started.id).as_str()));
     assert!(!has_anchor(&sim));
     sim.assert_invariants();
+}
+
+/// What comes after the workloads: only once they are available.
+const INGRESS: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: checkout}
+spec:
+  defaultBackend: {service: {name: checkout, port: {number: 80}}}
+";
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_applied_in_order_and_a_group_that_is_not_healthy_holds_the_next_and_says_so() {
+    let notes = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata: {colour: blue}\n";
+    let files = [
+        (APP_FILE, BARE),
+        (DEPLOYMENT, &manifest("1.9-never-ready")),
+        ("apps/checkout/notes.yaml", notes),
+        ("apps/checkout/ingress.yaml", INGRESS),
+    ];
+    let sim = Sim::new(&files);
+    let is_there = |sim: &Sim, resource: &str, name: &str| {
+        sim.cluster.with(|world| world.api.get(resource, "shop", name).is_some())
+    };
+    sim.pass(Duration::from_secs(3600)).await;
+    assert!(is_there(&sim, "configmaps", "notes") && is_there(&sim, "deployments.apps", "checkout"));
+    assert!(!is_there(&sim, "ingresses.networking.k8s.io", "checkout"), "no route to what is not available");
+    let reasons = sim.report("checkout").unwrap().reasons;
+    let says = |reason: &Reason| matches!(reason, Reason::NotHealthy { object, .. } if object == "Deployment/checkout");
+    assert!(reasons.iter().any(says), "{reasons:?}");
+    merge(&sim, "1.9");
+    recorded(&sim, 2, Event::Completed, "all").await;
+    let mut applied = Vec::new();
+    for one in &sim.cluster.state.lock().unwrap().written {
+        if let Write::Apply { object, .. } = &one.write {
+            applied.push(object.text(&["kind"]).to_owned());
+        }
+    }
+    assert_eq!(applied, ["ConfigMap", "Service", "Deployment", "Deployment", "Ingress"], "one after the other");
 }
 
 #[tokio::test(start_paused = true)]

@@ -233,7 +233,7 @@ impl Checker {
         let Some(state) = ledger.get(&app) else {
             return self.violated(6, format_args!("no record of {app} explains {}", told(write)));
         };
-        let Phase::Ended(_) = state.phase else { return };
+        let Phase::Ended(_) = state.phase else { return self.explained_on_the_way(write, &app, state, before) };
         // At rest: put in place (`Applied`), put back (`DriftCorrected`), or shared out, which needs no record. The latest
         // of each names the objects, and the state that they were seen in.
         let latest = |event: Event| state.records.iter().rev().find(|record| record.event == event);
@@ -260,6 +260,25 @@ impl Checker {
         if needs_record && !is_explained {
             let what = format!("{app} is at rest, and no record explains {}", told(write));
             self.violated(6, format_args!("{what}, seen as {seen_as:?}; named are {named:?}"));
+        }
+    }
+
+    /// 6, while a rollout runs: before its gates before any act nothing is written, and pods and slices are those of workloads
+    /// that the plan, or one since the last that completed, has.
+    fn explained_on_the_way(&mut self, write: &Write, app: &AppName, state: &State, before: &Snapshot) {
+        let rollout = &state.plan.rollout;
+        let acts = state.plan.stages[pods::current_stage(state)].gates.contains(&Gate::Health);
+        if matches!(state.phase, Phase::Running | Phase::Stopped) && !acts {
+            return self
+                .violated(6, format_args!("{rollout} touches nothing before it is confirmed, but {}", told(write)));
+        }
+        let Some(workload) = workload_of(write, before) else { return };
+        let completed = self.completed(app).map_or(0, |state| state.plan.rollout.number);
+        let since = self.pushed.get(app).into_iter().flat_map(|all| all.range(completed..)).map(|(_, state)| state);
+        let ends = since.flat_map(|state| state.plan.from.iter().chain([&state.plan.to]).map(|end| &end.workloads));
+        let known = ends.flatten().any(|(id, _)| labels::label_value(id.rsplit('/').next().unwrap_or(id)) == workload);
+        if !known {
+            self.violated(6, format_args!("{rollout} has no workload `{workload}`, which explains {}", told(write)));
         }
     }
 
@@ -368,6 +387,24 @@ fn app_of(write: &Write, before: &Snapshot) -> Option<AppName> {
         |object: &&Value| name(object) == wanted && object["metadata"]["namespace"].as_str() == Some(&namespace);
     let app = label(before.all(resource).find(is_it)?, labels::APP);
     (!app.is_empty()).then(|| AppName::new(app))
+}
+
+/// Returns the label that names the workload of a pod or slice that a write makes, changes or removes.
+fn workload_of(write: &Write, before: &Snapshot) -> Option<String> {
+    let (kind, namespace, wanted) = subject(write);
+    let resource = match kind.as_str() {
+        "Pod" => "pods",
+        "ReplicaSet" => "replicasets.apps",
+        _ => return None,
+    };
+    let named = match write {
+        Write::Apply { object, .. } | Write::Create { object } => object.label(labels::WORKLOAD).unwrap_or_default(),
+        Write::Patch { .. } | Write::Delete { .. } => {
+            let is_it = |one: &&Value| name(one) == wanted && one["metadata"]["namespace"] == namespace.as_str();
+            label(before.all(resource).find(is_it)?, labels::WORKLOAD)
+        }
+    };
+    (!named.is_empty()).then(|| named.to_owned())
 }
 
 /// Names what a write is about as records do: the object, and the state that it was seen in.

@@ -289,3 +289,32 @@ async fn requests_that_return_before_the_pods_do_are_seen() {
     sim.cluster.judged(&merge).unwrap();
     violated(&sim, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_workload_that_the_plan_does_not_have_is_seen() {
+    let sim = at_beta().await;
+    let mut other = pods(&sim).remove(0);
+    let body = json!({ "metadata": { "labels": { labels::WORKLOAD: "other" } } });
+    super::super::rows::person_patches(&sim, "pods", other.name(), body);
+    other = pods(&sim).into_iter().find(|pod| pod.name() == other.name()).unwrap();
+    let delete = Write::Delete {
+        kind: other.kind(),
+        key: other.key(),
+        uid: other.uid().to_owned(),
+        resource_version: None,
+        orphan: false,
+    };
+    sim.cluster.judged(&delete).unwrap();
+    violated(&sim, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_before_the_first_gate_is_seen() {
+    let mut sim = installed().await;
+    sim.git.commit("gone", &[("apps/checkout/app.yaml", None), (DEPLOYMENT, None)]);
+    sim.until("checkout", "waiting at start", |report| waits(report, "start")).await;
+    sim.kill();
+    let body = json!({ "metadata": { "labels": { labels::IN_SERVICE: null } } });
+    sim.cluster.judged(&patch(&pods(&sim)[0], body)).unwrap();
+    violated(&sim, 6);
+}

@@ -1,5 +1,7 @@
 //! Group B: API server, watch and cache.
 
+use locktender::core::rollout::report::{Activity, Reason};
+
 use super::*;
 use crate::simulation::{
     faults::{Earlier, EventFault, Odds, WriteFault},
@@ -213,6 +215,117 @@ async fn fault_34_labels_and_owners_that_somebody_edited() {
     let deleted = written(&sim).into_iter().filter(|one| matches!(one.write, Write::Delete { .. })).count();
     assert_eq!(deleted, 0, "what is ambiguous is never deleted");
     assert!(pods(&sim).len() >= 9, "{} pods", pods(&sim).len());
+    let slice = format!("the slice of {slice}-");
+    let reasons = sim.report("checkout").unwrap().reasons;
+    let says = |reason: &Reason| matches!(reason, Reason::Following { what } if what.starts_with(&slice));
+    assert!(reasons.iter().any(says), "it says whose slice it misses: {reasons:?}");
+}
+
+/// A person accepts that the cluster is not what the records tell of.
+fn accept(sim: &Sim, number: u32) {
+    let last = sim.records("checkout", number).last().unwrap().id;
+    sim.git.commit("accept", &[("rollouts/accepted.yaml", Some(&format!("accepted:\n- {last}\n")))]);
+}
+
+fn why_restored(sim: &Sim) -> Option<String> {
+    let report = sim.report("checkout")?;
+    let restored = |reason: &&Reason| matches!(reason, Reason::ClusterRestored { .. });
+    report.reasons.iter().find(restored).map(ToString::to_string)
+}
+
+/// Lets the controller come back, and nothing happens: the application is held, and says why.
+async fn is_held_over(sim: &mut Sim, number: u32, why: &str) {
+    let before = (written(sim).len(), sim.records("checkout", number).len(), pods(sim).len());
+    sim.start();
+    sim.pass(Duration::from_secs(3600)).await;
+    let after = (written(sim).len(), sim.records("checkout", number).len(), pods(sim).len());
+    assert_eq!(after, before, "nothing is done, and nothing recorded");
+    assert_eq!(sim.report("checkout").unwrap().activity, Activity::Held);
+    let said = why_restored(sim).expect("it says why");
+    assert!(said.contains(why) && said.contains("`locktender audit accept checkout`"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_34_selectors_and_owners_that_somebody_edited() {
+    let sim = installed().await;
+    let of_dca = |one: &&Arc<Value>| one["metadata"]["labels"][labels::UNIT] == "dca";
+    let orphans: Vec<String> = pods(&sim).iter().filter(of_dca).map(|pod| pod_name(pod)).collect();
+    for pod in &orphans {
+        person_patches(&sim, "pods", pod, json!({"metadata": {"ownerReferences": null}}));
+    }
+    person_patches(
+        &sim,
+        "services",
+        "checkout",
+        json!({"spec": {"selector": {"app": "nobody", labels::IN_SERVICE: null}}}),
+    );
+    sim.pass(Duration::from_secs(1200)).await;
+    let deleted = written(&sim).into_iter().filter(|one| matches!(one.write, Write::Delete { .. })).count();
+    assert_eq!((deleted, pods(&sim).len(), in_service(&sim)), (0, 10, 10), "nothing is deleted");
+    let owned = pods(&sim).iter().filter(|pod| pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet").count();
+    assert_eq!(owned, 10, "they are their slice's again");
+    let service = list(&sim, "services").iter().find(|one| pod_name(one) == "checkout").unwrap().clone();
+    assert_eq!(service["spec"]["selector"]["app"], "checkout", "and the selector is as Git says");
+    assert!(has(&sim, 1, Event::DriftCorrected), "which is recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_35_an_empty_cluster_stands_where_pods_were_brought() {
+    let mut sim = installed().await;
+    sim.kill();
+    for resource in ["deployments.apps", "replicasets.apps", "pods", "services", "configmaps"] {
+        for object in list(&sim, resource).iter().filter(|one| one["metadata"]["namespace"] == "shop") {
+            let name = pod_name(object);
+            // What another deletion took along is gone already.
+            sim.cluster.with(|world| drop(world.api.delete(resource, "shop", &name, Default::default())));
+        }
+    }
+    sim.pass(Duration::from_secs(120)).await;
+    assert_eq!(pods(&sim).len(), 0);
+    is_held_over(&mut sim, 1, "up to checkout/0001, and the cluster names no record of it").await;
+    accept(&sim, 1);
+    sim.pass(Duration::from_secs(300)).await;
+    assert_eq!((why_restored(&sim), super::at(&sim, "1.9")), (None, 10), "it was meant: everything is put in place");
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    completed(&sim, 2).await;
+    sim.kill();
+    sim.start();
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(why_restored(&sim), None, "the anchor is there again, and knows everything");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_35_a_backup_that_lacks_a_release_is_no_drift() {
+    let mut sim = installed().await;
+    let anchor = |sim: &Sim| list(sim, "configmaps").iter().find(|one| pod_name(one) == "locktender-checkout").cloned();
+    let old = anchor(&sim).unwrap();
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    completed(&sim, 2).await;
+    sim.kill();
+    sim.cluster.with(|world| {
+        let mut now = world.api.get("configmaps", "shop", "locktender-checkout").unwrap().as_ref().clone();
+        (now["data"], now["binaryData"]) = (old["data"].clone(), old["binaryData"].clone());
+        world.api.update(now, None).unwrap();
+    });
+    is_held_over(&mut sim, 2, "up to checkout/0002, and the cluster names an older record").await;
+    sim.kill();
+    is_held_over(&mut sim, 2, "an older record").await;
+    accept(&sim, 2);
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!((why_restored(&sim), super::at(&sim, "2.0")), (None, 10));
+    assert_ne!(anchor(&sim).unwrap()["data"], old["data"], "the anchor names the last record again");
+}
+
+/// A person deletes the anchor while the controller runs: it wrote it itself, and writes it again.
+#[tokio::test(start_paused = true)]
+async fn fault_35_an_anchor_that_is_deleted_is_no_other_cluster() {
+    let sim = installed().await;
+    sim.cluster.with(|world| {
+        world.api.delete("configmaps", "shop", "locktender-checkout", Default::default()).unwrap();
+    });
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
+    completed(&sim, 2).await;
+    assert_eq!(why_restored(&sim), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Group A: process and controller.
 
+use locktender::core::rollout::report::{Activity, Reason};
+
 use super::*;
 use crate::simulation::{faults::WriteFault, rollouts};
 
@@ -109,6 +111,17 @@ async fn fault_06_deciding_panics_for_one_application() {
     sim.panic_for(Some("search"));
     completed(&sim, 1).await;
     assert!(sim.records("search", 1).is_empty(), "it is left alone");
+    let now = sim.clock.time();
+    let report = sim.report("search").expect("it says so");
+    assert_eq!(report.activity, Activity::Held);
+    let [Reason::Quarantined { times, until }] = report.reasons.as_slice() else { panic!("{report:?}") };
+    assert!((3..20).contains(times), "{times} times in half an hour is neither giving up nor a loop");
+    assert!(*until > now && until.as_second() - now.as_second() <= 300, "it is tried again: {until}");
+    let said = report.reasons[0].to_string();
+    assert!(
+        said.contains("in a row, by a mistake of Locktender's own") && said.contains("nothing is done before"),
+        "{said}"
+    );
     sim.panic_for(None);
     sim.recorded("search", 1, Event::StageWaiting, "beta", 1).await.unwrap();
 }
