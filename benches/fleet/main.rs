@@ -33,6 +33,8 @@ use crate::git::Remote;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// A cluster in which nothing changes for so long is at rest.
+const QUIET: Duration = Duration::from_secs(5);
 /// As many as the program has under way at most.
 const IN_FLIGHT: usize = 64;
 
@@ -150,6 +152,13 @@ impl Observer {
         Instant::now()
     }
 
+    /// Waits until nothing has changed for a while: a real cluster's own controllers are at work long after the applies.
+    async fn is_at_rest(&self) {
+        let at_rest = async { while tokio::time::timeout(QUIET, self.0.next_event()).await.is_ok() {} };
+        let found = tokio::time::timeout(PATIENCE, at_rest).await;
+        assert!(found.is_ok(), "the cluster never rests");
+    }
+
     fn skip(&self) {
         while self.0.try_event().is_some() {}
     }
@@ -236,6 +245,7 @@ async fn run() {
     let bare = observer.count("bare", count, deployed(":2.0")).await - began;
     ratio(&format!("one image changed in all {count}, from the push"), changed, bare);
 
+    observer.is_at_rest().await;
     idle(&mut program, count).await;
     drift(&person, &observer, count).await;
 }

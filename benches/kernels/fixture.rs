@@ -123,6 +123,7 @@ impl Big {
                 decisions: Vec::new(),
                 in_advance: Vec::new(),
                 late: BTreeMap::new(),
+                astray: Vec::new(),
                 frozen: None,
                 copies_intact: true,
                 prometheus: None,

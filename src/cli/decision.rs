@@ -18,6 +18,7 @@ use crate::{
     controller::{anchor, look::Look},
     core::{
         cluster::{Cluster as _, Kind, PatchType, Write},
+        ledger::Event,
         manifest::Object,
         names::{AppName, Digest, Revision},
         policy::Decision,
@@ -314,9 +315,10 @@ fn nothing(name: &str, what: &str) -> Error {
 
 /// Refuses what a rollout that is over, or goes back, cannot take any more.
 fn running(state: &State, name: &str, what: &str) -> Result<(), Error> {
-    let at = |event: &str| {
-        let last = state.records.last().map(|record| clock(record.time)).unwrap_or_default();
-        format!("{event} at {last}")
+    // More may have been recorded since: what was put back, what needed no stages.
+    let at = |said: &str, event: Event| {
+        let ended = state.records.iter().rev().find(|record| record.event == event);
+        format!("{said} at {}", ended.map(|record| clock(record.time)).unwrap_or_default())
     };
     let hint = format!("`locktender history {}`", state.plan.rollout.app);
     let (why, hint) = match state.phase {
@@ -324,11 +326,13 @@ fn running(state: &State, name: &str, what: &str) -> Result<(), Error> {
         Phase::Aborting(_) => {
             let from = versions(&state.plan);
             let to = from.split(" → ").next().filter(|_| state.plan.from.is_some()).unwrap_or("nothing");
-            (format!("it is going back to {to} since {}", clock(state.since)), format!("{hint} shows why it failed"))
+            (format!("it is going back to {to} since {}", clock(state.since)), format!("{hint} shows why"))
         }
-        Phase::Ended(Ended::Completed) => (at("it completed"), format!("{hint} shows how")),
-        Phase::Ended(Ended::Aborted) => (at("it was aborted"), format!("{hint} shows why")),
-        Phase::Ended(Ended::Superseded) => (at("it was superseded"), format!("{hint} shows by what")),
+        Phase::Ended(Ended::Completed) => (at("it completed", Event::Completed), format!("{hint} shows how")),
+        Phase::Ended(Ended::Aborted) => (at("it was aborted", Event::Aborted), format!("{hint} shows why")),
+        Phase::Ended(Ended::Superseded) => {
+            (at("it was superseded", Event::Superseded), format!("{hint} shows by what"))
+        }
     };
     Err(Error::failed(format!("{name} {what}: {why}")).hint(hint))
 }
@@ -362,6 +366,9 @@ fn stage_to_confirm(
         return Err(Error::failed(format!("{name} {why}"))
             .hint("a confirm counts once its author has seen the stage wait; `locktender watch` shows when it does"));
     };
+    if decisions.promote().is_some() {
+        return Err(nothing(name, "waits for nothing: it is promoted already"));
+    }
     if decisions.is_open(current) {
         return Err(nothing(name, &format!("waits for nothing: {} is confirmed already", current.name)));
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     error::{Done, Error, Outcome},
@@ -16,7 +17,7 @@ use crate::core::{
     diff::text_diff,
     manifest::{Object, redact_text},
     names::AppName,
-    rollout::{action::Action, input::HeadContent, keep_notes, labelled, render::Render},
+    rollout::{action::Action, input::HeadContent, keep_notes, labelled, labels, render::Render},
 };
 
 /// Shows what applying the working tree would change in the live cluster
@@ -122,6 +123,10 @@ async fn of(
         if let Some(live) = &live {
             keep_notes(&mut object, live);
         }
+        let staged = render.is_some_and(|render| render.workloads.values().any(|workload| workload.key == key));
+        if let Some(live) = live.as_ref().filter(|_| staged) {
+            keep_staging(&mut object, live);
+        }
         let object = &object;
         let action = Action::apply(object.clone(), live.as_ref(), true, "");
         let (change, diff, refused) = match cluster.dry_run(&action.write).await {
@@ -136,7 +141,6 @@ async fn of(
             Err(error @ ClusterError::Unreachable(_)) => return Err(error.into()),
             Err(error) => (Change::Refused, None, Some(redact_text(&error.to_string(), object))),
         };
-        let staged = render.is_some_and(|render| render.workloads.values().any(|workload| workload.key == key));
         found.push(Difference { app: app.clone(), object: key.to_string(), change, diff, refused, staged });
     }
     let kept: BTreeSet<_> = wanted.iter().map(Object::key).collect();
@@ -159,6 +163,23 @@ async fn of(
         }
     }
     Ok(found)
+}
+
+/// Lets a workload that is staged already keep what staging it puts there: that stays, and says nothing of what Git changes.
+fn keep_staging(object: &mut Object, live: &Object) {
+    const OURS: &str = "locktender.dev/";
+    for place in [&["metadata", "annotations"][..], &["spec", "template", "metadata", "labels"]] {
+        let there = live.at(place).and_then(Value::as_object).into_iter().flatten();
+        for (name, value) in there.filter(|(name, _)| name.starts_with(OURS)) {
+            object.set(&[place, &[name.as_str()]].concat(), value.clone());
+        }
+    }
+    // How far it goes is not said by Git while a policy says it.
+    if let Some(held) = live.at(&["metadata", "annotations", labels::ROLLOUT]).and_then(|_| live.at(&["spec"])) {
+        for field in ["paused", "updateStrategy"] {
+            held.get(field).into_iter().for_each(|value| object.set(&["spec", field], value.clone()));
+        }
+    }
 }
 
 /// Everything that is there once the release has completed, but for slices and their configuration's owners.

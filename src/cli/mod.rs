@@ -9,6 +9,8 @@ mod decision;
 mod demo;
 mod diff;
 mod error;
+mod give_back;
+mod haproxy;
 mod history;
 mod lease;
 mod meta;
@@ -16,7 +18,6 @@ mod output;
 mod place;
 mod plan;
 mod print;
-mod release;
 mod revert;
 mod run;
 mod sandbox;
@@ -41,52 +42,52 @@ pub struct Cli {
     command: Command,
 }
 
+/// What a command says of itself stands at its arguments: a comment here would take the place of all of it. Those that share
+/// their arguments say it here.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows a release from its merge to its abort, on a cluster and a repository made for it
     Demo(demo::Args),
-    /// Runs the controller
     Run(run::Args),
-    /// Runs a small Kubernetes cluster on this machine, to try things with
     Sandbox(sandbox::Args),
-    /// Checks a release repository, uncommitted files included
     Validate(validate::Args),
-    /// Prints the JSON Schema of a file that people write
     Schema(schema::Args),
-    /// Shows what merging the working tree would release, stage by stage
     Plan(plan::Args),
-    /// Shows what applying the working tree would change in the live cluster
     Diff(diff::Args),
-    /// Shows where applications are, and why they are not further
     Status(status::Args),
-    /// Shows a rollout while it moves
     Watch(watch::Args),
-    /// Lists rollouts, who confirmed them and why
     History(history::Args),
-    /// Confirms the stage that waits
     Confirm(decision::ConfirmArgs),
     /// Passes every confirm and pause that is left
+    ///
+    /// Never health, an analysis, a freeze or a window. Writes `promote.yaml` into the rollout's directory, commits and pushes
+    /// it; the controller acts on it, and this command does not wait for that.
     #[command(after_help = decision::example("promote", "it is urgent, and looks well"))]
     Promote(decision::Args),
     /// Holds a rollout where it is
+    ///
+    /// Nothing goes forward while `pause.yaml` is in the rollout's directory, which this writes, commits and pushes. Going
+    /// back is not held: an abort still counts.
     #[command(after_help = decision::example("pause", "the database is being moved"))]
     Pause(decision::Args),
     /// Lets a paused rollout go on
+    ///
+    /// Removes `pause.yaml` from the rollout's directory, commits and pushes that.
     #[command(after_help = decision::example("resume", "the database is back"))]
     Resume(decision::Args),
     /// Tries a stopped stage, or a refused target, again
+    ///
+    /// Writes `retry.yaml` into the rollout's directory, commits and pushes it. A stopped rollout runs its failed stage again;
+    /// a target that was aborted is released again, as a rollout of its own with all its gates.
     #[command(after_help = decision::example("retry", "the registry is back"))]
     Retry(decision::Args),
-    /// Returns to stable
     Abort(decision::AbortArgs),
-    /// Commits what brings an application back to what was stable before
     Revert(revert::Args),
-    /// Gives an application's workloads back: no policy stages them any more
-    Release(release::Args),
+    #[command(visible_alias = "release")]
+    GiveBack(give_back::Args),
     /// Reads and checks the trail of records
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Prints a completion script for a shell
+    Haproxy(haproxy::Args),
     Completion(meta::CompletionArgs),
     /// Prints the manual page
     #[command(hide = true)]
@@ -145,8 +146,9 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Retry(args) => decision::run(Verb::Retry, args).await,
         Command::Abort(args) => decision::abort(args).await,
         Command::Revert(args) => revert::run(args).await,
-        Command::Release(args) => release::run(args).await,
+        Command::GiveBack(args) => give_back::run(args).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Haproxy(args) => haproxy::run(args).await,
         Command::Schema(args) => schema::run(&args),
         Command::Completion(args) => meta::completion(&args),
         Command::Man => meta::man(),

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// Shows what merging the working tree would release: stages, quotas, confirms, what is updated in place
+/// Shows what merging the working tree would release, stage by stage
 ///
 /// Takes the working tree as it is, committed or not, over what is stable in the watched branch. The plan's hash is the
 /// one that the controller computes once it is merged. Needs no cluster; with --kubeconfig, replicas that Git leaves to

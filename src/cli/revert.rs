@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// Commits what brings an application's directory back to what was stable before its last release, and pushes it
+/// Commits what brings an application back to what was stable before
 ///
-/// Three-way, like `git revert` of the release: what others changed since is kept, a conflict is refused. While a
+/// Its directory, as it was before its last release, and pushes that. Three-way, like `git revert` of the release: what others changed since is kept, a conflict is refused. While a
 /// rollout runs, this reverts it; the controller then goes back without asking for confirms. To a version that was
 /// stable lately, confirms are passed; health always counts.
 #[derive(Debug, clap::Args)]

@@ -214,11 +214,7 @@ async fn answer(
     let server = Server::bind(address).await;
     let server = server.map_err(|error| Error::because(&format!("cannot listen on {address}"), &error))?;
     info!(address = %server.address, "answers /healthz, /readyz and /metrics");
-    tokio::spawn(async move {
-        if let Err(error) = server.run(shown, stop).await {
-            warn!(%error, "probes and scrapes are not answered any more");
-        }
-    });
+    tokio::spawn(server.run(shown, stop));
     Ok(())
 }
 

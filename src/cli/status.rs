@@ -98,19 +98,28 @@ impl Sight {
         self.no_controller = found.and_then(|one| lease::abandoned(one, self.look.now()));
     }
 
-    /// Lists directories that look like applications and are none: one line each.
+    /// Lists directories that look like applications and are none, and those of none in which people decided: one line
+    /// each.
     async fn warnings(&self) -> Vec<String> {
         let Some((at, paths)) = self.look.head().zip(self.look.branch().map(|branch| &branch.settings.paths)) else {
             return Vec::new();
         };
-        let strays = source::strays(self.look.repository().as_ref(), at, paths).await.unwrap_or_default();
-        strays.iter().map(|directory| no_application(directory)).collect()
+        let repository = self.look.repository();
+        let strays = source::strays(repository.as_ref(), at, paths).await.unwrap_or_default();
+        let apps = self.look.apps().into_iter().collect();
+        let homeless = source::homeless(repository.as_ref(), at, &apps).await.unwrap_or_default();
+        strays.iter().map(|directory| no_application(directory)).chain(homeless).collect()
     }
 
     /// Says where one application is.
     pub(super) async fn show(&mut self, app: &AppName) -> Option<Shown> {
+        let mut decision = self.look.decide(app).await?;
+        // The cluster was looked at after Git: its anchor may name a record that was pushed in between.
+        let is_lost = |reason: &Reason| matches!(reason, Reason::HistoryRewritten { .. });
+        if decision.report.reasons.iter().any(is_lost) && self.look.fetch().await.is_ok() {
+            decision = self.look.decide(app).await?;
+        }
         let rollouts = self.look.rollouts(app).to_vec();
-        let decision = self.look.decide(app).await?;
         let mut decided = decision.report;
         if self.cluster_away.is_none() {
             decided.reasons.extend(self.look.refusals(&decision.actions).await);
@@ -161,7 +170,7 @@ fn as_git_says(mut report: Report, state: Option<&State>) -> Report {
         && !report.reasons.iter().any(|reason| matches!(reason, Reason::ConfirmNeeded { .. }))
     {
         let removes = if stage.gates.contains(&Gate::Health) { Vec::new() } else { state.plan.prunes.clone() };
-        let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
+        let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: state.waits_since(waiting), removes };
         report.reasons.insert(0, reason);
     }
     let analysed = report.reasons.iter().any(|reason| matches!(reason, Reason::Analysing { .. }));

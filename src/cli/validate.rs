@@ -27,7 +27,7 @@ use crate::{
         problem::Problem,
         render::{Files, Renderer},
         repository::{EntryKind, Repository, RepositoryError},
-        rollout::input::HeadContent,
+        rollout::{all_astray, input::HeadContent},
         validate::validate,
     },
 };
@@ -35,7 +35,7 @@ use crate::{
 /// Larger files are no manifests.
 const LARGEST_FILE: u64 = 8 << 20;
 
-/// Checks a release repository: every problem with file, line and column, of all applications
+/// Checks a release repository: every problem with file, line and column
 ///
 /// Reads the working tree as it is, whatever git does not ignore, committed or not; of a bare repository its HEAD.
 /// With --repo it reads the watched branch of a remote.
@@ -166,7 +166,13 @@ async fn check(
         (Some(app), many) if many > 1 => format!("{many} errors of {app}"),
         (_, errors) => summary(errors, &fine),
     };
-    let warnings = strays.iter().filter(|_| only.is_none()).map(|directory| no_application(directory)).collect();
+    let strays = strays.iter().filter(|_| only.is_none()).map(|directory| no_application(directory));
+    let apps = snapshot.apps.keys().cloned().collect();
+    let astray = all_astray(files.keys().map(String::as_str), &apps).into_iter();
+    let astray = astray.filter(|(app, _)| only.is_none_or(|only| only == app)).flat_map(|(_, lines)| lines);
+    // Where the settings cannot be read nobody knows which applications there are.
+    let astray = astray.filter(|_| snapshot.branch.broken.is_none());
+    let warnings = strays.chain(astray).collect();
     Ok((Found { problems, warnings, fine, summary }, files))
 }
 

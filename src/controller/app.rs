@@ -35,6 +35,8 @@ pub struct App {
     pub in_advance: Vec<DecisionFile>,
     /// The decisions in directories of older rollouts that nobody answered yet, by the rollout's number.
     pub late: BTreeMap<u32, Vec<DecisionFile>>,
+    /// The decisions that are in no rollout's directory, by their paths below the application's ledger.
+    pub astray: Vec<String>,
     /// Whether the copies of the records at HEAD are as they were pushed.
     pub copies_intact: bool,
     /// What deciding needs, by revision.

@@ -50,6 +50,7 @@ impl Controller {
             decisions: app.decisions.clone(),
             in_advance: app.in_advance.clone(),
             late: app.late.clone(),
+            astray: app.astray.clone(),
             frozen: branch.frozen(name, now),
             copies_intact: app.copies_intact,
             prometheus: branch.settings.prometheus.clone(),

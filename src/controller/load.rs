@@ -15,7 +15,7 @@ use super::{
     named,
     overlay::Overlay,
     publish::Publication,
-    source::{AT_A_TIME, News, Source},
+    source::{AT_A_TIME, News, Source, astray, ledger_of},
 };
 use crate::core::{
     analysis::Metric,
@@ -167,6 +167,7 @@ impl Controller {
                 app.in_advance = decided.in_advance;
                 app.copies_intact = decided.copies_intact;
                 app.late = decided.late;
+                app.astray = decided.astray;
             }
         }
         Ok(())
@@ -380,6 +381,7 @@ struct Decided {
     in_advance: Vec<DecisionFile>,
     copies_intact: bool,
     late: BTreeMap<u32, Vec<DecisionFile>>,
+    astray: Vec<String>,
 }
 
 /// Reads an application's decisions, and whether the copies of its records are as they were pushed.
@@ -397,7 +399,13 @@ async fn decided(
         Some(last) => source.decisions(head, &last.directory()).await?,
         None => Vec::new(),
     };
-    let in_advance = files(&source.decisions(head, &next.directory()).await?);
+    let entries = repository.directory(head, &ledger_of(name)).await?.unwrap_or_default();
+    let in_advance = match entries.iter().any(|entry| entry.path == next.directory()) {
+        true => files(&source.decisions(head, &next.directory()).await?),
+        false => Vec::new(),
+    };
+    let opened = app.ledger.states.iter().map(|state| state.plan.rollout.number).collect();
+    let astray = astray(repository, head, &entries, &opened).await?;
     let mut copies_intact = true;
     let mut late = BTreeMap::new();
     if let Some(last) = &last {
@@ -422,7 +430,7 @@ async fn decided(
         }
     }
     late.retain(|number, files| !rollout::late_answers(&app.ledger.states, *number, files).is_empty());
-    Ok(Decided { app: name.clone(), decisions, in_advance, copies_intact, late })
+    Ok(Decided { app: name.clone(), decisions, in_advance, copies_intact, late, astray })
 }
 
 /// Notes which application renders which object at HEAD.

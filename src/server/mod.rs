@@ -1,6 +1,7 @@
 //! What a controller answers over HTTP: whether it lives, whether it is ready, and its metrics. Reads only, no secrets,
 //! no credentials asked for.
 
+pub mod connections;
 pub mod health;
 pub mod metrics;
 pub mod page;
@@ -17,6 +18,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use self::{
+    connections::Limits,
     health::{Answer, Health},
     metrics::Metrics,
 };
@@ -50,17 +52,13 @@ impl Server {
     }
 
     /// Answers, until `stop` is ready.
-    ///
-    /// # Errors
-    ///
-    /// The listener fails.
-    pub async fn run(self, shown: Shown, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    pub async fn run(self, shown: Shown, stop: impl Future<Output = ()>) {
         let router = Router::new()
             .route("/healthz", get(async |State(shown): State<Shown>| told(shown.health.lives())))
             .route("/readyz", get(async |State(shown): State<Shown>| told(shown.health.ready())))
             .route("/metrics", get(async |State(shown): State<Shown>| scraped(shown.metrics.text())))
             .with_state(shown);
-        axum::serve(self.listener, router).with_graceful_shutdown(stop).await
+        connections::serve(self.listener, router, Limits::default(), stop).await;
     }
 }
 

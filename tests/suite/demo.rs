@@ -184,7 +184,7 @@ fn a_switch_loses_no_request(args: &[&str], router: &str) {
 }
 
 #[test]
-fn a_gate_opens_by_enter_and_by_commands_typed_elsewhere_alike_and_ctrl_c_leaves_nothing_behind() {
+fn a_gate_opens_by_enter_by_commands_typed_elsewhere_and_at_the_end_of_input_and_ctrl_c_leaves_nothing_behind() {
     let mut demo = Demo::start(&[]);
     demo.until("Enter runs them ...");
     let status = Command::new("sh").arg("-ec").arg(demo.commands()).status().unwrap();
@@ -195,6 +195,10 @@ fn a_gate_opens_by_enter_and_by_commands_typed_elsewhere_alike_and_ctrl_c_leaves
     demo.press_enter();
     demo.until("checkout: go on after batch-1 (Ada)");
     demo.until("2/7");
+    // Nobody can press Enter any more.
+    drop(demo.process.stdin.take());
+    demo.until("Standard input has ended: the demo goes on alone.");
+    demo.until("checkout 2.0 (Ada)");
     let interrupt = Command::new("kill").arg("-INT").arg(demo.process.id().to_string()).status().unwrap();
     assert!(interrupt.success());
     let (code, told, temporary) = demo.end();

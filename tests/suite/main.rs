@@ -15,6 +15,7 @@ mod kube_adapter;
 mod metrics_credentials;
 mod outside;
 mod prometheus;
+mod ready_metrics;
 mod render;
 mod rollouts;
 mod safety;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
@@ -18,24 +18,27 @@ use locktender::{
         rollout::report::Activity,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{
     histories::release::{Place, Release, Seen},
-    simulation::rollouts::{APP, DEPLOYMENT, manifest},
+    simulation::{
+        exhaustive::stateful_set,
+        rollouts::{APP, DEPLOYMENT, manifest},
+    },
 };
 
 /// A server of its own, its data and targets in a directory.
-struct Prometheus {
+pub struct Prometheus {
     address: String,
     directory: TempDir,
     process: Child,
 }
 
 impl Prometheus {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let configuration = "\
 global: {scrape_interval: 500ms, scrape_timeout: 500ms}
@@ -64,7 +67,7 @@ scrape_configs:
         command.spawn().expect("the tests need the program `prometheus`")
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -115,6 +118,18 @@ scrape_configs:
     fn targets(&self) -> PathBuf {
         self.directory.path().join("pods.json")
     }
+
+    /// Lets it scrape this, and nothing else.
+    pub fn scrapes(&self, address: &str) {
+        write_targets(&self.targets(), &json!([{ "targets": [address] }]));
+    }
+}
+
+/// Puts another list of targets in the place of the one before at once.
+fn write_targets(targets: &Path, list: &Value) {
+    let fresh = targets.with_extension("new");
+    std::fs::write(&fresh, list.to_string()).unwrap();
+    std::fs::rename(&fresh, targets).unwrap();
 }
 
 #[tokio::test]
@@ -189,9 +204,7 @@ impl Load {
                             })
                         })
                         .collect();
-                    let fresh = targets.with_extension("new");
-                    std::fs::write(&fresh, json!(list).to_string()).unwrap();
-                    std::fs::rename(&fresh, &targets).unwrap();
+                    write_targets(&targets, &json!(list));
                     told = now.clone();
                 }
                 for address in now.values() {
@@ -281,4 +294,55 @@ async fn fault_72_a_version_that_answers_errors_goes_back_and_a_prometheus_that_
     let passed = seen.ledger[&3].iter().filter_map(|record| record.evidence.analysis.as_ref());
     let passed: Vec<&str> = passed.filter(|run| run.verdict == Verdict::Pass).map(|run| run.metric.as_str()).collect();
     assert_eq!(passed.len(), 3, "{passed:?}");
+}
+
+/// How many pods of each side are there to be scraped, asked until the server knows all of them.
+const COUNTED: &str = "\
+apiVersion: locktender.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: two-data-centers}
+spec:
+  metrics:
+    pods:
+      prometheus: {query: 'count(up{namespace=\"{{ namespace }}\", pod=~\"{{ pods }}\"})'}
+      successCondition: value == 1.0 && baseline == 4.0
+      initialDelay: 1s
+      interval: 1s
+      consecutiveSuccessLimit: 1
+      failureLimit: 150
+      inconclusiveLimit: 150
+      errorLimit: 150
+  strategy:
+    canary:
+      steps:
+      - setWeight: 20
+      - analysis: {metrics: [pods]}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_stateful_set_the_pods_of_each_side_are_measured_and_no_others() {
+    let server = Prometheus::start().await;
+    let settings = format!("metrics: {{prometheus: {{url: {:?}}}}}\n", server.url());
+    let release = Release::new(
+        Place::Sandbox,
+        &[
+            ("locktender.yaml", &settings),
+            ("policies/two-data-centers.yaml", COUNTED),
+            ("apps/checkout/app.yaml", APP),
+            (DEPLOYMENT, &stateful_set("1.9")),
+        ],
+    )
+    .await;
+    let pods = Arc::default();
+    let _load = Load::new(Arc::clone(&pods), server.targets());
+    until(&release, &pods, "1.9 is installed", |seen| seen.is(1, Activity::Stable)).await;
+    release.pushes("alice", |clone| {
+        clone.write(DEPLOYMENT, &stateful_set("2.0"));
+        clone.commit("checkout 2.0");
+    });
+    let seen = until(&release, &pods, "2.0 is out", |seen| seen.is(2, Activity::Stable)).await;
+    let run = seen.ledger[&2].iter().find_map(|record| record.evidence.analysis.as_ref()).unwrap();
+    assert_eq!(run.verdict, Verdict::Pass);
+    assert_eq!(run.query, "count(up{namespace=\"shop\", pod=~\"checkout-(4)\"})");
+    assert_eq!(run.baseline.as_deref(), Some("count(up{namespace=\"shop\", pod=~\"checkout-(0|1|2|3)\"})"));
 }

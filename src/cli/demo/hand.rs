@@ -10,6 +10,15 @@ pub enum Hand {
     Person(mpsc::UnboundedReceiver<()>),
 }
 
+/// Why the commands are to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// Somebody pressed Enter, or nobody is asked.
+    Go,
+    /// Standard input has ended just now.
+    Ended,
+}
+
 impl Hand {
     /// Listens for Enter, unless the demo is to run alone.
     pub fn new(alone: bool) -> Self {
@@ -39,13 +48,18 @@ impl Hand {
         }
     }
 
-    /// Returns when Enter is pressed; at once where the demo runs alone; never once standard input has ended. Cancel
-    /// safe.
-    pub async fn enter(&mut self) {
-        if let Self::Person(presses) = self
-            && presses.recv().await.is_none()
-        {
-            std::future::pending().await
+    /// Returns when Enter is pressed, or once nobody can press it any more, as standard input has ended: from there on the
+    /// demo runs alone. At once where it does already. Cancel safe.
+    pub async fn enter(&mut self) -> Entered {
+        match self {
+            Self::Alone => Entered::Go,
+            Self::Person(presses) => match presses.recv().await {
+                Some(()) => Entered::Go,
+                None => {
+                    *self = Self::Alone;
+                    Entered::Ended
+                }
+            },
         }
     }
 }

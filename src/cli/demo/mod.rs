@@ -41,7 +41,8 @@ use super::{
 ///
 /// Starts a sandbox, a release repository in a temporary directory and the controller, and goes through an install and
 /// releases that end well and badly. At every gate it shows the git commands that a person would type and waits: Enter
-/// runs them, or they are typed in another terminal. Ctrl-C ends it and leaves nothing behind.
+/// runs them, or they are typed in another terminal. Where standard input ends it goes on alone. Ctrl-C ends it and leaves
+/// nothing behind.
 ///
 /// Exit codes: 0 all of it is as promised, 1 something is not.
 #[derive(Clone, Debug, clap::Args)]

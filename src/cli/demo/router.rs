@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    adapter::traffic::haproxy::state,
+    adapter::traffic::haproxy::{place, state},
     cli::error::Error,
     core::traffic::haproxy::{Asked, Config, Runtime},
 };
@@ -173,7 +173,7 @@ impl Haproxy {
         let config = Config { bind, asked, members: Vec::new() };
         let text = config.text().map_err(|error| Error::because("cannot start HAProxy", &error))?;
         let file = directory.path().join("haproxy.cfg");
-        std::fs::write(&file, text).map_err(wrong)?;
+        place(&program, &file, &text).await.map_err(|error| Error::because("cannot start HAProxy", &error))?;
         let mut command = Command::new(program);
         command.arg("-db").arg("-f").arg(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

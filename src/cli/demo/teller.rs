@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{
     gate::{self, Gate},
-    hand::Hand,
+    hand::{Entered, Hand},
     screen::Screen,
     setting::Setting,
 };
@@ -136,7 +136,12 @@ impl<'a> Teller<'a> {
                 return Err(Error::failed(why).hint("with --keep the repository stays to look at"));
             }
             tokio::select! {
-                () = self.hand.enter() => self.type_in(&commands).await?,
+                entered = self.hand.enter() => {
+                    if entered == Entered::Ended {
+                        self.screen.say("  Standard input has ended: the demo goes on alone.");
+                    }
+                    self.type_in(&commands).await?;
+                }
                 _ = look.tick() => {}
             }
         }

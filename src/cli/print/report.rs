@@ -172,7 +172,9 @@ fn current(shown: &Shown, state: &State, stage: &StageReport, text: &mut String)
         let after = state
             .waiting
             .get(&stage.name)
-            .map(|waiting| format!(" after {} s", waiting.since.duration_since(state.since).as_secs().max(0)));
+            // What was ready before a step back says nothing of how long that took.
+            .filter(|waiting| waiting.since >= state.since)
+            .map(|waiting| format!(" after {} s", waiting.since.duration_since(state.since).as_secs()));
         let _ = write!(first, "    {new} new, {done} of {want} ready{}", after.unwrap_or_default());
     }
     for (at, dots) in lines.iter().enumerate() {
@@ -249,7 +251,7 @@ fn going_back(shown: &Shown, state: &State, text: &mut String) {
     // Workloads that this rollout does not change are at the new version already.
     let staged = report.units.iter().filter(|(id, _)| stage.quota.contains_key(*id));
     let counted: Vec<&UnitReport> = staged.flat_map(|(_, units)| units.values()).collect();
-    if counted.is_empty() {
+    if counted.is_empty() || state.plan.from.is_none() {
         let _ = writeln!(text, "  {:<12} to {to}", "going back");
     } else {
         let total: u32 = counted.iter().map(|unit| unit.total).sum();

@@ -3,6 +3,7 @@
 //! What differs from the commit that was read before is read, and what that may concern is looked at again. Everything
 //! else stays as it is: the same object ids are the same content.
 
+mod astray;
 mod branch;
 mod read;
 
@@ -11,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+pub use self::astray::homeless;
+pub(super) use self::astray::{astray, ledger_of};
 pub use self::branch::{Branch, News, Snapshot};
 pub(super) use self::read::AT_A_TIME;
 use self::read::{Read, Reader};

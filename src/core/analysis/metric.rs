@@ -1,6 +1,6 @@
 //! What is measured, and how it is asked.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,6 +9,7 @@ use super::{JsonPath, Rule};
 use crate::core::{
     ask::{Metric as Asked, Query, Question},
     policy::seconds,
+    traffic::{Router, nginx},
 };
 
 /// How long an answer to a metric's question is waited for.
@@ -82,6 +83,12 @@ pub enum Argument {
     Digest,
     /// A regular expression that the pods' names match.
     Pods,
+    /// The value of the pods' label `locktender.dev/unit`, the same; empty where there are no units.
+    Unit,
+    /// A regular expression of the Ingress of the policy's `traffic` and of its canary's.
+    Ingress,
+    /// HAProxy's backend of the policy's `traffic`.
+    Backend,
 }
 
 impl Argument {
@@ -92,7 +99,28 @@ impl Argument {
         ("variant", Self::Variant),
         ("digest", Self::Digest),
         ("pods", Self::Pods),
+        ("unit", Self::Unit),
+        ("ingress", Self::Ingress),
+        ("backend", Self::Backend),
     ];
+
+    /// Returns whether it has a value where traffic goes through this router.
+    pub fn has(self, router: Option<&Router>) -> bool {
+        match self {
+            Self::Ingress => matches!(router, Some(Router::Nginx { .. })),
+            Self::Backend => matches!(router, Some(Router::Haproxy { .. })),
+            Self::App | Self::Namespace | Self::Variant | Self::Digest | Self::Pods | Self::Unit => true,
+        }
+    }
+
+    /// Returns which router must be the policy's for the argument to have a value: a field of `traffic`.
+    pub fn router(self) -> Option<&'static str> {
+        match self {
+            Self::Ingress => Some("nginx"),
+            Self::Backend => Some("haproxy"),
+            Self::App | Self::Namespace | Self::Variant | Self::Digest | Self::Pods | Self::Unit => None,
+        }
+    }
 
     /// Returns whether it tells the two versions apart.
     fn is_of_a_side(self) -> bool {
@@ -113,18 +141,35 @@ pub struct Side {
     pub digest: String,
     /// See [`Argument::Pods`].
     pub pods: String,
+    /// See [`Argument::Unit`].
+    pub unit: String,
+    /// What the policy's traffic goes through.
+    pub router: Option<Router>,
 }
 
 impl Side {
-    fn get(&self, argument: Argument) -> &str {
-        match argument {
-            Argument::App => &self.app,
-            Argument::Namespace => &self.namespace,
-            Argument::Variant => self.variant,
-            Argument::Digest => &self.digest,
-            Argument::Pods => &self.pods,
+    fn get(&self, argument: Argument) -> Cow<'_, str> {
+        match (argument, &self.router) {
+            (Argument::App, _) => Cow::from(&self.app),
+            (Argument::Namespace, _) => Cow::from(&self.namespace),
+            (Argument::Variant, _) => Cow::from(self.variant),
+            (Argument::Digest, _) => Cow::from(&self.digest),
+            (Argument::Pods, _) => Cow::from(&self.pods),
+            (Argument::Unit, _) => Cow::from(&self.unit),
+            (Argument::Ingress, Some(Router::Nginx { ingress })) => {
+                let both = [ingress.clone(), nginx::canary_of(ingress)].map(|name| literal(&name));
+                Cow::from(format!("({})", both.join("|")))
+            }
+            (Argument::Backend, Some(Router::Haproxy { backend, .. })) => Cow::from(backend),
+            // Refused when the policy was read.
+            (Argument::Ingress | Argument::Backend, _) => Cow::from(""),
         }
     }
+}
+
+/// Returns a regular expression that only a name matches. No backslash: in PromQL's texts it is another thing.
+pub fn literal(name: &str) -> String {
+    name.replace('.', "[.]")
 }
 
 /// A text with arguments in it: `up{namespace="{{ namespace }}"}`.
@@ -164,13 +209,21 @@ impl Template {
 
     /// Returns whether it asks something else of each side.
     pub fn tells_sides_apart(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Argument(argument) if argument.is_of_a_side()))
+        self.arguments().any(Argument::is_of_a_side)
+    }
+
+    /// Returns the arguments in it.
+    pub fn arguments(&self) -> impl Iterator<Item = Argument> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Argument(argument) => Some(*argument),
+        })
     }
 
     /// Fills in the arguments.
     pub fn of(&self, side: &Side) -> String {
         let parts = self.parts.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
+            Part::Text(text) => Cow::from(text),
             Part::Argument(argument) => side.get(*argument),
         });
         parts.collect()
@@ -188,6 +241,16 @@ fn filled(value: &Value, side: &Side) -> Value {
         Value::Array(items) => items.iter().map(|item| filled(item, side)).collect(),
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), filled(value, side))).collect(),
         other => other.clone(),
+    }
+}
+
+/// Returns the arguments in every text of a JSON value.
+fn arguments(value: &Value) -> Vec<Argument> {
+    match value {
+        Value::String(text) => Template::parse(text).iter().flat_map(Template::arguments).collect(),
+        Value::Array(items) => items.iter().flat_map(arguments).collect(),
+        Value::Object(fields) => fields.values().flat_map(arguments).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -250,6 +313,15 @@ impl Metric {
         matches!(self.provider, Provider::Job { .. })
     }
 
+    /// Returns the arguments in its texts.
+    pub fn arguments(&self) -> Vec<Argument> {
+        match &self.provider {
+            Provider::Prometheus { query, .. } => query.arguments().collect(),
+            Provider::Web { url, .. } => url.arguments().collect(),
+            Provider::Job { spec } => arguments(spec),
+        }
+    }
+
     /// Returns whether it needs the Prometheus of `locktender.yaml`.
     pub fn needs_server(&self) -> bool {
         matches!(self.provider, Provider::Prometheus { address: None, .. })
@@ -269,11 +341,16 @@ mod tests {
             variant: "canary",
             digest: "0123".to_owned(),
             pods: "checkout-1-.+".to_owned(),
+            unit: String::new(),
+            router: Some(Router::Nginx { ingress: "shop.example".to_owned() }),
         };
         let template = Template::parse("up{ns=\"{{ namespace }}\", pod=~\"{{pods}}\"} or {{}").unwrap();
         assert_eq!(template.of(&side), "up{ns=\"shop\", pod=~\"checkout-1-.+\"} or {{}");
         assert!(template.tells_sides_apart());
         assert!(!Template::parse("up{app=\"{{ app }}\"}").unwrap().tells_sides_apart());
         assert_eq!(Template::parse("{{ apq }}"), Err("apq".to_owned()));
+        let filled = |text: &str| Template::parse(text).unwrap().of(&side);
+        assert_eq!(filled("ingress=~\"{{ ingress }}\""), "ingress=~\"(shop[.]example|shop[.]example-canary)\"");
+        assert_eq!(filled("unit=\"{{ unit }}\""), "unit=\"\"", "there are none");
     }
 }

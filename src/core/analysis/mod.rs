@@ -14,7 +14,7 @@ mod run;
 
 pub use condition::Condition;
 pub use finding::finding;
-pub use metric::{Argument, Metric, Provider, Range, Side, Template};
+pub use metric::{Argument, Metric, Provider, Range, Side, Template, literal};
 pub use path::JsonPath;
 pub use ready::{Exposed, READY, ready};
 pub use rule::{Enough, Finding, Judge, NoData, Rule, Tally, Verdict};

@@ -15,9 +15,9 @@ pub enum Exposed {
     Pods,
     /// The sidecars of a mesh: `istio_requests_total`, `istio_request_duration_milliseconds`.
     Istio,
-    /// ingress-nginx, by its canary Ingress.
+    /// ingress-nginx: what of the Ingress that the policy's `traffic` names went to its canary's Service.
     Nginx,
-    /// HAProxy's exporter, by server, which is named as its pod.
+    /// HAProxy's exporter, by server of the backend that the policy's `traffic` names: `pod:<name>`.
     Haproxy,
 }
 
@@ -27,32 +27,35 @@ impl Exposed {
         &[("pods", Self::Pods), ("istio", Self::Istio), ("nginx", Self::Nginx), ("haproxy", Self::Haproxy)];
 }
 
-/// Builds a ready metric with its own bound: 99 % of the requests are answered without an error of the server, 99 % of
+/// Builds a ready metric with its own bound. A version that answers nothing but errors has no series of good answers:
+/// that is 0 of all of them, and without any request it is no data. The bounds are: 99 % of the requests are answered without an error of the server, 99 % of
 /// them within half a second, no container restarts. `None` where there is no such metric of that source.
 pub fn ready(name: &str, exposed: Exposed) -> Option<Metric> {
     let (query, condition) = match (name, exposed) {
         ("success-rate", Exposed::Pods) => (
-            "sum(rate(http_requests_total{namespace=\"{{ namespace }}\", pod=~\"{{ pods }}\", code!~\"5..\"}[1m])) / \
+            "(sum(rate(http_requests_total{namespace=\"{{ namespace }}\", pod=~\"{{ pods }}\", code!~\"5..\"}[1m])) \
+             or vector(0)) / \
              sum(rate(http_requests_total{namespace=\"{{ namespace }}\", pod=~\"{{ pods }}\"}[1m]))",
             "result[0] >= 0.99",
         ),
         ("success-rate", Exposed::Istio) => (
-            "sum(rate(istio_requests_total{reporter=\"destination\", namespace=\"{{ namespace }}\", \
-             pod=~\"{{ pods }}\", response_code!~\"5..\"}[1m])) / \
+            "(sum(rate(istio_requests_total{reporter=\"destination\", namespace=\"{{ namespace }}\", \
+             pod=~\"{{ pods }}\", response_code!~\"5..\"}[1m])) or vector(0)) / \
              sum(rate(istio_requests_total{reporter=\"destination\", namespace=\"{{ namespace }}\", \
              pod=~\"{{ pods }}\"}[1m]))",
             "result[0] >= 0.99",
         ),
         ("success-rate", Exposed::Nginx) => (
-            "sum(rate(nginx_ingress_controller_requests{namespace=\"{{ namespace }}\", ingress=~\"{{ app }}.*\", \
-             canary!=\"\", status!~\"5..\"}[1m])) / \
-             sum(rate(nginx_ingress_controller_requests{namespace=\"{{ namespace }}\", ingress=~\"{{ app }}.*\", \
+            "(sum(rate(nginx_ingress_controller_requests{namespace=\"{{ namespace }}\", ingress=~\"{{ ingress }}\", \
+             canary!=\"\", status!~\"5..\"}[1m])) or vector(0)) / \
+             sum(rate(nginx_ingress_controller_requests{namespace=\"{{ namespace }}\", ingress=~\"{{ ingress }}\", \
              canary!=\"\"}[1m]))",
             "result[0] >= 0.99",
         ),
         ("success-rate", Exposed::Haproxy) => (
-            "sum(rate(haproxy_server_http_responses_total{server=~\"{{ pods }}\", code!=\"5xx\"}[1m])) / \
-             sum(rate(haproxy_server_http_responses_total{server=~\"{{ pods }}\"}[1m]))",
+            "(sum(rate(haproxy_server_http_responses_total{proxy=\"{{ backend }}\", server=~\"pod:{{ pods }}\", \
+             code!=\"5xx\"}[1m])) or vector(0)) / \
+             sum(rate(haproxy_server_http_responses_total{proxy=\"{{ backend }}\", server=~\"pod:{{ pods }}\"}[1m]))",
             "result[0] >= 0.99",
         ),
         ("latency", Exposed::Pods) => (
@@ -67,12 +70,16 @@ pub fn ready(name: &str, exposed: Exposed) -> Option<Metric> {
         ),
         ("latency", Exposed::Nginx) => (
             "histogram_quantile(0.99, sum by (le) (rate(nginx_ingress_controller_request_duration_seconds_bucket{\
-             namespace=\"{{ namespace }}\", ingress=~\"{{ app }}.*\", canary!=\"\"}[1m])))",
+             namespace=\"{{ namespace }}\", ingress=~\"{{ ingress }}\", canary!=\"\"}[1m])))",
             "result[0] <= 0.5",
         ),
-        ("latency", Exposed::Haproxy) => {
-            ("max(haproxy_server_response_time_average_seconds{server=~\"{{ pods }}\"})", "result[0] <= 0.5")
-        }
+        // Of a server that answered nothing the average is 0, which is no measurement.
+        ("latency", Exposed::Haproxy) => (
+            "max(haproxy_server_response_time_average_seconds{proxy=\"{{ backend }}\", server=~\"pod:{{ pods }}\"} \
+             and on (instance, proxy, server) sum by (instance, proxy, server) \
+             (rate(haproxy_server_http_responses_total{proxy=\"{{ backend }}\", server=~\"pod:{{ pods }}\"}[1m])) > 0)",
+            "result[0] <= 0.5",
+        ),
         ("restarts", Exposed::Pods) => (
             "sum(changes(process_start_time_seconds{namespace=\"{{ namespace }}\", pod=~\"{{ pods }}\"}[5m]))",
             "result[0] == 0.0",

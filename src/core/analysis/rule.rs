@@ -225,7 +225,8 @@ impl Tally {
         }
     }
 
-    fn taken(&self) -> u32 {
+    /// Returns how many samples were taken.
+    pub fn taken(&self) -> u32 {
         self.measured() + self.inconclusive + self.errors
     }
 }

@@ -19,6 +19,6 @@ pub use parse::{Manifest, builtin_scope, is_manifest, parse};
 pub(crate) use redact::hashed;
 pub use redact::{is_secret, redact, redact_text};
 pub use workload::{
-    ConfigReference, ImageChange, PodChange, Staged, StagedWorkload, config_references, is_sliced, plain_names,
-    pod_change, pod_template, stage,
+    ConfigReference, ImageChange, PodChange, Staged, StagedWorkload, config_references, is_sliced,
+    obstacle_to_in_place, plain_names, pod_change, pod_template, stage,
 };

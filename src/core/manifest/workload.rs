@@ -163,11 +163,45 @@ pub fn plain_names(template: &Value, configuration: &[Object]) -> Value {
     visit_references(&mut template, &mut |kind, name| {
         let is_it = |object: &&Object| object.text(&["kind"]) == kind && object.name() == name.as_str();
         if configuration.iter().any(|object| is_it(&object)) {
-            // The hyphen and eight digits of its content's hash.
-            name.truncate(name.len().saturating_sub(9));
+            name.truncate(plain_name(name).len());
         }
     });
     template
+}
+
+/// Returns a versioned name without the hyphen and eight digits of its content's hash.
+fn plain_name(versioned: &str) -> &str {
+    versioned.get(..versioned.len().saturating_sub(9)).unwrap_or(versioned)
+}
+
+/// Says why pods of one staged template cannot become those of another in place, each with the configuration that it
+/// reads; `None` when they can. Configuration is called by the name that a person gave it: the path at which a template
+/// reads it is as it was.
+pub fn obstacle_to_in_place(before: (&Value, &[Object]), after: (&Value, &[Object])) -> Option<String> {
+    let PodChange::Recreate(paths) = pod_change(before.0, after.0) else { return None };
+    let mut why = configuration_changes(before.1, after.1);
+    match pod_change(&plain_names(before.0, before.1), &plain_names(after.0, after.1)) {
+        PodChange::Recreate(paths) => why.extend(paths),
+        PodChange::None | PodChange::InPlace(_) if why.is_empty() => why = paths,
+        PodChange::None | PodChange::InPlace(_) => {}
+    }
+    Some(why.join(", "))
+}
+
+/// Names what of the configuration of a workload differs, never how: `Secret keys changed`.
+fn configuration_changes(before: &[Object], after: &[Object]) -> Vec<String> {
+    let named = |all: &[Object]| -> BTreeMap<String, String> {
+        let name = |object: &Object| format!("{} {}", object.key().kind, plain_name(object.name()));
+        all.iter().map(|object| (name(object), object.name().to_owned())).collect()
+    };
+    let (before, after) = (named(before), named(after));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let change = |name: &String| match (before.get(name), after.get(name)) {
+        (Some(before), Some(after)) => (before != after).then(|| format!("{name} changed")),
+        (Some(_), None) => Some(format!("{name} taken away")),
+        (None, _) => Some(format!("{name} added")),
+    };
+    names.into_iter().filter_map(change).collect()
 }
 
 /// Returns the ConfigMaps and Secrets that a pod template reads: from `envFrom`, `env`, volumes and projected volumes.
@@ -393,6 +427,39 @@ mod tests {
             pod_change(before.template(), after.template()),
             PodChange::Recreate(vec!["containers/app/envFrom".to_owned()])
         );
+        assert_eq!(why_not(before, after).unwrap(), "ConfigMap settings changed");
+    }
+
+    /// Why pods of one staged workload cannot become those of another in place.
+    fn why_not(before: &StagedWorkload, after: &StagedWorkload) -> Option<String> {
+        obstacle_to_in_place((before.template(), &before.configuration), (after.template(), &after.configuration))
+    }
+
+    #[test]
+    fn who_changes_configuration_is_told_its_name_and_never_what_is_in_it() {
+        let reads = |image: &str, keys: &str| {
+            let container = json!({"name": "app", "image": image, "envFrom": [{"configMapRef": {"name": "settings"}}]});
+            deployment(
+                "web",
+                json!({"containers": [container], "volumes": [{"name": "v", "secret": {"secretName": keys}}]}),
+            )
+        };
+        let staged = |web: &Object, settings: &str, keys: &[(&str, &str)]| {
+            let mut all = vec![web.clone(), config("ConfigMap", "settings", settings)];
+            all.extend(keys.iter().map(|(name, value)| config("Secret", name, value)));
+            stage(&all, &is_sliced).workloads.remove(0)
+        };
+        let web = reads("web:1", "keys");
+        let before = staged(&web, "1", &[("keys", "old")]);
+        let why = |after: &StagedWorkload| why_not(&before, after);
+        assert_eq!(why(&before), None);
+        assert_eq!(why(&staged(&reads("web:2", "keys"), "1", &[("keys", "old")])), None);
+        assert_eq!(why(&staged(&web, "1", &[("keys", "new")])).unwrap(), "Secret keys changed");
+        let both = staged(&reads("web:2", "keys"), "2", &[("keys", "new")]);
+        assert_eq!(why(&both).unwrap(), "ConfigMap settings changed, Secret keys changed");
+        let another = staged(&reads("web:1", "others"), "1", &[("keys", "old"), ("others", "old")]);
+        assert_eq!(why(&another).unwrap(), "Secret keys taken away, Secret others added, volumes");
+        assert_eq!(why(&staged(&web, "1", &[])).unwrap(), "Secret keys taken away");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::read_application;
 use crate::core::yaml::{self, Limits};
 
-/// Takes the policy out of an `app.yaml`.
+/// Takes the policy out of an `app.yaml`. Its overrides stay: without a policy they say nothing, and whoever reverts the
+/// change has both again.
 ///
 /// # Errors
 ///
@@ -15,9 +16,6 @@ pub fn without_policy(file: &str, text: &str) -> Result<String, String> {
     let before = read_application(file, text.as_bytes()).map_err(told)?.value;
     if before.policy.is_none() {
         return Err(format!("{} has no policy: nothing of it is staged", before.name));
-    }
-    if !before.overrides.is_empty() {
-        return Err("its overrides say how pods are shared out: take them out with the policy, by hand".to_owned());
     }
     let documents = yaml::parse(file, text.as_bytes(), &Limits::SETTINGS).map_err(|problem| problem.to_string())?;
     let entry = documents.first().and_then(|document| document.get("spec")?.entry("policy"));
@@ -81,8 +79,15 @@ mod tests {
     fn what_cannot_be_done_is_told() {
         assert_eq!(edited("spec: {namespace: shop}\n").unwrap_err(), "checkout has no policy: nothing of it is staged");
         assert!(edited("spec: {policy: 1.2.3/4}\n").is_err(), "it is not valid as it is");
+    }
+
+    #[test]
+    fn what_overrides_say_stays_for_whoever_takes_it_back() {
         let shared =
             "spec: {namespace: shop, policy: two, overrides: {workloads: {checkout: {unitReplicas: {dca: 2}}}}}\n";
-        assert!(edited(shared).unwrap_err().starts_with("its overrides"));
+        assert_eq!(edited(shared).unwrap(), shared.replace("policy: two, ", ""));
+        let block =
+            "spec:\n  policy: two\n  overrides:\n    workloads:\n      checkout: {unitReplicas: {dca: 2}}  # of ten\n";
+        assert_eq!(edited(block).unwrap(), block.replace("  policy: two\n", ""));
     }
 }

@@ -10,7 +10,8 @@ use crate::core::{
     analysis::{
         Argument, Condition, Enough, Exposed, JsonPath, Metric, NoData, Provider, READY, Range, Rule, Template, ready,
     },
-    yaml::Node,
+    traffic::Router,
+    yaml::{Node, Span},
 };
 
 /// The fields of a metric.
@@ -45,6 +46,8 @@ pub(super) struct Metrics {
     metrics: BTreeMap<String, Metric>,
     /// Those that are defined, and wrong: told already.
     wrong: Vec<String>,
+    /// Where they are defined.
+    spans: BTreeMap<String, Span>,
 }
 
 impl Metrics {
@@ -57,7 +60,10 @@ impl Metrics {
                 continue;
             }
             match metric(reader, &entry.key, &entry.value) {
-                Some(metric) => drop(all.metrics.insert(entry.key.clone(), metric)),
+                Some(metric) => {
+                    all.spans.insert(entry.key.clone(), entry.key_span);
+                    all.metrics.insert(entry.key.clone(), metric);
+                }
                 None => all.wrong.push(entry.key.clone()),
             }
         }
@@ -126,6 +132,19 @@ impl Metrics {
             metric.rule.failure_limit = threshold.saturating_sub(1);
             metric.rule.initial_delay = interval;
             metric.rule.interval = interval;
+        }
+    }
+
+    /// Refuses what is measured by a router that the strategy does not name.
+    pub(super) fn check_router(&self, reader: &mut Reader<'_>, router: Option<&Router>) {
+        for (name, span) in &self.spans {
+            let arguments = self.metrics.get(name).map(Metric::arguments).unwrap_or_default();
+            let needed = arguments.into_iter().find_map(|argument| argument.router().filter(|_| !argument.has(router)));
+            if let Some(needed) = needed {
+                let message =
+                    format!("`{name}` is measured by the `{needed}` of the strategy's `traffic`, which names none");
+                reader.problem(*span, message).label = Some(format!("write `traffic: {{{needed}: {{…}}}}` there"));
+            }
         }
     }
 

@@ -60,6 +60,7 @@ pub fn read_policy(file: &str, bytes: &[u8]) -> Result<Sourced<RolloutPolicy>, V
         let deadline = fields.get("progressDeadlineSeconds");
         let mut metrics = Metrics::read(reader, fields.get("metrics"));
         let strategy = strategy(reader, &fields, &mut metrics)?;
+        metrics.check_router(reader, strategy.router());
         let policy = RolloutPolicy {
             name: name.to_owned(),
             progress_deadline: seconds(reader, deadline, 1..=WEEK, 600),

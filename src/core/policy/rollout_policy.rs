@@ -9,6 +9,7 @@ use crate::core::{
     analysis::Metric,
     cluster::Kind,
     names::{Digest, Unit},
+    traffic::Router,
 };
 
 /// How the applications that name it are released.
@@ -162,6 +163,15 @@ impl Strategy {
                 "DaemonSet" => matches!(self, Self::Batched(_)),
                 _ => false,
             }
+    }
+
+    /// Returns the router that shares the traffic out, where the policy names one.
+    pub fn router(&self) -> Option<&Router> {
+        match self {
+            Self::Batched(_) => None,
+            Self::Canary(canary) => canary.traffic.as_ref(),
+            Self::BlueGreen(blue_green) => blue_green.traffic.as_ref(),
+        }
     }
 
     /// Returns how old pods stay beside new ones until traffic has left them; `None` where the pods' number is the

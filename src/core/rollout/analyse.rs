@@ -10,12 +10,13 @@ use super::{
     jobs, labels,
     observe::Observed,
     plan::Method,
-    render::{Render, Workload},
+    render::{Maker, Render, Workload},
     report::Reason,
     state::State,
+    strategy::ordinals,
 };
 use crate::core::{
-    analysis::{Asked, Enough, MOST_SAMPLES, Metric, Run, Sample, Side, Verdict, judge},
+    analysis::{Asked, Enough, MOST_SAMPLES, Metric, Run, Sample, Side, Verdict, judge, literal},
     ask::{Answer, Asking, Question},
     ledger::{Draft, Event},
     names::StageName,
@@ -106,8 +107,8 @@ pub(super) fn one(
         if endless.is_some() {
             return Analysed::Awaited;
         }
-        let (done, of) = (tally.measured(), metric.rule.enough.samples());
-        let reason = Reason::Analysing { stage: stage.clone(), metric: metric.name.clone(), since, done, of };
+        let (done, of, taken) = (tally.measured(), metric.rule.enough.samples(), tally.taken());
+        let reason = Reason::Analysing { stage: stage.clone(), metric: metric.name.clone(), since, done, of, taken };
         decision.report.reasons.push(reason);
         return Analysed::Awaited;
     };
@@ -153,28 +154,58 @@ pub(super) fn later(since: Timestamp, by: std::time::Duration) -> Timestamp {
     since.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// Names one version of the application in the words of queries: by the slices that have its pods.
+/// Names one version of the application in the words of queries: by the slices that have its pods, and by the pods of
+/// a set that has those of both.
 fn side(input: &Input<'_>, state: &State, render: Option<&Arc<Render>>, variant: &'static str) -> Side {
     let changed = |workload: &&Workload| state.plan.methods.get(&workload.id) != Some(&Method::Rebalance);
     let workloads = render.into_iter().flat_map(|render| render.workloads.values()).filter(changed);
-    let (mut digests, mut slices) = (Vec::new(), Vec::new());
+    let (mut digests, mut slices, mut pods, mut units) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for workload in workloads {
         let digest = labels::digest_label(&workload.digest);
         let observed = Observed::read(input.view, input.app, &workload.key);
-        let of_it = observed.slices.iter().filter(|slice| slice.digest == digest);
-        slices.extend(of_it.map(|slice| slice.object.name().to_owned()));
+        match (workload.maker(), observed.handle) {
+            (Maker::Slices, _) => {
+                let of_it = || observed.slices.iter().filter(|slice| slice.digest == digest);
+                slices.extend(of_it().map(|slice| literal(slice.object.name())));
+                units.extend(of_it().map(|slice| slice.unit.to_string()));
+            }
+            (Maker::Ordinals, Some(set)) => {
+                let ordinals = ordinals::at_version(set, &observed, &digest);
+                let ordinals: Vec<String> = ordinals.iter().map(i64::to_string).collect();
+                if !ordinals.is_empty() {
+                    pods.push(format!("{}-({})", literal(set.name()), ordinals.join("|")));
+                }
+            }
+            (Maker::Ordinals, None) => {}
+            (Maker::Nodes, _) => {
+                let of_it = observed.pods().filter(|pod| pod.digest == digest);
+                pods.extend(of_it.map(|pod| literal(pod.object.name())));
+            }
+        }
         digests.push(digest);
     }
     slices.sort();
-    digests.sort();
-    digests.dedup();
+    if !slices.is_empty() {
+        pods.push(format!("({})-[a-z0-9]+", slices.join("|")));
+    }
+    for all in [&mut digests, &mut pods, &mut units] {
+        all.sort();
+        all.dedup();
+    }
     let namespace = render.and_then(|render| render.application.namespace.clone());
+    let router = state.plan.policy.as_ref().and_then(|policy| policy.spec.strategy.router());
     Side {
         app: input.app.to_string(),
         namespace: namespace.unwrap_or_else(|| "default".to_owned()),
         variant,
         digest: digests.join("|"),
-        // Without a slice there is no pod, and nothing that a name could match.
-        pods: if slices.is_empty() { "-".to_owned() } else { format!("({})-[a-z0-9]+", slices.join("|")) },
+        pods: match pods.as_slice() {
+            // There is no pod, and nothing that a name could match.
+            [] => "-".to_owned(),
+            [one] => one.clone(),
+            several => format!("({})", several.join("|")),
+        },
+        unit: units.join("|"),
+        router: router.cloned(),
     }
 }

@@ -191,7 +191,7 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
     if cause == Cause::Revert || !is_target(&head.content, &state.plan) {
         records.push(end(back));
         if let HeadContent::Broken(_) = head.content {
-            records.push(held("HEAD does not render, so Git cannot be repaired"));
+            records.push(held("HEAD did not render, so Git was not repaired: revert it, fix it, or add retry.yaml"));
         }
     } else if stable.is_none() {
         records.push(end(back));
@@ -223,7 +223,7 @@ fn finish(input: &Input<'_>, state: &State, cause: Cause, stable: Option<&Arc<Re
             Some(Repair::Needless) => records.push(end(back)),
             Some(Repair::Impossible(why)) => {
                 records.push(end(back));
-                records.push(held(&format!("Git cannot be repaired: {why}")));
+                records.push(held(&format!("Git cannot be repaired: {why}; revert it, fix it, or add retry.yaml")));
             }
         }
     }

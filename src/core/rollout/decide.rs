@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    back, forward,
+    astray, back, forward,
     gates::late_answers,
     handover,
     input::{Decision, Head, HeadContent, Input, Predecessor},
@@ -61,6 +61,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
     answer_late(input, &mut decision);
     name_useless(input, &mut decision);
     restore_copies(input, &mut decision);
+    name_astray(input, &mut decision);
     decision.report.reasons.sort();
     decision.report.reasons.dedup();
     decision
@@ -84,6 +85,17 @@ fn name_useless(input: &Input<'_>, decision: &mut Decision) {
         })
         .collect();
     decision.report.reasons.extend(reasons);
+}
+
+/// Names what people decided about rollouts that there are not: nothing else would ever answer it.
+fn name_astray(input: &Input<'_>, decision: &mut Decision) {
+    let Some(head) = input.head.filter(|_| input.git.rewritten.is_none()) else { return };
+    let opened = input.rollouts.iter().map(|state| state.plan.rollout.number).collect();
+    let useless = head.astray.iter().filter_map(|path| {
+        let why = astray(path, &opened)?;
+        Some(Reason::Useless { decision: format!("rollouts/{}/{path}", input.app), why })
+    });
+    decision.report.reasons.extend(useless);
 }
 
 /// Records what was put back before that could be pushed: the objects themselves say so, whoever wrote them.

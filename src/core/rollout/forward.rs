@@ -367,7 +367,8 @@ fn pass(
         let confirm = decisions.confirm(&stage.name);
         if stage.asks_for_confirm() && confirm.is_none() && !promoted {
             let removes = if stage.gates.contains(&Gate::Health) { Vec::new() } else { state.plan.prunes.clone() };
-            let reason = Reason::ConfirmNeeded { stage: stage.name.clone(), since: waiting.since, removes };
+            let reason =
+                Reason::ConfirmNeeded { stage: stage.name.clone(), since: state.waits_since(waiting), removes };
             decision.report.reasons.push(reason);
             return;
         }

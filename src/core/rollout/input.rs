@@ -52,6 +52,8 @@ pub struct Head {
     pub in_advance: Vec<DecisionFile>,
     /// The decisions in directories of older rollouts that may not be answered yet, by the rollout's number.
     pub late: BTreeMap<u32, Vec<DecisionFile>>,
+    /// The decisions that are in no directory of a rollout, opened or next, by their paths below the application's ledger.
+    pub astray: Vec<String>,
     /// The freeze that applies, if one does.
     pub frozen: Option<String>,
     /// Whether `plan.yaml` and `journal.yaml` of the latest rollout are at HEAD as they were pushed.

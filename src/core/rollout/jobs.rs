@@ -119,9 +119,9 @@ pub(super) fn measure(
         Some((_, due)) => decision.wake_at(Some(due)),
         None => {}
     }
-    let (done, of) = (tally.measured(), metric.rule.enough.samples());
+    let (done, of, taken) = (tally.measured(), metric.rule.enough.samples(), tally.taken());
     let (stage, metric) = (stage.clone(), metric.name.clone());
-    decision.report.reasons.push(Reason::Analysing { stage, metric, since: *since, done, of });
+    decision.report.reasons.push(Reason::Analysing { stage, metric, since: *since, done, of, taken });
     None
 }
 

@@ -2,6 +2,7 @@
 
 pub mod action;
 mod analyse;
+mod astray;
 mod back;
 mod background;
 pub mod beforehand;
@@ -34,6 +35,7 @@ mod stray;
 pub mod turn;
 pub mod view;
 
+pub use astray::{all_astray, astray, is_of_a_rollout};
 pub use decide::{decide, version, versions};
 pub use gates::late_answers;
 pub use handover::{asks_for_nodes, nodes};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::plan::{End, Inputs};
 use crate::core::{
     cluster::ObjectKey,
-    manifest::{Object, PodChange, pod_change},
+    manifest::{Object, obstacle_to_in_place},
     names::{Digest, Revision, Unit},
     policy::{Application, PodPolicy, RolloutPolicy, Share},
 };
@@ -91,10 +91,7 @@ impl Workload {
         if self.differs || before.differs {
             return Some("the renderer has changed since it was released".to_owned());
         }
-        match pod_change(before.template(), self.template()) {
-            PodChange::None | PodChange::InPlace(_) => None,
-            PodChange::Recreate(why) => Some(why.join(", ")),
-        }
+        obstacle_to_in_place((before.template(), &before.config), (self.template(), &self.config))
     }
 
     /// Returns the first container's image.

@@ -44,6 +44,8 @@ pub enum Reason {
         done: u32,
         /// How many there must be.
         of: u32,
+        /// How many were taken: those that told nothing, too.
+        taken: u32,
     },
     /// Pods of this stage are not ready for long enough yet.
     PodsNotReady {
@@ -197,9 +199,10 @@ pub enum Reason {
         /// What, and its words.
         why: String,
     },
-    /// A decision in the rollout's directory counts for nothing.
+    /// A decision counts for nothing.
     Useless {
-        /// Its path there: `confirm/batch1.yaml`.
+        /// Its path in the rollout's directory: `confirm/batch1.yaml`. Where it is in none that there is, its path in the
+        /// repository: `rollouts/checkout/0042/abort.yaml`.
         decision: String,
         /// Why not.
         why: String,
@@ -217,13 +220,14 @@ impl fmt::Display for Reason {
                 Ok(())
             }
             Self::Pause { stage, until } => write!(f, "{stage} lasts until {}", clock(*until)),
-            Self::Analysing { metric, since, done, of, .. } => {
-                let samples = match (done, of) {
-                    (0, 1) => "1 sample".to_owned(),
-                    (0, of) => format!("{of} samples"),
-                    (done, of) => format!("{done} of {of} samples"),
-                };
-                write!(f, "{metric} is analysed since {}: {samples}", clock(*since))
+            Self::Analysing { metric, since, done, of, taken, .. } => {
+                let samples = if *of == 1 { "sample" } else { "samples" };
+                write!(f, "{metric} is analysed since {}: {done} of {of} {samples}", clock(*since))?;
+                match taken.saturating_sub(*done) {
+                    0 => Ok(()),
+                    1 => f.write_str(", and one that told nothing"),
+                    more => write!(f, ", and {more} that told nothing"),
+                }
             }
             Self::PodsNotReady { workload, unit, want, have, trouble } => {
                 let place = if unit.as_str().is_empty() { String::new() } else { format!(" in {unit}") };

@@ -64,10 +64,11 @@ fn follow_head(
     decision: &mut Decision,
 ) -> bool {
     if let Some(reason) = broken(input, &head.content) {
-        if !input.objections.is_empty() {
+        let held = last.and_then(|last| last.held.clone());
+        if !input.objections.is_empty() || held.is_some() {
             decision.report.activity = Activity::Held;
         }
-        decision.report.reasons.push(reason);
+        decision.report.reasons.extend([reason].into_iter().chain(held.map(|why| Reason::Held { why })));
         return false;
     }
     let target = match &head.content {
@@ -378,7 +379,9 @@ pub(super) fn unrecorded<'a>(input: &Input<'a>) -> impl Iterator<Item = &'a str>
 
 /// Says that objects are put back, named as they were seen.
 pub(super) fn corrected(objects: Vec<String>) -> Draft {
-    let names: Vec<&str> = objects.iter().map(|object| named(object)).collect();
+    // One may have been seen in several states.
+    let mut told = BTreeSet::new();
+    let names: Vec<&str> = objects.iter().map(|object| named(object)).filter(|name| told.insert(*name)).collect();
     let why = format!("put back as Git says: {}", names.join(", "));
     Draft::new(Event::DriftCorrected, None, why).with(|evidence| evidence.objects = objects)
 }

@@ -272,6 +272,13 @@ impl State {
         matches!(self.phase, Phase::Ended(_))
     }
 
+    /// Returns since when the current stage waits: a step back to it made its waiting record count again, from then on.
+    pub fn waits_since(&self, waiting: &Waiting) -> Timestamp {
+        let stage = &self.current().name;
+        let back = |record: &&Record| record.event == Event::StageReverted && record.stage.as_ref() == Some(stage);
+        self.records.iter().rev().find(back).map_or(waiting.since, |record| record.time.max(waiting.since))
+    }
+
     /// Returns the last record's id; the plan's hash before the first.
     pub fn tip(&self) -> Digest {
         self.records.last().map_or(self.plan.hash, |record| record.id)

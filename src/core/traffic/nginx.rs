@@ -28,10 +28,22 @@ pub struct CanaryIngress {
     pub backends: Backends,
 }
 
+/// Returns the name of the Ingress that stands beside the people's.
+pub fn canary_of(ingress: &str) -> String {
+    format!("{ingress}-canary")
+}
+
 impl CanaryIngress {
-    fn target(&self, suffix: &str) -> Target {
-        let kind = Kind::new("networking.k8s.io", "v1", "Ingress");
-        Target::new(kind, &self.namespace, &format!("{}{suffix}", self.name))
+    fn own(&self) -> Target {
+        self.target(&self.name)
+    }
+
+    fn beside(&self) -> Target {
+        self.target(&canary_of(&self.name))
+    }
+
+    fn target(&self, name: &str) -> Target {
+        Target::new(Kind::new("networking.k8s.io", "v1", "Ingress"), &self.namespace, name)
     }
 
     fn is_stable(&self, backend: &Value) -> bool {
@@ -61,7 +73,7 @@ impl CanaryIngress {
             "apiVersion": ingress.0["apiVersion"],
             "kind": "Ingress",
             "metadata": {
-                "name": self.target("-canary").key.name,
+                "name": canary_of(&self.name),
                 "namespace": self.namespace,
                 "annotations": annotations,
             },
@@ -125,25 +137,25 @@ fn told(split: &Split) -> Result<Vec<(&'static str, String)>, Misfit> {
 
 impl Route for CanaryIngress {
     fn reads(&self) -> Vec<Target> {
-        vec![self.target("")]
+        vec![self.own()]
     }
 
     fn makes(&self) -> Vec<Target> {
-        vec![self.target("-canary")]
+        vec![self.beside()]
     }
 
     fn set(&self, objects: &[Object], split: &Split) -> Result<Vec<Object>, Misfit> {
-        let ingress = find(objects, &self.target(""))?;
+        let ingress = find(objects, &self.own())?;
         let canary = self.canary(ingress, split);
-        Ok(vec![ingress.clone(), canary.map_err(|why| Misfit(format!("{}: {why}", self.target(""))))?])
+        Ok(vec![ingress.clone(), canary.map_err(|why| Misfit(format!("{}: {why}", self.own())))?])
     }
 
     fn clear(&self, objects: &[Object]) -> Vec<Object> {
-        find(objects, &self.target("")).into_iter().cloned().collect()
+        find(objects, &self.own()).into_iter().cloned().collect()
     }
 
     fn share(&self, live: &[Object]) -> Percent {
-        let weight = find(live, &self.target("-canary")).ok().and_then(|canary| {
+        let weight = find(live, &self.beside()).ok().and_then(|canary| {
             canary.annotation(&format!("{PREFIX}canary-weight"))?.parse::<u8>().ok().and_then(Percent::new)
         });
         weight.unwrap_or_default()

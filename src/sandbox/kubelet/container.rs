@@ -60,8 +60,8 @@ pub enum State {
     Starting { until: Timestamp },
     /// It runs.
     Running { since: Timestamp },
-    /// It was asked to stop, and still runs.
-    Stopping { since: Timestamp, until: Timestamp, code: i32 },
+    /// It was asked to stop, and still runs: until then, and for longer while it has connections, but not after `latest`.
+    Stopping { since: Timestamp, until: Timestamp, latest: Timestamp, code: i32 },
     /// It ended; how is in `last`.
     Ended,
     /// It ended and waits to be started again, or could not be started (`error`).
@@ -204,9 +204,13 @@ impl Container {
             State::Starting { until } if until <= now && may_start => self.start(pod, spec, behaviour, host),
             State::BackOff { retry, .. } if retry <= now && may_start => self.pull(host),
             State::Running { since } => self.run(since, pod, behaviour, host),
-            State::Stopping { since, until, code } if until <= now => {
+            State::Stopping { since, until, latest, code } if until <= now => {
+                if latest > now && host.runtime.is_busy(value::uid(pod), &self.name) {
+                    return;
+                }
                 host.runtime.stop(value::uid(pod), &self.name);
-                self.end(since, until, code, host);
+                let finished = if host.runtime.is_real() { now.min(latest) } else { until };
+                self.end(since, finished, code, host);
             }
             _ => {}
         }
@@ -285,7 +289,7 @@ impl Container {
 
     fn run(&mut self, since: Timestamp, pod: &Value, behaviour: &Behaviour, host: &mut Host<'_>) {
         if self.role != Role::Init && self.image != self.wanted {
-            self.ask_to_stop(0, host.now + host.pace.stop);
+            self.ask_to_stop(pod, 0, host.now + host.pace.stop, host);
             return;
         }
         if let Some((at, code)) = self.end_of_run(since, behaviour, host.pace)
@@ -298,7 +302,7 @@ impl Container {
         self.ask_probes(since, pod, behaviour, host);
         let failed = |kind| self.verdict(kind) == Some(Some(false));
         if failed(ProbeKind::Startup) || failed(ProbeKind::Liveness) {
-            self.ask_to_stop(137, host.now + host.pace.stop);
+            self.ask_to_stop(pod, 137, host.now + host.pace.stop, host);
         }
     }
 
@@ -346,11 +350,20 @@ impl Container {
         }
     }
 
-    /// Asks a running container to stop by `until`.
-    pub fn ask_to_stop(&mut self, code: i32, until: Timestamp) {
+    /// Asks a running container to stop by `until`, and once it has no connections, within the pod's grace period.
+    pub fn ask_to_stop(&mut self, pod: &Value, code: i32, until: Timestamp, host: &mut Host<'_>) {
+        let grace = u64::try_from(value::number(pod, &["spec", "terminationGracePeriodSeconds"])).unwrap_or_default();
+        let deadline = value::time(pod, &["metadata", "deletionTimestamp"]);
+        let latest = deadline.unwrap_or(host.now + Duration::from_secs(grace)).max(until);
         match &mut self.state {
-            State::Running { since } => self.state = State::Stopping { since: *since, until, code },
-            State::Stopping { until: sooner, .. } => *sooner = until.min(*sooner),
+            State::Running { since } => {
+                self.state = State::Stopping { since: *since, until, latest, code };
+                host.runtime.leave(value::uid(pod), &self.name);
+            }
+            State::Stopping { until: sooner, latest: sooner_at_latest, .. } => {
+                *sooner = until.min(*sooner);
+                *sooner_at_latest = latest.min(*sooner_at_latest);
+            }
             _ => {}
         }
     }
@@ -393,7 +406,9 @@ impl Container {
     pub fn next_due(&self, behaviour: &Behaviour, may_start: bool, host: &Host<'_>) -> Option<Timestamp> {
         match &self.state {
             State::Waiting | State::Ended => None,
-            State::Stopping { until, .. } => Some(*until),
+            State::Stopping { until, .. } if *until > host.now => Some(*until),
+            // Its runtime says when it has no connections any more.
+            State::Stopping { latest, .. } => Some(*latest),
             State::Pulling { until } | State::Starting { until } => may_start.then_some(*until),
             State::PullFailed { at, retry } => {
                 let settled = back_off_shown(*at);

@@ -1,7 +1,8 @@
 //! The runtime of the sandbox that people use: every container listens on its pod's own address.
 //!
 //! Any path is answered with JSON that names application, version, image, pod, unit and node; `/healthz`, `/readyz`
-//! and `/health` say whether it is well, `/metrics` counts requests and how long they took. Connections end with the container.
+//! and `/health` say whether it is well, `/metrics` counts requests and how long they took. A container that is asked to
+//! stop says with its next answer that the connection ends, as servers do; what is left then ends with the container.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -20,7 +21,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    sync::Notify,
+    sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -32,12 +33,15 @@ use crate::sandbox::message::{Head, wrong};
 
 const LONGEST_LINE: u64 = 16 << 10;
 const IDLE: Duration = Duration::from_secs(60);
+/// For so long a container that was asked to stop waits for the next request on a connection.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Runs containers as listeners on addresses of this machine.
 pub struct ListenerRuntime {
     handle: Handle,
     answered: Arc<Notify>,
     answers: Arc<Mutex<Vec<(ProbeId, bool)>>>,
+    idle: Arc<Mutex<Vec<String>>>,
     range: PodRange,
     salt: u64,
     addresses: BTreeMap<String, Ipv4Addr>,
@@ -49,6 +53,10 @@ pub struct ListenerRuntime {
 struct Listening {
     address: SocketAddr,
     page: Arc<Page>,
+    /// Whether it was asked to stop.
+    leaves: watch::Sender<bool>,
+    /// How many connections it has.
+    open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -66,6 +74,7 @@ impl ListenerRuntime {
             handle,
             answered,
             answers: Arc::default(),
+            idle: Arc::default(),
             range,
             salt,
             addresses: BTreeMap::new(),
@@ -74,7 +83,7 @@ impl ListenerRuntime {
         }
     }
 
-    fn listen(&mut self, address: SocketAddr, page: &Arc<Page>) -> Result<Option<Listening>, String> {
+    fn listen(&mut self, pod_uid: &str, address: SocketAddr, page: &Arc<Page>) -> Result<Option<Listening>, String> {
         let listener = match std::net::TcpListener::bind(address) {
             Ok(listener) => listener,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024 => {
@@ -88,8 +97,15 @@ impl ListenerRuntime {
             TcpListener::from_std(listener)
         });
         let listener = prepared.map_err(|error| format!("cannot listen on {address}: {error}"))?;
-        let task = self.handle.spawn(serve(listener, page.clone()));
-        Ok(Some(Listening { address, page: page.clone(), task }))
+        let (leaves, leaving) = watch::channel(false);
+        let open = Arc::new(AtomicUsize::new(0));
+        let (idle, answered, uid) = (self.idle.clone(), self.answered.clone(), pod_uid.to_owned());
+        let is_idle = move || {
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(uid.clone());
+            answered.notify_one();
+        };
+        let task = self.handle.spawn(serve(listener, page.clone(), leaving, open.clone(), is_idle));
+        Ok(Some(Listening { address, page: page.clone(), leaves, open, task }))
     }
 }
 
@@ -123,7 +139,7 @@ impl Runtime for ListenerRuntime {
         let page = Arc::new(Page::new(container));
         let mut listening = Vec::new();
         for port in &container.ports {
-            listening.extend(self.listen(SocketAddr::from((address, *port)), &page)?);
+            listening.extend(self.listen(&container.pod_uid, SocketAddr::from((address, *port)), &page)?);
         }
         self.running.insert((container.pod_uid.clone(), container.container.clone()), listening);
         Ok(())
@@ -132,6 +148,18 @@ impl Runtime for ListenerRuntime {
     fn behave(&mut self, pod_uid: &str, container: &str, manner: Manner) {
         let listening = self.running.get(&(pod_uid.to_owned(), container.to_owned()));
         listening.into_iter().flatten().for_each(|it| it.page.behave(manner));
+    }
+
+    fn leave(&mut self, pod_uid: &str, container: &str) {
+        let listening = self.running.get(&(pod_uid.to_owned(), container.to_owned()));
+        for it in listening.into_iter().flatten() {
+            it.leaves.send_replace(true);
+        }
+    }
+
+    fn is_busy(&self, pod_uid: &str, container: &str) -> bool {
+        let listening = self.running.get(&(pod_uid.to_owned(), container.to_owned()));
+        listening.into_iter().flatten().any(|it| it.open.load(Ordering::Acquire) > 0)
     }
 
     fn stop(&mut self, pod_uid: &str, container: &str) {
@@ -160,8 +188,13 @@ impl Runtime for ListenerRuntime {
         std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn idle(&mut self) -> Vec<String> {
+        std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn has_answers(&self) -> bool {
-        !self.answers.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.idle.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            || !self.answers.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn is_real(&self) -> bool {
@@ -243,12 +276,16 @@ impl Page {
     fn metrics(&self) -> String {
         let (requests, errors) = (self.requests.load(Ordering::Relaxed), self.errors.load(Ordering::Relaxed));
         let labels = &self.labels;
-        let mut text = format!(
-            "# TYPE http_requests_total counter\nhttp_requests_total{{{labels},code=\"200\"}} {}\n\
-             http_requests_total{{{labels},code=\"500\"}} {errors}\n\
-             # TYPE process_start_time_seconds gauge\nprocess_start_time_seconds{{{labels}}} {}\n\
+        let mut text = "# TYPE http_requests_total counter\n".to_owned();
+        // As client libraries do it, a code that was never answered with is not there.
+        for (code, count) in [("200", requests.saturating_sub(errors)), ("500", errors)] {
+            if count > 0 {
+                text += &format!("http_requests_total{{{labels},code=\"{code}\"}} {count}\n");
+            }
+        }
+        text += &format!(
+            "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds{{{labels}}} {}\n\
              # TYPE http_request_duration_seconds histogram\n",
-            requests.saturating_sub(errors),
             self.started,
         );
         for (bound, count) in BUCKETS.iter().zip(&self.within) {
@@ -306,14 +343,21 @@ fn version(image: &str) -> &str {
     }
 }
 
-/// Serves until it is aborted; its connections end with it.
-async fn serve(listener: TcpListener, page: Arc<Page>) {
+/// Serves until it is aborted; its connections end with it. Once it is asked to stop, `is_idle` is told whenever the last
+/// of them has ended.
+async fn serve(
+    listener: TcpListener,
+    page: Arc<Page>,
+    leaving: watch::Receiver<bool>,
+    open: Arc<AtomicUsize>,
+    is_idle: impl Fn(),
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, page.clone()));
+                    connections.spawn(converse(stream, page.clone(), leaving.clone()));
                 }
                 // Out of file descriptors: connections must end before new ones are taken.
                 Err(_) => {
@@ -322,16 +366,36 @@ async fn serve(listener: TcpListener, page: Arc<Page>) {
             },
             Some(_) = connections.join_next() => {}
         }
+        open.store(connections.len(), Ordering::Release);
+        if connections.is_empty() && *leaving.borrow() {
+            is_idle();
+        }
     }
 }
 
-async fn converse(stream: TcpStream, page: Arc<Page>) -> io::Result<()> {
+/// Waits for the next request on a connection; false where there will be none.
+async fn is_asked(stream: &mut BufReader<TcpStream>, leaving: &mut watch::Receiver<bool>) -> io::Result<bool> {
+    let last = async {
+        // Without its listener it ends, too.
+        let _ = leaving.wait_for(|leaves| *leaves).await;
+        tokio::time::sleep(LAST).await;
+    };
+    tokio::select! {
+        more = stream.fill_buf() => Ok(!more?.is_empty()),
+        () = last => Ok(false),
+        () = tokio::time::sleep(IDLE) => Ok(false),
+    }
+}
+
+async fn converse(stream: TcpStream, page: Arc<Page>, mut leaving: watch::Receiver<bool>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = tokio::time::timeout(IDLE, read_request(&mut stream)).await?? {
+    while is_asked(&mut stream, &mut leaving).await? {
+        let Some(request) = tokio::time::timeout(IDLE, read_request(&mut stream)).await?? else { break };
         let began = Instant::now();
         let (code, kind, body) = page.answer(&request.path);
         let reason = if code == 200 { "OK" } else { "Failed" };
-        let connection = if request.close { "close" } else { "keep-alive" };
+        let closes = request.close || *leaving.borrow();
+        let connection = if closes { "close" } else { "keep-alive" };
         let head = format!(
             "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
             body.len()
@@ -342,7 +406,7 @@ async fn converse(stream: TcpStream, page: Arc<Page>) -> io::Result<()> {
         if is_counted(&request.path) {
             page.took(began.elapsed());
         }
-        if request.close {
+        if closes {
             return Ok(());
         }
     }

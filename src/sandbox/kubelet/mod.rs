@@ -122,7 +122,7 @@ impl Kubelet {
         self.due.values().copied().chain(nodes).min().filter(|due| *due < Timestamp::MAX)
     }
 
-    /// Returns whether answers to probes wait to be taken in.
+    /// Returns whether answers to probes, or pods that may end now, wait to be taken in.
     pub fn has_answers(&self) -> bool {
         self.runtime.has_answers()
     }
@@ -134,6 +134,9 @@ impl Kubelet {
                 pod.take_answer(&id, well);
                 self.due.insert(id.pod_uid, now);
             }
+        }
+        for uid in self.runtime.idle().into_iter().filter(|uid| self.pods.contains_key(uid)) {
+            self.due.insert(uid, now);
         }
         if faults.revision() != self.faults_seen {
             self.faults_seen = faults.revision();

@@ -32,6 +32,12 @@ impl Runtime for ModelRuntime {
 
     fn behave(&mut self, _: &str, _: &str, _: Manner) {}
 
+    fn leave(&mut self, _: &str, _: &str) {}
+
+    fn is_busy(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn stop(&mut self, _: &str, _: &str) {}
 
     fn probe(&mut self, _: &ProbeId, _: &HttpGet) -> Option<bool> {
@@ -39,6 +45,10 @@ impl Runtime for ModelRuntime {
     }
 
     fn answers(&mut self) -> Vec<(ProbeId, bool)> {
+        Vec::new()
+    }
+
+    fn idle(&mut self) -> Vec<String> {
         Vec::new()
     }
 

@@ -132,21 +132,21 @@ impl Pod {
         self.containers.iter().filter(|(it, _)| it.role == Role::Main).all(|(it, _)| it.is_done())
     }
 
-    fn stop_sidecars(&mut self, host: &Host<'_>) {
-        let until = host.now + host.pace.stop;
+    fn stop_sidecars(&mut self, host: &mut Host<'_>) {
+        let (object, until) = (self.object.clone(), host.now + host.pace.stop);
         let sidecars = self.containers.iter_mut().filter(|(it, _)| it.role == Role::Sidecar);
-        sidecars.for_each(|(container, _)| container.ask_to_stop(0, until));
+        sidecars.for_each(|(container, _)| container.ask_to_stop(&object, 0, until, host));
     }
 
     /// Asks all containers to stop, each as fast as the pace and its `preStop` sleep say, but by the deadline.
-    fn stop_all(&mut self, host: &Host<'_>) {
+    fn stop_all(&mut self, host: &mut Host<'_>) {
         let object = self.object.clone();
         let deadline = value::time(&object, &["metadata", "deletionTimestamp"]).unwrap_or(host.now);
         for (container, _) in &mut self.containers {
             let spec = spec_of(&object, container).1;
             let sleep = value::number(spec, &["lifecycle", "preStop", "sleep", "seconds"]);
             let wait = host.pace.stop + Duration::from_secs(u64::try_from(sleep).unwrap_or_default());
-            container.ask_to_stop(0, (host.now + wait).min(deadline.max(host.now)));
+            container.ask_to_stop(&object, 0, (host.now + wait).min(deadline.max(host.now)), host);
         }
     }
 

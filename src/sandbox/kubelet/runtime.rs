@@ -93,6 +93,13 @@ pub trait Runtime: Send {
     /// Changes how a running container answers.
     fn behave(&mut self, pod_uid: &str, container: &str, manner: Manner);
 
+    /// Asks a container to stop, as SIGTERM does: it answers what it is asked, keeps no connection after that, and is
+    /// stopped once it has none, or its time is over.
+    fn leave(&mut self, pod_uid: &str, container: &str);
+
+    /// Returns whether a container that was asked to stop still has connections.
+    fn is_busy(&self, pod_uid: &str, container: &str) -> bool;
+
     /// Stops a container; nothing where it does not run.
     fn stop(&mut self, pod_uid: &str, container: &str);
 
@@ -102,7 +109,10 @@ pub trait Runtime: Send {
     /// Returns the answers that came since the last call.
     fn answers(&mut self) -> Vec<(ProbeId, bool)>;
 
-    /// Returns whether there are answers to be fetched.
+    /// Returns the UIDs of the pods of which a container that was asked to stop lost its last connection since then.
+    fn idle(&mut self) -> Vec<String>;
+
+    /// Returns whether there are answers to be fetched, or pods that are idle now.
     fn has_answers(&self) -> bool;
 
     /// Returns whether a probe may be answered differently without anything being done: then it must be repeated.

@@ -46,6 +46,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("k8s_openapi", &["adapter/kube", "sandbox/kubelet"]),
     ("cel", &["core/analysis"]),
     ("axum", &["sandbox/http", "server"]),
+    ("hyper", &["server"]),
+    ("hyper_util", &["server"]),
     ("notify", &["adapter/git"]),
     ("prometheus_client", &["server"]),
     ("rustix", &["adapter"]),

@@ -19,7 +19,7 @@ const COMMANDS: &[&str] = &[
     "retry",
     "abort",
     "revert",
-    "release",
+    "give-back",
     "completion",
 ];
 
@@ -100,11 +100,19 @@ fn help_is_enough_to_use_a_command() {
             ran.stdout
         );
         assert!(*command == "completion" || ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
+        let about = ran.stdout.split("Usage:").next().unwrap().trim();
+        assert!(
+            *command == "completion" || about.contains("\n\n"),
+            "no more than a line is said of it: {}",
+            ran.stdout
+        );
     }
     for command in ["log", "verify", "accept"] {
         let ran = shell.run(shell.home.path(), &["audit", command, "--help"]);
         assert!(ran.stdout.contains("Example") && ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
     }
+    let help = |command: &str| shell.run(shell.home.path(), &[command, "--help"]).stdout;
+    assert_eq!(help("release"), help("give-back"), "it was called so first");
     assert!(shell.run(shell.home.path(), &["completion", "bash"]).stdout.contains("_locktender"));
     assert!(shell.run(shell.home.path(), &["man"]).stdout.contains(".TH locktender"));
     let schema = shell.run(shell.home.path(), &["schema", "application"]).stdout;

@@ -108,6 +108,28 @@ async fn status_and_history_need_neither_controller_nor_cluster() {
 }
 
 #[tokio::test]
+async fn decisions_that_nobody_reads_are_told_before_the_merge_and_after_it() {
+    let (remote, ada) = checkout();
+    let (shell, mut seen) = (Shell::new(), Transcript::new("astray"));
+    let here = ada.path();
+    Keeper::new(&remote).await.open().await.waits("beta").await;
+    ada.pull();
+    for path in
+        ["checkout/0001/confirm/beta", "checkout/0002/promote", "checkout/0042/confirm/beta", "chekout/0001/abort"]
+    {
+        ada.write(&format!("rollouts/{path}.yaml"), "");
+    }
+    ada.write("rollouts/checkout/confirm/beta.yaml", "").write("rollouts/README.md", "what Locktender writes\n");
+    seen.see(&shell, here, &["validate"]);
+    seen.see(&shell, here, &["validate", "checkout"]);
+    ada.commit("go on");
+    ada.push();
+    seen.note("merged all the same").see(&shell, here, &["status"]);
+    seen.see(&shell, here, &["status", "checkout"]);
+    seen.matches();
+}
+
+#[tokio::test]
 async fn the_audit_finds_what_somebody_changed() {
     let (remote, ada) = checkout();
     let (shell, mut seen) = (Shell::new(), Transcript::new("audit"));

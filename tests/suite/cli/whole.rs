@@ -96,11 +96,15 @@ fn a_release_by_the_command_line_alone() {
     assert!(watched.stdout.contains("dca ●●●●  dcb ●●●●●●    10 pods"), "{}", watched.stdout);
 
     ada.pull();
+    let diff = shell.run(ada.path(), &["diff", "checkout", "--exit-code", "--kubeconfig", &kubeconfig]);
+    assert_eq!((diff.code, diff.stdout.as_str()), (0, "nothing differs\n"), "what staging puts there is no difference");
     ada.write("apps/checkout/deployment.yaml", &deployment("2.0"));
     let diff = shell.run(ada.path(), &["diff", "checkout", "--exit-code", "--kubeconfig", &kubeconfig]);
     assert_eq!(diff.code, 1, "{}", diff.transcript());
     assert!(diff.stdout.contains("-      - image: registry.example/checkout:1.9"), "{}", diff.stdout);
     assert!(diff.stdout.contains("+      - image: registry.example/checkout:2.0"), "{}", diff.stdout);
+    let changed = diff.stdout.lines().filter(|line| line.starts_with(['+', '-'])).count();
+    assert_eq!(changed, 4, "the image, below two lines that name both sides: {}", diff.stdout);
     ada.commit("checkout 2.0");
     ada.push_within(10).unwrap();
     world.until("2.0 waits", |status| status["activity"] == "waiting" && status["rollout"] == "checkout/0002");

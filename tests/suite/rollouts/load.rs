@@ -4,6 +4,7 @@
 //! `LOCKTENDER_LOAD=all` goes through twenty switches and ten canaries; otherwise it is a sample.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -28,17 +29,16 @@ use crate::{
     },
 };
 
-/// A connection straight to a pod is kept for so many requests: less long than the old side stays.
-const KEPT: u32 = 3;
-
 /// A client that knows a Service by its EndpointSlices, as kube-proxy does, or a router by its address.
 #[derive(Default)]
 pub(super) struct Load {
     pub(super) asked: usize,
+    turns: usize,
     pub(super) failed: Vec<String>,
     /// The versions in the order in which new connections reached them.
     reached: Vec<String>,
-    kept: Option<(Connection, u32)>,
+    /// A connection to whoever was ever asked, for as long as it is kept there.
+    kept: BTreeMap<SocketAddr, Connection>,
     router: Option<SocketAddr>,
 }
 
@@ -58,14 +58,15 @@ impl Load {
         of_it.flat_map(|slice| one(slice)).collect()
     }
 
-    /// Asks once on a new connection, and once on one that is kept.
+    /// Asks once on a new connection, and once on each that is kept.
     pub(super) async fn turn(&mut self, release: &Release) {
-        self.asked += 2;
+        self.asked += 1;
+        self.turns += 1;
         let address = match self.router {
             Some(router) => router,
             None => match Self::endpoints(release).await.as_slice() {
                 [] => return self.failed.push("nobody is there".to_owned()),
-                endpoints => endpoints[self.asked / 2 % endpoints.len()],
+                endpoints => endpoints[self.turns % endpoints.len()],
             },
         };
         match ask(address, &[]).await {
@@ -74,25 +75,27 @@ impl Load {
             Ok(reply) => self.reached.push(reply.version()),
             Err(why) => self.failed.push(format!("{address}: {why}")),
         }
-        if let Err(why) = self.keep_on(address).await {
-            self.failed.push(format!("kept: {why}"));
-        }
+        self.keep_on(address).await;
     }
 
-    async fn keep_on(&mut self, address: SocketAddr) -> Result<(), String> {
-        let told = |error: std::io::Error| error.to_string();
-        let (mut connection, left) = match self.kept.take().filter(|(_, left)| *left > 0) {
-            Some(kept) => kept,
-            // A router's connections outlive the pods behind it.
-            None => {
-                (Connection::open(address).await.map_err(told)?, if self.router.is_some() { u32::MAX } else { KEPT })
+    /// Asks on every connection that is kept, and opens one to this address where there is none.
+    async fn keep_on(&mut self, address: SocketAddr) {
+        if let Entry::Vacant(place) = self.kept.entry(address) {
+            match Connection::open(address).await {
+                Ok(connection) => drop(place.insert(connection)),
+                Err(why) => self.failed.push(format!("{address}: to be kept: {why}")),
             }
-        };
-        let reply = connection.get("/", &[]).await.map_err(told)?;
-        if !reply.head.closes("") {
-            self.kept = Some((connection, left - 1));
         }
-        if reply.status == 200 { Ok(()) } else { Err(reply.head.first) }
+        for (address, mut connection) in std::mem::take(&mut self.kept) {
+            self.asked += 1;
+            match connection.get("/", &[]).await {
+                Ok(reply) if reply.status != 200 => self.failed.push(reply.head.first),
+                // Told that nothing follows, a client opens another.
+                Ok(reply) if reply.head.closes("") => {}
+                Ok(_) => drop(self.kept.insert(address, connection)),
+                Err(why) => self.failed.push(format!("{address}: kept: {why}")),
+            }
+        }
     }
 }
 
@@ -184,8 +187,12 @@ impl Loaded {
 
     /// Somebody merges another version, under this policy; returns its name.
     fn merge(&mut self, policy: &str) -> String {
+        self.merge_as("", policy)
+    }
+
+    fn merge_as(&mut self, what: &str, policy: &str) -> String {
         self.number += 1;
-        let tag = format!("{}.0", self.number);
+        let tag = format!("{}.0{what}", self.number);
         self.release.commit(&tag, |clone| {
             clone.write(DEPLOYMENT, &with_service(&tag));
             clone.write(POLICY_FILE, policy);
@@ -201,6 +208,30 @@ impl Loaded {
             self.turn().await;
         }
         tag
+    }
+
+    /// Somebody merges a version whose pods never get ready: it goes back by itself, and nobody has reached it.
+    async fn fail(&mut self, policy: &str) {
+        let soon = policy.replacen("  strategy:", "  progressDeadlineSeconds: 3\n  strategy:", 1);
+        let tag = self.merge_as("-never-ready", &soon);
+        self.load.reached.clear();
+        while !self.is_over(Event::Aborted) {
+            assert!(!self.is_over(Event::Completed), "{tag} is out");
+            self.turn().await;
+        }
+        self.turn().await;
+        assert!(!self.load.reached.contains(&tag), "{:?}", self.load.reached);
+    }
+
+    /// Aborts the rollout that is under way, and goes on asking until it is back.
+    async fn abort(&mut self) {
+        let path = format!("rollouts/checkout/{:04}/abort.yaml", self.number);
+        self.release.commit("abort", |clone| {
+            clone.write(&path, "");
+        });
+        while !self.is_over(Event::Aborted) {
+            self.turn().await;
+        }
     }
 
     #[allow(clippy::print_stdout)]
@@ -236,17 +267,12 @@ async fn switches(what: &str, door: Door) {
     }
     loaded.turn().await;
     assert_eq!(loaded.load.reached.split_off(released.len()), [&*last]);
-    let path = format!("rollouts/checkout/{:04}/abort.yaml", loaded.number);
-    loaded.release.commit("abort", |clone| {
-        clone.write(&path, "");
-    });
     loaded.load.reached = vec![last.clone()];
-    while !loaded.is_over(Event::Aborted) {
-        loaded.turn().await;
-    }
+    loaded.abort().await;
     loaded.turn().await;
     assert_eq!(loaded.load.reached, [last, released.pop().unwrap()]);
-    loaded.none_failed(&format!("{what}: {} switches, and one back", released.len()));
+    loaded.fail(&short).await;
+    loaded.none_failed(&format!("{what}: {} switches, one back, and one that failed", released.len()));
 }
 
 /// Grows canaries; only the two versions that a rollout is about are reached, and after it only the new one.
@@ -268,7 +294,21 @@ async fn canaries(what: &str, door: Door) {
         assert_eq!(loaded.load.reached, [&*tag], "once it is out, nothing else is reached");
         before = tag;
     }
-    loaded.none_failed(&format!("{what}: {count} canaries"));
+    // Half of the requests, and back.
+    let waits = policy.replacen("- setWeight: 50", "- setWeight: 50\n      - confirm: {}", 1);
+    let tag = loaded.merge(&waits);
+    loaded.load.reached.clear();
+    while !(loaded.is_over(Event::StageWaiting) && loaded.load.reached.contains(&tag)) {
+        loaded.turn().await;
+    }
+    loaded.abort().await;
+    loaded.load.reached.clear();
+    for _ in 0..20 {
+        loaded.load.turn(&loaded.release).await;
+    }
+    assert_eq!(loaded.load.reached, [&*before], "once it is back, nothing else is reached");
+    loaded.fail(&policy).await;
+    loaded.none_failed(&format!("{what}: {count} canaries, one back, and one that failed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

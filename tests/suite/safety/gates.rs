@@ -52,6 +52,12 @@ async fn a_confirm_that_is_taken_back_takes_its_pods_back() {
     shop.waits("beta").await;
     shop.pass(10).await;
     assert_eq!(shop.tags(), counted(&[("1.9", 8), ("2.0", 2)]));
+    let back = shop.records(2).into_iter().rfind(|record| record.event == Event::StageReverted).unwrap();
+    let since = shop.report().unwrap().reasons.into_iter().find_map(|reason| match reason {
+        Reason::ConfirmNeeded { since, .. } => Some(since),
+        _ => None,
+    });
+    assert_eq!(since, Some(back.time), "it waits since it was gone back to, not since it was there first");
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,6 +117,45 @@ async fn status_names_a_confirm_that_counts_for_nothing_until_it_is_gone() {
     shop.confirm("beta");
     shop.waits("batch-1").await;
     assert!(!shop.report().unwrap().reasons.iter().any(|reason| matches!(reason, Reason::Useless { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_names_decisions_for_a_rollout_that_there_is_not_until_they_are_gone_or_it_is() {
+    let mut shop = Shop::installed(&policy(&[], &[])).await;
+    let useless = |report: &Report| -> Vec<String> {
+        let all = report.reasons.iter().filter(|reason| matches!(reason, Reason::Useless { .. }));
+        all.map(ToString::to_string).collect()
+    };
+    let (far, third) = ("rollouts/checkout/0042/confirm/beta.yaml", "rollouts/checkout/0003/pause.yaml");
+    shop.commit("for others", &[(far, Some("")), (third, Some("")), ("rollouts/checkout/0002/abort.yaml", Some(""))]);
+    let report = shop.until("both told", |report| useless(report).len() == 2).await;
+    let known = "the latest is 0001, the next will be 0002";
+    let why = |path: &str, number: &str| {
+        format!("rollouts/checkout/{path} counts for nothing: there is no rollout {number}; {known}")
+    };
+    assert_eq!(useless(&report), [why("0003/pause.yaml", "0003"), why("0042/confirm/beta.yaml", "0042")]);
+    assert_eq!(report.activity, Activity::Stable);
+    shop.commit("not that", &[(far, None)]);
+    shop.until("one is left", |report| useless(report).len() == 1).await;
+    // With the second there the third is the next: what lies there was written in advance.
+    shop.release("2.0");
+    shop.waits("beta").await;
+    let report = shop.until("the answer to what was there before", |report| useless(report).len() == 1).await;
+    assert!(useless(&report)[0].starts_with("abort.yaml counts for nothing: "), "{:?}", useless(&report));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_under_a_head_that_does_not_render_leaves_the_application_held_until_git_says_stable_again() {
+    let mut shop = Shop::at_beta(&policy(&[], &[])).await;
+    shop.commit("a typo, and away from it", &[(DEPLOYMENT, Some("kind: [")), (ABORT, Some(""))]);
+    let report = shop.until("held", |report| report.activity == Activity::Held).await;
+    assert_eq!(shop.tags(), counted(&[("1.9", 10)]));
+    let told: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+    let why = "held at stable: HEAD did not render, so Git was not repaired: revert it, fix it, or add retry.yaml";
+    assert!(told.iter().any(|reason| reason == why), "{told:?}");
+    assert!(told.iter().any(|reason| reason.starts_with("HEAD cannot be used: ")), "{told:?}");
+    shop.release("1.9");
+    shop.until("at rest", |report| report.activity == Activity::Stable && report.reasons.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

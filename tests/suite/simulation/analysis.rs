@@ -12,6 +12,7 @@ use locktender::core::{
 
 use super::{
     Sim,
+    exhaustive::stateful_set,
     outside::Reply,
     rollouts::{APP, DEPLOYMENT, manifest},
 };
@@ -445,6 +446,62 @@ async fn fault_74_the_new_version_is_compared_with_the_stable_one() {
         let (event, stage) = if passes { (Event::Completed, "weight-100") } else { (Event::Aborted, "") };
         recorded(&sim, event, stage, 1).await;
     }
+}
+
+/// A set has pods of both versions under one name: each side is its ordinals, also while one of them is made anew.
+#[tokio::test(start_paused = true)]
+async fn of_a_stateful_set_each_side_is_its_own_ordinals() {
+    let metric = "prometheus: {query: 'errors{pod=~\"{{ pods }}\", unit=\"{{ unit }}\"}'}, \
+                  successCondition: 'value <= baseline', interval: 20s, count: 6, noData: pass";
+    let steps = "\
+steps:
+- setWeight: 20
+- analysis: {metrics: [success-rate]}
+- setWeight: 60
+- analysis: {metrics: [success-rate]}
+";
+    let mut sim = Sim::new(&[
+        ("locktender.yaml", SETTINGS),
+        (POLICY_FILE, &policy(metric, steps)),
+        ("apps/checkout/app.yaml", APP),
+        (DEPLOYMENT, &stateful_set("1.9")),
+    ]);
+    sim.outside.answers(|_, _| {
+        let same = series(&[&[0.5]]);
+        (Duration::ZERO, Ok(Said::Reading(Reading { result: same.clone(), baseline: Some(same) })))
+    });
+    sim.until("checkout", "stable", |report| report.activity == Activity::Stable && report.stage.is_some()).await;
+    sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&stateful_set("2.0")))]);
+    sim.until("checkout", "half measured", |report| {
+        report.reasons.iter().any(|reason| matches!(reason, Reason::Analysing { done: 2, .. }))
+    })
+    .await;
+    for pod in ["checkout-4", "checkout-0"] {
+        sim.cluster.with(|world| world.api.delete("pods", "shop", pod, Default::default()).map(drop)).unwrap();
+    }
+    recorded(&sim, Event::Completed, "weight-100", 1).await;
+    let asked: Vec<(String, Option<String>)> =
+        runs(&sim).into_iter().map(|(_, run)| (run.query, run.baseline)).collect();
+    let errors = |pods: &str| format!("errors{{pod=~\"{pods}\", unit=\"\"}}");
+    let both = |new: &str, old: &str| (errors(new), Some(errors(old)));
+    let expected = [both("checkout-(4)", "checkout-(0|1|2|3)"), both("checkout-(2|3|4)", "checkout-(0|1)")];
+    assert_eq!(asked, expected);
+    assert!(runs(&sim).iter().all(|(_, run)| run.samples.len() == 6), "none was begun anew: {:?}", runs(&sim));
+}
+
+/// What told nothing is not taken for what counts, nor for what was never asked.
+#[tokio::test(start_paused = true)]
+async fn the_report_says_how_many_samples_told_nothing() {
+    let mut sim = installed(&format!("{METRIC}, inconclusiveLimit: 60"), STEPS).await;
+    sim.outside.answers(|_, _| says(series(&[])));
+    merge(&sim);
+    let report = sim
+        .until("checkout", "37 told nothing", |report| {
+            report.reasons.iter().any(|reason| matches!(reason, Reason::Analysing { taken: 37, .. }))
+        })
+        .await;
+    let said: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+    assert!(said.iter().any(|said| said.ends_with(": 0 of 3 samples, and 37 that told nothing")), "{said:?}");
 }
 
 const BESIDE: &str = "\

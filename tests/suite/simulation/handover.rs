@@ -231,6 +231,21 @@ async fn a_deployment_is_taken_over_in_two_units() {
     releases_staged(&sim, 3, 2).await;
 }
 
+/// A pod that was seen last before its ReplicaSet went is not gone: none is made in its place.
+#[tokio::test(start_paused = true)]
+async fn pods_that_are_seen_late_while_they_are_taken_over_are_not_made_twice() {
+    for step in 0..8 {
+        let sim = bare().await;
+        let since = Since::now(&sim);
+        stage_it(&sim, &two_units());
+        sim.pass(Duration::from_millis(100 * step)).await;
+        sim.cluster.hold("pods", 60);
+        settled(&sim, 2, "beta").await;
+        since.undisturbed(&sim);
+        is_staged(&sim, 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deployment_with_a_history_is_taken_over_and_nothing_of_it_comes_back() {
     let sim = bare().await;

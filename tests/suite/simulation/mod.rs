@@ -16,7 +16,7 @@ pub mod time;
 
 mod analysis;
 mod blue_green;
-mod exhaustive;
+pub mod exhaustive;
 mod going_back;
 mod handover;
 pub mod rollouts;

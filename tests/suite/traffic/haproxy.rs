@@ -146,13 +146,23 @@ impl Haproxy {
         state(&self.config.asked).await.unwrap()
     }
 
+    /// Lets it answer scrapers, and returns where.
+    pub async fn exposes_metrics(&self) -> SocketAddr {
+        let bind = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let exporter =
+            format!("\nfrontend metrics\n    bind {bind}\n    http-request use-service prometheus-exporter\n");
+        self.instance.take(&(self.config.text().unwrap() + &exporter)).await.unwrap();
+        bind
+    }
+
     /// Asks, and tells what follows, once.
     async fn reconcile(&self, wanted: &Wanted) -> Answer {
         let _ = Proxies::default().tell(&telling(&self.config.asked, wanted, self.state().await)).await;
         verify(wanted, &self.state().await)
     }
 
-    async fn settle(&self, wanted: &Wanted) {
+    /// Tells it until it is as wanted.
+    pub async fn settle(&self, wanted: &Wanted) {
         self.until("it is as wanted", async |haproxy| haproxy.reconcile(wanted).await == Answer::Yes).await;
     }
 }
@@ -346,4 +356,49 @@ async fn a_configuration_is_looked_at_before_it_is_taken_and_taken_without_a_los
     }
     let seen = load.stop().await;
     assert_eq!(seen.failed, Vec::<String>::new());
+}
+
+/// The command by which a person writes a configuration, and what it said.
+async fn written(haproxy: &Haproxy, asked: &Asked, master: bool) -> (Option<i32>, String) {
+    let (bind, instance) = (haproxy.config.bind, &haproxy.instance);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_locktender"));
+    command.args(["haproxy", "--backend", &asked.backend]).arg("--runtime").arg(asked.runtime.to_string());
+    command
+        .arg("--bind")
+        .arg(bind.to_string())
+        .arg("--file")
+        .arg(&instance.file)
+        .arg("--program")
+        .arg(&instance.program);
+    if master {
+        command.arg("--master").arg(instance.master.to_string());
+    }
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_writes_down_the_servers_that_it_has_and_they_outlive_a_start() {
+    let (mut haproxy, pods) = (Haproxy::start().await, pods().await);
+    haproxy.settle(&split(&pods, 100)).await;
+    let load = Load::start(haproxy.config.bind, 2, 2);
+    let (code, said) = written(&haproxy, &haproxy.config.asked, true).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.ends_with("haproxy.cfg is in place, with 5 servers\n"), "{said}");
+    assert_eq!(count(haproxy.config.bind, 20, &[]).await.of("2"), 20);
+    let seen = load.stop().await;
+    assert_eq!(seen.failed, Vec::<String>::new());
+    haproxy.restart().await;
+    assert_eq!(verify(&split(&pods, 100), &haproxy.state().await), Answer::Yes);
+
+    let before = std::fs::read_to_string(&haproxy.instance.file).unwrap();
+    // A longer path than a socket can have: HAProxy finds it wrong.
+    let runtime = Runtime::Unix(format!("/run/{}", "s".repeat(200)));
+    let (code, said) = written(&haproxy, &Asked { runtime, ..haproxy.config.asked.clone() }, false).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("haproxy.cfg stays as it is: HAProxy refuses the configuration: "), "{said}");
+    let (code, said) =
+        written(&haproxy, &Asked { backend: "another".to_owned(), ..haproxy.config.asked.clone() }, true).await;
+    assert_eq!(code, Some(1), "it has no such backend: {said}");
+    assert_eq!(std::fs::read_to_string(&haproxy.instance.file).unwrap(), before);
 }

@@ -35,7 +35,16 @@ pub enum TakeError {
     /// HAProxy finds it wrong; the old file is there still.
     #[error("HAProxy refuses the configuration: {0}")]
     Refused(String),
-    /// The file cannot be written, or the program not be run.
+    /// Nobody can look at it: the program cannot be run.
+    #[error("cannot run {program}")]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file cannot be written.
     #[error("cannot replace {file}")]
     File {
         /// The configuration file.
@@ -49,6 +58,34 @@ pub enum TakeError {
     Reload(#[source] Unanswered),
 }
 
+/// Puts a configuration in a file's place at once, where HAProxy finds nothing wrong with it.
+///
+/// # Errors
+///
+/// As [`TakeError`] says: the old file is there still.
+pub async fn place(program: &Path, file: &Path, text: &str) -> Result<(), TakeError> {
+    let failed = |source| TakeError::File { file: file.to_owned(), source };
+    let candidate = with_end(file, ".new");
+    tokio::fs::write(&candidate, text).await.map_err(failed)?;
+    let good = match look_at(program, &candidate).await {
+        Ok(output) if output.status.success() => tokio::fs::rename(&candidate, file).await.map_err(failed),
+        Ok(output) => Err(TakeError::Refused(message(&output, &candidate))),
+        Err(source) => Err(TakeError::Program { program: program.to_owned(), source }),
+    };
+    if good.is_err() {
+        // What cannot be removed is written over the next time.
+        let _ = tokio::fs::remove_file(&candidate).await;
+    }
+    good
+}
+
+async fn look_at(program: &Path, file: &Path) -> io::Result<Output> {
+    let mut command = Command::new(program);
+    command.arg("-c").arg("-f").arg(file).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+    ended.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it looks at it for too long")))
+}
+
 impl Instance {
     /// Lets HAProxy go on with another configuration: looked at first, then put in the old one's place at once, then
     /// read by a new worker that takes the listeners over. Connections of the old worker are finished there.
@@ -57,29 +94,9 @@ impl Instance {
     ///
     /// As [`TakeError`] says; only after its last kind another file is in place.
     pub async fn take(&self, text: &str) -> Result<(), TakeError> {
-        let file = |source| TakeError::File { file: self.file.clone(), source };
-        let candidate = with_end(&self.file, ".new");
-        tokio::fs::write(&candidate, text).await.map_err(file)?;
-        let looked = self.look_at(&candidate).await;
-        let good = match looked {
-            Ok(output) if output.status.success() => tokio::fs::rename(&candidate, &self.file).await.map_err(file),
-            Ok(output) => Err(TakeError::Refused(message(&output, &candidate))),
-            Err(error) => Err(file(error)),
-        };
-        if good.is_err() {
-            // What cannot be removed is written over the next time.
-            let _ = tokio::fs::remove_file(&candidate).await;
-        }
-        good?;
+        place(&self.program, &self.file, text).await?;
         let reload = tokio::time::timeout(PATIENCE, self.reload()).await;
         reload.unwrap_or(Err(Unanswered::Timeout(PATIENCE))).map_err(TakeError::Reload)
-    }
-
-    async fn look_at(&self, file: &Path) -> io::Result<Output> {
-        let mut command = Command::new(&self.program);
-        command.arg("-c").arg("-f").arg(file).stdin(Stdio::null()).kill_on_drop(true);
-        let ended = tokio::time::timeout(PATIENCE, command.output()).await;
-        ended.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it looks at it for too long")))
     }
 
     /// Makes the master start a new worker, and returns once another one than before answers.

@@ -7,7 +7,7 @@ use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 pub use client::state;
-pub use instance::{Instance, TakeError};
+pub use instance::{Instance, TakeError, place};
 
 use crate::core::{
     ask::Unanswered,

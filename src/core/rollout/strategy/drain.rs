@@ -183,7 +183,7 @@ pub(super) fn settle(pod: &Pod<'_>) -> Option<Step> {
     if let Some(noted) = pod.object.annotation(labels::UPDATED_FROM) {
         if !pod.is_observed() || !restarted(noted, &pod.containers()) || !pod.is_ready() {
             let trouble = pod.trouble().filter(|trouble| trouble != "not ready");
-            let waits = trouble.unwrap_or_else(|| "its containers restart with the new images".to_owned());
+            let waits = trouble.unwrap_or_else(|| "its containers restart with other images".to_owned());
             return Some(Step::Wait(Reason::Returning { pod: name.to_owned(), waits }, None));
         }
     } else if pod.labelled && pod.moving_to().is_none() {

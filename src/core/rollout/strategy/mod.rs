@@ -4,7 +4,7 @@ mod drain;
 mod gate;
 mod handle;
 pub(super) mod nodes;
-mod ordinals;
+pub(super) mod ordinals;
 pub(super) mod slice;
 mod told;
 mod unit;

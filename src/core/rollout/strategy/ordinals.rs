@@ -53,6 +53,22 @@ pub(super) fn next(task: &Task<'_>, observed: &Observed<'_>, view: &View, outcom
     set.step(budget, outcome);
 }
 
+/// Returns the ordinals of a StatefulSet's pods that are at a version, or come back as it: what is not there now counts
+/// as what the partition says of it.
+pub fn at_version(live: &Object, observed: &Observed<'_>, digest: &str) -> Vec<i64> {
+    let number = |path: &[&str]| live.number(path).unwrap_or(0);
+    let start = number(&["spec", "ordinals", "start"]);
+    let partition = number(&["spec", "updateStrategy", "rollingUpdate", "partition"]);
+    let is_template = live.at(&["spec", "template", "metadata", "labels", labels::DIGEST]) == Some(&json!(digest));
+    let pods = pods_by_index(live, observed);
+    let is_of = |index: &u32| match pods.get(index) {
+        Some(pod) => pod.digest == digest,
+        None => is_template == (i64::from(*index) >= partition),
+    };
+    let all = 0..u32::try_from(live.number(&["spec", "replicas"]).unwrap_or(1)).unwrap_or(0);
+    all.filter(is_of).map(|index| start + i64::from(index)).collect()
+}
+
 /// Returns a StatefulSet's pods by their place in it: the ordinal, less the first.
 fn pods_by_index<'a>(live: &Object, observed: &'a Observed<'a>) -> BTreeMap<u32, &'a Pod<'a>> {
     let start = live.number(&["spec", "ordinals", "start"]).unwrap_or(0);

@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use super::{Member, OURS};
+
 /// A backend's servers, as HAProxy itself has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -15,6 +17,17 @@ pub struct State {
 }
 
 impl State {
+    /// Returns those of our servers that take requests, as they would stand in a configuration.
+    pub fn members(&self) -> Vec<Member> {
+        let ours = self.servers.iter().filter(|server| server.name.starts_with(OURS));
+        let serving = ours.filter(|server| !server.stopped && !server.drains);
+        let member = |server: &Server| {
+            let name = server.name.clone();
+            Some(Member { name, address: server.address?, weight: server.weight })
+        };
+        serving.filter_map(member).collect()
+    }
+
     /// Returns whether the servers are the same as those, told the same: what they do meanwhile is no other state.
     pub fn is_told_as(&self, other: &Self) -> bool {
         let told = |state: &Self| -> Vec<Server> {

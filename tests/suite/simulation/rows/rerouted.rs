@@ -356,7 +356,7 @@ async fn what_two_routers_share_stays_and_what_only_the_one_before_was_told_by_g
     let (rule, next) = (ruled("checkout"), ruled("checkout-next"));
     for (from, to) in [(rule.as_str(), MESH), (MESH, &rule), (&rule, &next)] {
         for decision in ["promote.yaml", "abort.yaml"] {
-            println!("{from} becomes {to}, {decision}");
+            println!("{from:?} becomes {to:?}, {decision}");
             let sim = remeshed(from, to).await;
             recorded(&sim, 3, Event::StageWaiting, "weight-20").await;
             assert_eq!(meshed(&sim), told_by(to), "{}", why(&sim));

@@ -95,7 +95,7 @@ async fn a_version_in_between_keeps_no_request_and_no_pod_while_a_start_is_asked
     for (from, to) in
         [(GATEWAY, GATEWAY), (HAPROXY, HAPROXY), (PODS, PODS), (GATEWAY, HAPROXY), (HAPROXY, PODS), (BATCHES, PODS)]
     {
-        println!("{from} becomes {to}");
+        println!("{from:?} becomes {to:?}");
         let sim = superseded(from, to).await;
         recorded(&sim, 3, Event::StageWaiting, "start").await;
         is_stable_again(&sim, "1.9", "2.0").await;
@@ -131,7 +131,7 @@ async fn a_switch_that_was_superseded_is_switched_back_before_anybody_confirms()
 #[tokio::test(start_paused = true)]
 async fn a_start_that_is_taken_back_takes_every_pod_and_request_of_the_new_version_back() {
     for strategy in [GATEWAY, HAPROXY, PODS] {
-        println!("{strategy}");
+        println!("{strategy:?}");
         let sim = released(strategy).await;
         recorded(&sim, 2, Event::StageStarted, "weight-20").await;
         decide(&sim, 2, "promote.yaml", "");
@@ -163,6 +163,14 @@ async fn where_nothing_was_stable_whoever_serves_stays_until_a_start_is_confirme
     confirm(&sim, 1, "start").await;
     recorded(&sim, 1, Event::StageWaiting, "weight-20").await;
     let there = at(&sim, "1.9");
+    sim.git.commit("not yet", &[("rollouts/checkout/0001/confirm/start.yaml", None)]);
+    recorded(&sim, 1, Event::StageReverted, "start").await;
+    sim.pass(Duration::from_secs(60)).await;
+    assert_eq!(at(&sim, "1.9"), 0, "nobody confirms it any more: {}", why(&sim));
+    decide(&sim, 1, "confirm/start.yaml", "");
+    if let Err(why) = sim.recorded("checkout", 1, Event::StageWaiting, "weight-20", 2).await {
+        panic!("{why}");
+    }
     sim.git.commit("checkout 2.0", &[(DEPLOYMENT, Some(&manifest("2.0")))]);
     recorded(&sim, 2, Event::StageWaiting, "start").await;
     sim.pass(Duration::from_secs(60)).await;

@@ -1,4 +1,4 @@
-//! `release`: the commit that gives an application's workloads back.
+//! `give-back`: the commit that gives an application's workloads back.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,15 +17,16 @@ use crate::{
 /// The most that is read of an `app.yaml`.
 const LIMIT: u64 = 1 << 20;
 
-/// Commits what takes the policy out of an application's app.yaml, and pushes it: its workloads are given back
+/// Commits what gives an application's workloads back: no policy stages them any more
 ///
-/// The controller then hands all pods of each workload back to it, and none restarts; from there on Kubernetes rolls out
-/// changes of it by itself. What is merged is still put in place. To leave Locktender altogether, release every
-/// application, wait until `locktender status` says stable, and stop the controller.
+/// Takes the policy out of its app.yaml, and pushes that. The controller then hands all pods of each workload back to it, and none restarts; from there on Kubernetes rolls out
+/// changes of it by itself. What is merged is still put in place. To leave Locktender altogether, give every
+/// application back, wait until `locktender status` says stable, and stop the controller. Overrides stay in the file: without a
+/// policy they say nothing.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  locktender release checkout -m 'it is staged elsewhere from here on'
+#[command(after_help = "Example:\n  locktender give-back checkout -m 'it is staged elsewhere from here on'
 
-Exit codes: 0 committed and pushed, 1 nothing to release or it could not be pushed, 2 wrong usage.")]
+Exit codes: 0 committed and pushed, 1 nothing to give back or it could not be pushed, 2 wrong usage.")]
 pub(super) struct Args {
     /// The application
     app: String,
@@ -58,16 +59,16 @@ pub(super) async fn run(args: Args) -> Outcome {
         let text = String::from_utf8_lossy(&bytes);
         let edited = policy::without_policy(&file, &text).map_err(|why| Error::failed(format!("{file}: {why}")))?;
         let because = args.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-        let message = format!("release {app}{because}\n\nIts workloads are given back: no policy stages them.\n");
+        let message = format!("give back {app}{because}\n\nNo policy stages its workloads any more.\n");
         let edits = BTreeMap::from([(file, Some(edited.into_bytes()))]);
         let pushed =
             decision::push_once(&place, opened.repository.as_ref(), &head, edits, message, &author, look.now());
         if let Some(commit) = pushed.await? {
             output::data(&format!(
-                "released {app}   (commit {}, pushed to {})\n\
+                "gave back {app}   (commit {}, pushed to {})\n\
                  its workloads get all their pods back, and none restarts for it; where pods read configuration of the \
                  application, a rolling update follows\n\
-                 to leave Locktender altogether: release every application, wait until `locktender status` says stable, \
+                 to leave Locktender altogether: give every application back, wait until `locktender status` says stable, \
                  and stop the controller\n",
                 commit.short(),
                 place.called
