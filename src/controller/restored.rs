@@ -1,7 +1,7 @@
 //! Whether the cluster is the one that the records tell of.
 //!
 //! The anchor names the last record before anything is done under it, so a cluster whose anchor lacks what was done since
-//! was restored from an older backup; one without an anchor, though pods were brought there, is another. Everything that
+//! was restored from an older backup; one without an anchor and without a pod, though pods were brought there, is another. Everything that
 //! Git says would be put in place there at once, past every gate: whether that is meant is for a person to say.
 
 use std::collections::BTreeSet;
@@ -34,6 +34,11 @@ impl Controller {
                 return None;
             };
             named.extend(pushed.into_iter().chain(kept));
+        }
+        // Only an anchor is missing: somebody removed it, and it is written again.
+        if named.is_empty() && self.view.of_app(name, "Pod").next().is_some() {
+            app.is_known_here = true;
+            return None;
         }
         let Some(unknown) = unknown_here(&app.ledger, &named, self.accepted.as_ref()) else {
             app.is_known_here = true;

@@ -295,7 +295,7 @@ fn run(seed: u64) -> Result<(), String> {
             play.something();
         }
         let mut ended = play.heal().await;
-        if ended.is_ok() && seed % 4 == 0 {
+        if ended.is_ok() && seed.is_multiple_of(4) {
             // 4: from every state an abort reaches stable.
             ended = play.abort_another().await;
         }

@@ -263,12 +263,16 @@ impl Checker {
         }
     }
 
-    /// 6, while a rollout runs: before its gates before any act nothing is written, and pods and slices are those of workloads
+    /// 6, while a rollout runs: before its gates before any act nothing is written but on the way back, and pods and slices are those of workloads
     /// that the plan, or one since the last that completed, has.
     fn explained_on_the_way(&mut self, write: &Write, app: &AppName, state: &State, before: &Snapshot) {
         let rollout = &state.plan.rollout;
         let acts = state.plan.stages[pods::current_stage(state)].gates.contains(&Gate::Health);
-        if matches!(state.phase, Phase::Running | Phase::Stopped) && !acts {
+        // What the rollout before had moved goes back at once, and so does what this one had, where its start was taken back.
+        let before_it = self.pushed.get(app).and_then(|all| all.range(..rollout.number).next_back());
+        let returns = before_it.is_some_and(|(_, before)| before.phase == Phase::Ended(Outcome::Superseded))
+            || state.records.iter().any(|record| record.event == Event::StageReverted);
+        if matches!(state.phase, Phase::Running | Phase::Stopped) && !acts && !returns {
             return self
                 .violated(6, format_args!("{rollout} touches nothing before it is confirmed, but {}", told(write)));
         }
