@@ -196,16 +196,25 @@ const CONFIRM_FIRST: &str = "rollouts/checkout/0002/confirm/weight-20.yaml";
 const CONFIRM_BETA: &str = "rollouts/checkout/0002/confirm/beta.yaml";
 
 impl Scenario {
-    /// One of so many faults is tried. A proxy is asked all the time: there are more of them, and each run takes longer. Where
-    /// stable is scaled down there are as many as of a canary by a gateway, which goes the same way.
+    /// One of so many faults is tried. The sweep tries every one of a rollout of each strategy, and one in three of those that go
+    /// the same way. A proxy is asked all the time: there are more of them, and each run takes longer.
     fn step(self) -> usize {
-        let asks_a_proxy = matches!(self, Self::Proxied | Self::ProxiedSwitch);
-        let is_like_another = matches!(self, Self::ScaledAbort | Self::ScaledBack);
+        let is_like_another = !matches!(
+            self,
+            Self::Install
+                | Self::Release
+                | Self::StepBack
+                | Self::Abort
+                | Self::Canary
+                | Self::Routed
+                | Self::BlueGreen
+                | Self::SwitchBack
+        );
+        let takes_long = matches!(self, Self::Proxied | Self::ProxiedSwitch | Self::ScaledAbort | Self::ScaledBack);
         match std::env::var("LOCKTENDER_SWEEP").as_deref() {
             Ok("every") => 1,
-            Ok("all") if asks_a_proxy || is_like_another => 3,
-            Ok("all") => 1,
-            _ if asks_a_proxy || is_like_another => SAMPLE_OF_MANY,
+            Ok("all") => 1 + 2 * usize::from(is_like_another),
+            _ if takes_long => SAMPLE_OF_MANY,
             _ => SAMPLE,
         }
     }

@@ -57,7 +57,7 @@ async fn fault_08_a_paused_leader_that_wakes_writes_nothing() {
     };
     assert!(writes > 30, "{writes} writes and pushes");
     // A sample; `LOCKTENDER_SWEEP=all` goes through every one.
-    let step = if std::env::var("LOCKTENDER_SWEEP").is_ok_and(|value| value == "all") { 1 } else { 7 };
+    let step = if crate::simulation::exhaustive::is_whole_sweep() { 1 } else { 7 };
     for at in (0..writes).step_by(step) {
         let (replicas, a, b) = two(1.0, 1.0).await;
         a.stop_after(at, Stop::Before);
